@@ -1,0 +1,149 @@
+"""Checkpoints that survive a kill at any moment: safetensors and a JSON manifest with a digest, renamed into place
+last.
+
+``NNNNNNNNNNNN.safetensors`` (named by images seen) holds the tensors; ``NNNNNNNNNNNN.json`` the rest of the state, the
+file's SHA-256 and the score. A checkpoint is valid when both are there and agree; a torn one is reported and the one
+before is used.
+"""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from cluster_jobs.errors import UserError
+from cluster_jobs.files import read_json, write_json
+
+VERSION = 1
+State = dict[str, Any]
+
+
+def _split(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """Moves the tensors of a nested state into ``tensors`` and returns the JSON tree that refers to them."""
+    if isinstance(value, torch.Tensor):
+        tensors[name] = value.detach().cpu().contiguous()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        items = [[key, _split(item, f"{name}/{key}", tensors)] for key, item in value.items()]
+        return {"dict": items}  # pairs, because JSON would turn an optimizer's integer keys into text
+    if isinstance(value, list | tuple):
+        return {"list": [_split(item, f"{name}/{place}", tensors) for place, item in enumerate(value)]}
+    assert value is None or isinstance(value, bool | int | float | str), f"{name}: cannot store a {type(value)}"
+    return {"value": value}
+
+
+def _join(tree: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Any:
+    if "tensor" in tree:
+        return tensors[tree["tensor"]]
+    if "dict" in tree:
+        return {key: _join(item, tensors) for key, item in tree["dict"]}
+    if "list" in tree:
+        return [_join(item, tensors) for item in tree["list"]]
+    return tree["value"]
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def save_state(path: Path, state: State, **facts: Any) -> None:
+    """Writes ``path`` (``….safetensors``) and its manifest ``….json``; the manifest comes last and makes them valid.
+
+    Args:
+        state: nested dicts and lists of tensors, numbers, text, booleans and None.
+        facts: what the manifest says besides, for example ``nimg`` and ``score``.
+
+    Raises:
+        UserError: the file system refuses (full, read-only); the directory is left without partial files.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    tree = _split(state, "", tensors)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, temporary)
+        with open(temporary, "rb+") as stream:
+            os.fsync(stream.fileno())
+        digest = _digest(temporary)
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write the checkpoint {path}: {error}") from error
+    write_json(path.with_suffix(".json"), {"version": VERSION, "sha256": digest, **facts, "state": tree})
+
+
+def load_state(path: Path) -> tuple[State, dict[str, Any]]:
+    """Reads a checkpoint; returns its state (tensors on the CPU) and its manifest without the state.
+
+    Raises:
+        UserError: missing, torn, or written by another version.
+    """
+    manifest = read_json(path.with_suffix(".json"))
+    if manifest.get("version") != VERSION:
+        raise UserError(f"{path}: checkpoint version {manifest.get('version')}, this program reads version {VERSION}")
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    if _digest(path) != manifest["sha256"]:
+        raise UserError(f"{path}: torn or changed checkpoint (its SHA-256 is not the one in {path.stem}.json)")
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: unreadable checkpoint ({error})") from error
+    return _join(manifest.pop("state"), tensors), manifest
+
+
+class CheckpointStore:
+    """The checkpoints of one run: the newest ``keep_last`` and the ``keep_best`` with the lowest score."""
+
+    def __init__(self, directory: Path, keep_last: int = 2, keep_best: int = 1) -> None:
+        self.directory, self.keep_last, self.keep_best = directory, keep_last, keep_best
+
+    def paths(self) -> list[Path]:
+        """Checkpoints that have both files, oldest first."""
+        found = sorted(self.directory.glob("[0-9]*.safetensors"))
+        return [path for path in found if path.with_suffix(".json").is_file()]
+
+    def save(self, state: State, nimg: int, *, score: float | None = None) -> None:
+        """Writes the checkpoint of ``nimg`` images seen and deletes what retention does not keep. Lower scores are
+        better.
+        """
+        save_state(self.directory / f"{nimg:012d}.safetensors", state, nimg=nimg, score=score)
+        self._retain()
+
+    def _retain(self) -> None:
+        paths = self.paths()
+        kept = set(paths[-self.keep_last :]) | set(self._scored(paths)[: self.keep_best])
+        for path in paths:
+            if path not in kept:
+                path.with_suffix(".json").unlink()  # first: a checkpoint without its manifest is no checkpoint
+                path.unlink()
+        whole = {path.stem for path in self.paths()}
+        for path in self.directory.iterdir():  # what a kill left behind
+            if path.name.endswith(".tmp") or path.stem not in whole:
+                path.unlink(missing_ok=True)
+
+    def _scored(self, paths: list[Path]) -> list[Path]:
+        scores = {path: read_json(path.with_suffix(".json"))["score"] for path in paths}
+        return sorted((path for path in paths if scores[path] is not None), key=lambda path: scores[path])
+
+    def latest(self) -> tuple[State, int] | None:
+        """The state and images seen of the newest valid checkpoint; a torn one is reported and passed over."""
+        for path in reversed(self.paths()):
+            try:
+                state, manifest = load_state(path)
+            except UserError as error:
+                print(f"warning: {error}; using the checkpoint before it", file=sys.stderr, flush=True)
+                continue
+            return state, manifest["nimg"]
+        return None
+
+    def best(self) -> Path | None:
+        """The checkpoint with the lowest score, or None when none has one."""
+        scored = self._scored(self.paths())
+        return scored[0] if scored else None

@@ -1,0 +1,134 @@
+"""One process of a (possibly distributed) command: device, rank, collectives that do nothing alone, and a progress
+bar.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from cluster_jobs.config import CommandKeys, Precision, TrainKeys
+
+Item = TypeVar("Item")
+
+
+class _Rate(ProgressColumn):
+    """Units a second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.finished_speed or task.speed or 0:,.0f} {self.unit}/s")
+
+
+class Job:
+    """Where this process runs and how it talks to the others.
+
+    ``device``, ``rank``, ``world``, ``is_main`` and the collectives ``reduce``, ``gather`` and ``barrier``, which
+    every rank must call. Alone, the collectives return at once.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self.device: torch.device = accelerator.device
+        self.rank: int = accelerator.process_index
+        self.world: int = accelerator.num_processes
+        self.is_main: bool = accelerator.is_main_process
+
+    @classmethod
+    def open(cls, config: CommandKeys) -> "Job":
+        """Starts the process group, if any, and sets the threads."""
+        set_threads(config.threads)
+        return cls(start_accelerator(Precision.no))
+
+    def reduce(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum over ranks; gradients flow through it."""
+        if self.world == 1:
+            return tensor
+        import torch.distributed.nn.functional as differentiable  # imports slowly, and only distributed runs need it
+
+        return differentiable.all_reduce(tensor) if tensor.requires_grad else _all_reduced(tensor)
+
+    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The ranks' tensors of shape (n, …) joined along the first axis, in rank order; n may differ between ranks."""
+        if self.world == 1:
+            return tensor
+        counts = [torch.zeros(1, dtype=torch.int64, device=tensor.device) for _ in range(self.world)]
+        dist.all_gather(counts, torch.tensor([len(tensor)], device=tensor.device))
+        longest = max(int(count) for count in counts)
+        padded = tensor.new_zeros((longest, *tensor.shape[1:]))
+        padded[: len(tensor)] = tensor
+        parts = [torch.empty_like(padded) for _ in range(self.world)]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
+
+    def barrier(self) -> None:
+        """Waits for all ranks."""
+        if self.world > 1:
+            self.accelerator.wait_for_everyone()
+
+    def say(self, text: str) -> None:
+        """Prints on the main rank."""
+        if self.is_main:
+            print(text, flush=True)
+
+    def track(self, items: Iterable[Item], total: int, unit: str, what: str = "", weight: int = 1) -> Iterator[Item]:
+        """Yields the items behind a progress bar with units/s and time left, on the main rank.
+
+        Args:
+            total: units in all.
+            weight: units that one item stands for, over all ranks.
+        """
+        if not self.is_main:
+            yield from items
+            return
+        console = Console(stderr=True)
+        columns = [TextColumn(what or unit), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn()]
+        with Progress(*columns, console=console, refresh_per_second=2, disable=not console.is_terminal) as progress:
+            task = progress.add_task(what, total=total)
+            done = 0
+            for item in items:
+                yield item
+                done += weight
+                progress.update(task, completed=min(done, total))
+        if not console.is_terminal:
+            elapsed = max(progress.tasks[task].elapsed or 0.0, 1e-9)
+            console.print(
+                f"{what or unit}: {min(done, total):,} {unit} in {elapsed:.1f} s ({done / elapsed:,.0f} {unit}/s)"
+            )
+
+
+def _all_reduced(tensor: torch.Tensor) -> torch.Tensor:
+    result = tensor.clone()
+    dist.all_reduce(result)
+    return result
+
+
+def start_accelerator(precision: Precision) -> Accelerator:
+    """An Accelerator whose DDP leaves buffers alone: batch norm and spectral norm are equal on all ranks by
+    construction.
+    """
+    handlers = [DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)]
+    return Accelerator(mixed_precision=precision.name, kwargs_handlers=handlers, cpu=not torch.cuda.is_available())
+
+
+def set_threads(threads: int) -> int:
+    """Sets the CPU threads of this process (0 takes the default) and returns their number."""
+    default = int(os.environ.get("OMP_NUM_THREADS", "0")) or torch.get_num_threads()
+    torch.set_num_threads(threads or default)
+    return threads or default
+
+
+def reader_workers(config: TrainKeys, device: torch.device) -> int:
+    """Reader processes a rank: the configured number, or (-1) none on a CPU and up to eight beside an accelerator."""
+    if config.workers >= 0:
+        return config.workers
+    return 0 if device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // max(1, torch.cuda.device_count())))

@@ -1,0 +1,313 @@
+"""The run of one training command: its directory, frozen configuration, checkpoints, metrics and stop flag."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+import torch.distributed as dist
+import yaml
+
+from cluster_jobs.checkpoint import CheckpointStore, State, load_state
+from cluster_jobs.config import TrainKeys, to_dict
+from cluster_jobs.errors import UserError
+from cluster_jobs.files import write_atomically
+from cluster_jobs.job import Job, reader_workers, set_threads, start_accelerator
+from cluster_jobs.preemption import Preempted, StopFlag
+
+CHANGEABLE = frozenset(
+    ("run", "total_nimg", "log_nimg", "checkpoint_nimg", "sample_nimg", "eval_nimg", "keep_last", "keep_best")
+    + ("workers", "validate")
+)
+Item = TypeVar("Item")
+Module = TypeVar("Module", bound=torch.nn.Module)
+
+
+class Stateful(Protocol):
+    """What a checkpoint holds: modules, optimizers, buffers of past images."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
+
+
+class Run(Job):
+    """A training run. Every rank makes one; collectives are inside, so every rank makes the same calls.
+
+    The loop of every training command::
+
+        nimg = run.resume(parts)
+        for batch in run.timed(stream.batches(nimg)):
+            if nimg >= config.total_nimg:
+                break
+            metrics = step(batch)
+            nimg += config.batch
+            run.log(nimg, metrics)
+            if run.due(config.checkpoint_nimg, nimg):
+                run.save(parts, nimg)
+            if run.should_stop():
+                run.preempt(parts, nimg)
+        run.finish(parts, nimg)
+    """
+
+    def __init__(self, config: TrainKeys) -> None:
+        self.config = config
+        self.dir = Path(config.run.dir)
+        frozen = _read_frozen(self.dir)
+        config.threads = set_threads(config.threads or (frozen or {}).get("threads", 0))
+        super().__init__(start_accelerator(config.precision))
+        if config.batch % self.world:
+            raise UserError(f"batch={config.batch} does not divide over {self.world} processes")
+        self.workers = reader_workers(config, self.device)
+        self.local_batch = config.batch // self.world
+        self.samples_dir = self.dir / "samples"
+        if frozen is not None:
+            _check_unchanged(self.dir, frozen, to_dict(config))
+        self.barrier()  # every rank has compared before one rewrites
+        if self.is_main:
+            _make_directory(self.dir)
+            text = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+            write_atomically(self.dir / "config.yaml", text.encode())
+        self.barrier()
+        self.store = CheckpointStore(self.dir / "checkpoints", config.keep_last, config.keep_best)
+        self._stop = StopFlag(self.dir, dist.new_group(backend="gloo") if self.world > 1 else None)
+        self._metrics = Metrics(self)
+        self._saved_nimg = -1
+
+    def prepare(self, module: Module) -> Module:
+        """The module as the accelerator runs it: distributed data parallel over several ranks, autocast by
+        ``precision``.
+        """
+        return self.accelerator.prepare(module)
+
+    def autocast(self) -> AbstractContextManager:
+        """Mixed precision as configured, for code that calls modules that were not prepared."""
+        return self.accelerator.autocast()
+
+    def resume(self, parts: Mapping[str, Stateful]) -> int:
+        """Loads the newest valid checkpoint into the parts and returns the images seen; 0 for a fresh run."""
+        found = self.store.latest()
+        if found is None:
+            if self.config.init_from:
+                self._initialise(parts)
+            return 0
+        state, nimg = found
+        missing = sorted(set(parts) ^ set(state))
+        if missing:
+            raise UserError(f"{self.store.directory}: the checkpoint and this run differ in {', '.join(missing)}")
+        for name, part in parts.items():
+            _load(part, state[name], f"{self.store.directory}: {name}")
+        self._saved_nimg = nimg
+        self._metrics.rewind(nimg)
+        self.say(f"resuming {self.dir} at {nimg:,} images")
+        return nimg
+
+    def _initialise(self, parts: Mapping[str, Stateful]) -> None:
+        """Takes another run's weights, but none of its optimizers or counters."""
+        _, state, _ = load_run(self.config.init_from)
+        modules = {name: part for name, part in parts.items() if isinstance(part, torch.nn.Module)}
+        shared = sorted(set(modules) & set(state))
+        if not shared:
+            raise UserError(f"init_from={self.config.init_from}: holds none of {', '.join(modules)}")
+        for name in shared:
+            _load(modules[name], state[name], f"init_from={self.config.init_from}: {name}")
+        self.say(f"starting from the weights of {self.config.init_from} ({', '.join(shared)})")
+
+    def save(self, parts: Mapping[str, Stateful], nimg: int, score: float | None = None) -> None:
+        """Writes a checkpoint. Parts whose state lies on several ranks gather it in ``state_dict``, so all ranks call
+        this.
+        """
+        state = {name: part.state_dict() for name, part in parts.items()}
+        if self.is_main:
+            self.store.save(state, nimg, score=score)
+        self._saved_nimg = nimg
+
+    def due(self, cadence_nimg: int, nimg: int) -> bool:
+        """Whether the step that ended at ``nimg`` images crossed a multiple of the cadence."""
+        return nimg // cadence_nimg != (nimg - self.config.batch) // cadence_nimg
+
+    def timed(self, items: Iterator[Item]) -> Iterator[Item]:
+        """Passes batches through and measures how long the loop waits for them."""
+        while True:
+            begin = time.perf_counter()
+            item = next(items)
+            self._metrics.waited += time.perf_counter() - begin
+            yield item
+
+    def log(self, nimg: int, values: Mapping[str, torch.Tensor | float]) -> None:
+        """Adds one step's metrics (scalars; device tensors stay there). At the log cadence their means over steps and
+        ranks go to ``metrics.jsonl``, TensorBoard and the progress line."""
+        self._metrics.add(values)
+        if self.due(self.config.log_nimg, nimg):
+            self._metrics.flush(nimg)
+
+    def record(self, nimg: int, values: Mapping[str, float]) -> None:
+        """Writes a finished measurement (an evaluation) at once; equal on all ranks."""
+        self._metrics.write(nimg, dict(values))
+
+    def should_stop(self) -> bool:
+        """Whether all ranks agreed to save and stop. A collective: once a step on every rank."""
+        return self._stop.agreed()
+
+    def preempt(self, parts: Mapping[str, Stateful], nimg: int) -> None:
+        """Saves and ends the process with exit code 75; the same command goes on from here."""
+        if self._saved_nimg != nimg:
+            self.save(parts, nimg)
+        self.barrier()
+        if self.is_main:
+            self._stop.clear()
+        raise Preempted(f"stopped on request at {nimg:,} images, everything saved; the same command goes on from here")
+
+    def finish(self, parts: Mapping[str, Stateful], nimg: int) -> None:
+        """Saves the last step and closes the logs."""
+        if self._saved_nimg != nimg:
+            self.save(parts, nimg)
+        self._metrics.close()
+        self.barrier()
+
+
+class Metrics:
+    """Sums metrics on the device and writes their means at the log cadence."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.waited = 0.0
+        self._sums: dict[str, torch.Tensor] = {}
+        self._steps = 0
+        self._begin = time.perf_counter()
+        self._last_nimg = 0
+        self._writer: Any = None
+
+    def rewind(self, nimg: int) -> None:
+        """Drops what a killed run logged after its last checkpoint, so that every line appears once."""
+        self._last_nimg = nimg
+        path = self.run.dir / "metrics.jsonl"
+        if self.run.is_main and path.is_file():
+            lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
+            kept = [line for line in lines if json.loads(line)["nimg"] <= nimg]
+            write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
+
+    def add(self, values: Mapping[str, torch.Tensor | float]) -> None:
+        for name, value in values.items():
+            value = value.detach().float() if isinstance(value, torch.Tensor) else torch.tensor(float(value))
+            value = value.to(self.run.device, non_blocking=True)
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._steps += 1
+
+    def flush(self, nimg: int) -> None:
+        names = list(self._sums)
+        if names:
+            means = self.run.reduce(torch.stack([self._sums[name] for name in names])) / (self._steps * self.run.world)
+            values = dict(zip(names, means.tolist(), strict=True))
+        else:
+            values = {}
+        now = time.perf_counter()
+        elapsed = max(now - self._begin, 1e-9)
+        rate = (nimg - self._last_nimg) / elapsed
+        values |= {"speed/images_per_second": rate, "speed/data_wait": self.waited / elapsed}
+        self.write(nimg, values)
+        left = (self.run.config.total_nimg - nimg) / max(rate, 1e-9)
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if not name.startswith("speed/"))
+        self.run.say(
+            f"{nimg:,}/{self.run.config.total_nimg:,} images  {rate:,.0f} images/s  "
+            f"data wait {self.waited / elapsed:.0%}  {_duration(left)} left  {shown}"
+        )
+        self._sums, self._steps, self.waited, self._begin, self._last_nimg = {}, 0, 0.0, now, nimg
+
+    def write(self, nimg: int, values: dict[str, float]) -> None:
+        if not self.run.is_main:
+            return
+        with open(self.run.dir / "metrics.jsonl", "a") as stream:
+            stream.write(json.dumps({"nimg": nimg, **values}) + "\n")
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # imports slowly, and only the main rank writes
+
+            self._writer = SummaryWriter(str(self.run.dir / "tensorboard"))
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, nimg)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def load_run(directory: str | Path, checkpoint: str = "last") -> tuple[dict[str, Any], State, int]:
+    """The frozen configuration, state and images seen of a run.
+
+    Args:
+        checkpoint: ``last``, ``best``, or the path of a ``.safetensors`` checkpoint.
+
+    Raises:
+        UserError: no run, no checkpoint, or a torn one.
+    """
+    directory = Path(directory)
+    config = _read_frozen(directory)
+    if config is None:
+        raise UserError(f"{str(directory)!r} is no run directory (it has no config.yaml)")
+    store = CheckpointStore(directory / "checkpoints")
+    if checkpoint == "last":
+        found = store.latest()
+        if found is None:
+            raise UserError(f"{str(directory)!r} holds no valid checkpoint yet")
+        return config, *found
+    path = store.best() if checkpoint == "best" else Path(checkpoint)
+    if path is None:
+        raise UserError(f"checkpoint=best: no checkpoint in {str(directory)!r} has a score; use checkpoint=last")
+    state, manifest = load_state(path)
+    return config, state, manifest["nimg"]
+
+
+def _read_frozen(directory: Path) -> dict[str, Any] | None:
+    path = directory / "config.yaml"
+    if not path.is_file():
+        return None
+    try:
+        return yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: unreadable ({error})") from error
+
+
+def _check_unchanged(directory: Path, frozen: dict[str, Any], config: dict[str, Any]) -> None:
+    """Refuses to continue a run under another configuration, and says what differs."""
+    differences = [
+        f"{name}: {frozen.get(name)!r} -> {config.get(name)!r}"
+        for name in sorted(set(frozen) | set(config))
+        if name not in CHANGEABLE and frozen.get(name) != config.get(name)
+    ]
+    if config["total_nimg"] < frozen["total_nimg"]:
+        differences.append(f"total_nimg: {frozen['total_nimg']} -> {config['total_nimg']} (it may only grow)")
+    if differences:
+        raise UserError(
+            f"{directory} was started with another configuration ({'; '.join(differences)}); choose a new run.dir"
+        )
+
+
+def _load(part: Stateful, state: State, name: str) -> None:
+    """Loads a part strictly, and gives optimizer moments the memory layout of their parameters."""
+    try:
+        part.load_state_dict(state)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f"{name} does not fit this run: {' '.join(str(error).split())[:300]}") from error
+    if isinstance(part, torch.optim.Optimizer):
+        for parameter, moments in part.state.items():
+            for key, value in moments.items():
+                if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                    moments[key] = torch.empty_like(parameter).copy_(
+                        value
+                    )  # kernels run over strides: same bits as before
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"run.dir={str(directory)!r}: cannot create it ({error.strerror})") from error
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s"
