@@ -2,11 +2,12 @@
 last.
 
 ``NNNNNNNNNNNN.safetensors`` (named by images seen) holds the tensors; ``NNNNNNNNNNNN.json`` the rest of the state, the
-file's SHA-256 and the score. A checkpoint is valid when both are there and agree; a torn one is reported and the one
-before is used.
+file's SHA-256, the score, and a seal over all that. A checkpoint is valid when both are there and agree; a torn one is
+reported and the one before is used.
 """
 
 import hashlib
+import json
 import os
 import sys
 from pathlib import Path
@@ -26,7 +27,9 @@ State = dict[str, Any]
 def _split(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
     """Moves the tensors of a nested state into ``tensors`` and returns the JSON tree that refers to them."""
     if isinstance(value, torch.Tensor):
-        tensors[name] = value.detach().cpu().contiguous()
+        assert name not in tensors, f"{name}: two tensors of one name"
+        # a copy, because safetensors refuses tensors that share memory (tied weights, views of one buffer)
+        tensors[name] = value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         return {"tensor": name}
     if isinstance(value, dict):
         items = [[key, _split(item, f"{name}/{key}", tensors)] for key, item in value.items()]
@@ -52,6 +55,11 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _seal(manifest: dict[str, Any]) -> str:
+    """The SHA-256 of a manifest, so that a flipped bit in a learning rate does not pass."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
 def save_state(path: Path, state: State, **facts: Any) -> None:
     """Writes ``path`` (``….safetensors``) and its manifest ``….json``; the manifest comes last and makes them valid.
 
@@ -75,7 +83,8 @@ def save_state(path: Path, state: State, **facts: Any) -> None:
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write the checkpoint {path}: {error}") from error
-    write_json(path.with_suffix(".json"), {"version": VERSION, "sha256": digest, **facts, "state": tree})
+    manifest = {"version": VERSION, "sha256": digest, **facts, "state": tree}
+    write_json(path.with_suffix(".json"), {**manifest, "seal": _seal(manifest)})
 
 
 def load_state(path: Path) -> tuple[State, dict[str, Any]]:
@@ -87,6 +96,8 @@ def load_state(path: Path) -> tuple[State, dict[str, Any]]:
     manifest = read_json(path.with_suffix(".json"))
     if manifest.get("version") != VERSION:
         raise UserError(f"{path}: checkpoint version {manifest.get('version')}, this program reads version {VERSION}")
+    if manifest.pop("seal", None) != _seal(manifest):
+        raise UserError(f"{path.with_suffix('.json')}: torn or changed manifest (its seal does not fit)")
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
     if _digest(path) != manifest["sha256"]:
@@ -114,31 +125,36 @@ class CheckpointStore:
         better.
         """
         save_state(self.directory / f"{nimg:012d}.safetensors", state, nimg=nimg, score=score)
-        self._retain()
+        self._retain(nimg)
 
-    def _retain(self) -> None:
-        paths = self.paths()
+    def _retain(self, nimg: int) -> None:
+        paths = [path for path in self.paths() if int(path.stem) <= nimg]  # a newer one is torn: resume passed it over
         kept = set(paths[-self.keep_last :]) | set(self._scored(paths)[: self.keep_best])
-        for path in paths:
+        for path in self.paths():
             if path not in kept:
                 path.with_suffix(".json").unlink()  # first: a checkpoint without its manifest is no checkpoint
                 path.unlink()
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Removes what a kill left behind: temporary files and halves of checkpoints."""
         whole = {path.stem for path in self.paths()}
-        for path in self.directory.iterdir():  # what a kill left behind
+        for path in self.directory.glob("*"):
             if path.name.endswith(".tmp") or path.stem not in whole:
                 path.unlink(missing_ok=True)
 
     def _scored(self, paths: list[Path]) -> list[Path]:
-        scores = {path: read_json(path.with_suffix(".json"))["score"] for path in paths}
-        return sorted((path for path in paths if scores[path] is not None), key=lambda path: scores[path])
+        scores = [(score, path) for path in paths if (score := _score(path)) is not None]
+        return [path for _, path in sorted(scores)]
 
     def latest(self) -> tuple[State, int] | None:
         """The state and images seen of the newest valid checkpoint; a torn one is reported and passed over."""
-        for path in reversed(self.paths()):
+        stems = {path.stem for path in self.directory.glob("[0-9]*.*")}  # half of a checkpoint is reported as well
+        for stem in sorted(stems, reverse=True):
             try:
-                state, manifest = load_state(path)
+                state, manifest = load_state(self.directory / f"{stem}.safetensors")
             except UserError as error:
-                print(f"warning: {error}; using the checkpoint before it", file=sys.stderr, flush=True)
+                print(f"warning: {error}; trying the checkpoint before it", file=sys.stderr, flush=True)
                 continue
             return state, manifest["nimg"]
         return None
@@ -147,3 +163,11 @@ class CheckpointStore:
         """The checkpoint with the lowest score, or None when none has one."""
         scored = self._scored(self.paths())
         return scored[0] if scored else None
+
+
+def _score(path: Path) -> float | None:
+    """A checkpoint's score; None when it has none or its manifest is torn."""
+    try:
+        return read_json(path.with_suffix(".json")).get("score")
+    except UserError:
+        return None

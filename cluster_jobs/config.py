@@ -6,7 +6,6 @@ need: path values are taken literally, a wrong key or value is one line, and the
 
 import dataclasses
 import difflib
-import json
 import os
 import shlex
 import sys
@@ -16,14 +15,15 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import yaml
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from cluster_jobs.errors import DamagedSample, UserError
+from cluster_jobs.files import read_json, write_json
 from cluster_jobs.preemption import Preempted
 
 EXIT_DONE, EXIT_USER, EXIT_PREEMPTED = 0, 2, 75
@@ -115,6 +115,11 @@ class CommandKeys:
     seed: int = key(0, "seed of every keyed random draw")
     threads: int = key(0, "CPU threads a process; 0 takes the default")
     validate: bool = key(False, "check and print the configuration, then exit")
+
+    def check(self) -> None:
+        """Raises UserError for a number outside its range."""
+        if self.threads < 0:
+            raise UserError(f"threads={self.threads}: expected an integer of at least 0")
 
 
 def to_dict(config: Any) -> Any:
@@ -215,6 +220,9 @@ def parse(schema: type[Config], words: Sequence[str], conf: str) -> Config:
         for step in groups:
             owner = getattr(owner, step)
         setattr(owner, leaf, value)
+    for name, (field, _) in keys.items():
+        if field.default == MISSING and _get(config, name) == "":
+            raise UserError(f"{name}= on the command line: expected a value")
     missing = [name for name in keys if _get(config, name) == MISSING]
     if missing:
         raise UserError(f"missing {', '.join(f'{name}=…' for name in missing)} (--help explains every key)")
@@ -230,15 +238,17 @@ def _get(config: Any, name: str) -> Any:
 def _compose(
     schema: type[Config], words: list[str], conf: str, keys: dict[str, tuple[dataclasses.Field, Any]]
 ) -> Config:
-    store = ConfigStore.instance()
-    store.store(name="schema", node=schema)
+    ConfigStore.instance().store(name="schema", node=schema)
     with initialize_config_module(config_module=conf, version_base="1.3"):
         try:
-            composed = compose("schema", overrides=words)
+            values = _composed_values(words)
         except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(_explain(schema, words, conf, keys, error)) from error
-    values = typing.cast(dict[str, Any], OmegaConf.to_container(composed))
+            raise UserError(_explain(words, keys, error)) from error
     return typing.cast(Config, _instantiate(schema, values))
+
+
+def _composed_values(words: list[str]) -> dict[str, Any]:
+    return typing.cast(dict[str, Any], OmegaConf.to_container(compose("schema", overrides=words), resolve=True))
 
 
 def _instantiate(schema: type, values: dict[str, Any]) -> Any:
@@ -251,14 +261,14 @@ def _instantiate(schema: type, values: dict[str, Any]) -> Any:
     return schema(**parts)
 
 
-def _explain(schema: type, words: list[str], conf: str, keys: dict, error: Exception) -> str:
+def _explain(words: list[str], keys: dict, error: Exception) -> str:
     """The one word that Hydra refuses, with what was expected instead."""
     for word in words:
-        name, _, value = word.partition("=")
+        name = word.partition("=")[0]
         if name in keys:
             try:
-                OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.from_dotlist([f"{name}={value}"]))
-            except (OmegaConfBaseException, YAMLError):
+                _composed_values([word])
+            except (HydraException, OmegaConfBaseException):
                 return f"{word} on the command line: expected {_expected(keys[name][1])}"
     return " ".join(str(error).split())
 
@@ -284,12 +294,12 @@ class Command(Generic[Config]):
         try:
             __import__(self.conf)
             config = parse(self.schema, words, self.conf)
-            if isinstance(config, TrainKeys):
+            outcome.quiet = getattr(config, "validate", False)
+            if isinstance(config, TrainKeys | CommandKeys):
                 config.check()
-            if getattr(config, "validate", False):
-                outcome.quiet = True  # a check must not touch the run it checks
+            if outcome.quiet:
                 self.body(config)
-                _print_main(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))).rstrip())
+                _print_main(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True).rstrip())
                 return EXIT_DONE
             outcome.write("running", None, "")
             self.body(config)
@@ -314,9 +324,9 @@ class Outcome:
 
     def __init__(self, command_line: str, words: Sequence[str]) -> None:
         self.command_line = command_line
-        self.quiet = False
-        run_dir = next((word.partition("=")[2] for word in words if word.startswith("run.dir=")), None)
-        self.files = [Path(run_dir) / "exit.json"] if run_dir else []
+        given = {name: value for name, _, value in (word.partition("=") for word in words)}
+        self.quiet = "validate" in given  # a check must not touch the run it checks, even when it cannot be parsed
+        self.files = [Path(given["run.dir"]) / "exit.json"] if given.get("run.dir") else []
         if os.environ.get(EXIT_FILE_VARIABLE):
             self.files.append(Path(os.environ[EXIT_FILE_VARIABLE]))
 
@@ -328,9 +338,12 @@ class Outcome:
         for file in self.files:
             if not file.parent.is_dir():
                 continue  # a refused command leaves no half-made directory behind
-            temporary = file.with_name(f".{file.name}.{os.getpid()}")
-            temporary.write_text(json.dumps(record, indent=1) + "\n")
-            temporary.replace(file)
+            try:
+                if code == 1 and file.is_file() and read_json(file)["state"] == "failed":
+                    continue  # another rank said why first; this one merely lost its connection
+                write_json(file, record)
+            except UserError as error:  # on a full disk the outcome itself matters more than its record
+                print(f"warning: {error}", file=sys.stderr, flush=True)
 
 
 def _rank() -> int:

@@ -19,6 +19,8 @@ def encode_png(image: np.ndarray) -> bytes:
 
 def to_array(picture: Image.Image, size: int, mode: str) -> np.ndarray:
     """A picture as uint8 (C, size, size): transparency on white, shorter side to ``size``, centre crop."""
+    if picture.mode.startswith("I;16"):  # Pillow would clip 16 bits, not scale them
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         layer = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)

@@ -4,7 +4,7 @@ bar.
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -51,11 +51,7 @@ class Job:
 
     def reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over ranks; gradients flow through it."""
-        if self.world == 1:
-            return tensor
-        import torch.distributed.nn.functional as differentiable  # imports slowly, and only distributed runs need it
-
-        return differentiable.all_reduce(tensor) if tensor.requires_grad else _all_reduced(tensor)
+        return tensor if self.world == 1 else _SumOverRanks.apply(tensor)
 
     def gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """The ranks' tensors of shape (n, …) joined along the first axis, in rank order; n may differ between ranks."""
@@ -106,10 +102,18 @@ class Job:
             )
 
 
-def _all_reduced(tensor: torch.Tensor) -> torch.Tensor:
-    result = tensor.clone()
-    dist.all_reduce(result)
-    return result
+class _SumOverRanks(torch.autograd.Function):
+    """The sum of all ranks' tensors. Each rank's loss depends on each tensor, so the gradients are summed as well."""
+
+    @staticmethod
+    def forward(context: Any, tensor: torch.Tensor) -> torch.Tensor:
+        result = tensor.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(result)
+        return result
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return _SumOverRanks.apply(gradient)  # differentiable once more, for gradient penalties
 
 
 def start_accelerator(precision: Precision) -> Accelerator:

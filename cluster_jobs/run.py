@@ -2,6 +2,7 @@
 
 import json
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -31,7 +32,7 @@ class Stateful(Protocol):
 
     def state_dict(self) -> dict[str, Any]: ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
+    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
 
 
 class Run(Job):
@@ -71,6 +72,8 @@ class Run(Job):
             _make_directory(self.dir)
             text = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
             write_atomically(self.dir / "config.yaml", text.encode())
+            for leftover in self.dir.glob(".*.tmp"):  # of a life that was killed while it wrote
+                leftover.unlink(missing_ok=True)
         self.barrier()
         self.store = CheckpointStore(self.dir / "checkpoints", config.keep_last, config.keep_best)
         self._stop = StopFlag(self.dir, dist.new_group(backend="gloo") if self.world > 1 else None)
@@ -81,7 +84,9 @@ class Run(Job):
         """The module as the accelerator runs it: distributed data parallel over several ranks, autocast by
         ``precision``.
         """
-        return self.accelerator.prepare(module)
+        with warnings.catch_warnings():  # torch 2.13 renames an argument that accelerate passes by its old name
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            return self.accelerator.prepare(module)
 
     def autocast(self) -> AbstractContextManager:
         """Mixed precision as configured, for code that calls modules that were not prepared."""
@@ -90,7 +95,10 @@ class Run(Job):
     def resume(self, parts: Mapping[str, Stateful]) -> int:
         """Loads the newest valid checkpoint into the parts and returns the images seen; 0 for a fresh run."""
         found = self.store.latest()
+        if self.is_main:
+            self.store.sweep()
         if found is None:
+            self._metrics.rewind(0)
             if self.config.init_from:
                 self._initialise(parts)
             return 0
@@ -225,7 +233,7 @@ class Metrics:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter  # imports slowly, and only the main rank writes
 
-            self._writer = SummaryWriter(str(self.run.dir / "tensorboard"))
+            self._writer = SummaryWriter(str(self.run.dir / "tensorboard"), purge_step=nimg)
         for name, value in values.items():
             self._writer.add_scalar(name, value, nimg)
 
@@ -265,9 +273,12 @@ def _read_frozen(directory: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: unreadable ({error})") from error
+        config = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{path}: unreadable ({' '.join(str(error).split())})") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: holds no configuration; it was damaged or written by something else")
+    return config
 
 
 def _check_unchanged(directory: Path, frozen: dict[str, Any], config: dict[str, Any]) -> None:
@@ -277,7 +288,7 @@ def _check_unchanged(directory: Path, frozen: dict[str, Any], config: dict[str, 
         for name in sorted(set(frozen) | set(config))
         if name not in CHANGEABLE and frozen.get(name) != config.get(name)
     ]
-    if config["total_nimg"] < frozen["total_nimg"]:
+    if config["total_nimg"] < frozen.get("total_nimg", 0):
         differences.append(f"total_nimg: {frozen['total_nimg']} -> {config['total_nimg']} (it may only grow)")
     if differences:
         raise UserError(
@@ -295,9 +306,8 @@ def _load(part: Stateful, state: State, name: str) -> None:
         for parameter, moments in part.state.items():
             for key, value in moments.items():
                 if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
-                    moments[key] = torch.empty_like(parameter).copy_(
-                        value
-                    )  # kernels run over strides: same bits as before
+                    # kernels run over strides: same bits as before
+                    moments[key] = torch.empty_like(parameter).copy_(value)
 
 
 def _make_directory(directory: Path) -> None:

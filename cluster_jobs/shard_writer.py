@@ -135,6 +135,8 @@ def index_shard(path: Path) -> ShardPart:
         raise UserError(f"{path}: damaged or truncated tar after {len(keys)} samples ({error})") from error
     if end > size or not closed or not keys:
         raise UserError(f"{path}: {'truncated' if keys else 'empty'} tar ({size} bytes, {len(keys)} whole samples)")
+    if len(set(keys)) < len(keys):
+        raise UserError(f"{path}: {len(keys) - len(set(keys))} keys are there twice; a sample's key must be its own")
     return ShardPart(np.array(members, MEMBER), keys, np.array(labels, "<i4"), size, digest.hexdigest())
 
 
@@ -152,6 +154,8 @@ def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarI
             yield str(current), files
             files = {}
         current = key
+        if extension.lower() in files:
+            raise tarfile.ReadError(f"{member.name} is there twice")
         files[extension.lower()] = member
     if files:
         yield str(current), files
@@ -216,7 +220,13 @@ def finish_index(
         files: where each shard lies, relative to ``directory`` or absolute; ``NNNNNN.tar`` by default.
         mode: ``"L"`` (one channel) or ``"RGB"``.
         extra: further facts for ``index.json`` (the source, what was skipped).
+
+    Raises:
+        UserError: two shards of one name, so that ``SHARD/KEY`` would not tell their samples apart.
     """
+    names = list(files) if files else [shard_name(number) for number in range(shards)]
+    if len({Path(name).stem for name in names}) < shards:
+        raise UserError(f"{directory}: two shards have the same file name; SHARD/KEY must name one sample")
     entries: list[dict[str, Any]] = []
     fingerprint = hashlib.sha256()
     key_start = 0
@@ -231,8 +241,9 @@ def finish_index(
             streams["keys.bin"].write(part["keys"].tobytes())
             streams["labels.bin"].write(part["labels"].astype("<i4").tobytes())
             digest = str(part["digest"])
-            name = files[number] if files else shard_name(number)
-            entries.append({"name": name, "count": len(members), "bytes": int(part["bytes"]), "digest": digest})
+            entries.append(
+                {"name": names[number], "count": len(members), "bytes": int(part["bytes"]), "digest": digest}
+            )
             fingerprint.update(digest.encode())
     for name, stream in streams.items():
         stream.flush()

@@ -13,6 +13,8 @@ from cluster_jobs.errors import DamagedSample, UserError
 from cluster_jobs.images import to_array
 from cluster_jobs.shard_writer import MEMBER, VERSION
 
+OPEN_FILES = 256  # a process may hold 1,024 by default, a data set has more shards than that
+
 
 class Store(Protocol):
     """The seam behind which shards may lie on a disk or, later, in an object store."""
@@ -25,16 +27,20 @@ class Store(Protocol):
 
 
 class LocalStore:
-    """Shards on a local or shared file system, read by ``pread`` (no file position, so threads may share it)."""
+    """Shards on a local or shared file system, read by ``pread`` (no file position, so forked readers may share it)."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._files: dict[str, int] = {}
 
     def read(self, name: str, offset: int, size: int) -> bytes:
-        if name not in self._files:
-            self._files[name] = os.open(self.directory / name, os.O_RDONLY)
-        return os.pread(self._files[name], size, offset)
+        descriptor = self._files.pop(name, None)
+        if descriptor is None:
+            if len(self._files) >= OPEN_FILES:
+                os.close(self._files.pop(next(iter(self._files))))
+            descriptor = os.open(self.directory / name, os.O_RDONLY)
+        self._files[name] = descriptor  # last: the first is the one that was not read for longest
+        return os.pread(descriptor, size, offset)
 
     def size(self, name: str) -> int:
         return (self.directory / name).stat().st_size
@@ -70,7 +76,8 @@ class Shards:
         for name, expected in zip(self.shard_names, self.shard_bytes.tolist(), strict=True):
             self._check_shard(name, expected)
         self._members = self._map("index.bin", MEMBER)
-        self._keys = np.memmap(self.directory / "keys.bin", np.uint8, "r")
+        last = self._members[-1]
+        self._keys = self._map("keys.bin", np.dtype(np.uint8), int(last["key_start"]) + int(last["key_size"]))
 
     def _check_shard(self, name: str, expected: int) -> None:
         try:
@@ -82,9 +89,9 @@ class Shards:
                 f"{self.directory / name}: truncated or changed shard ({size} bytes, the index says {expected})"
             )
 
-    def _map(self, name: str, dtype: np.dtype) -> np.ndarray:
+    def _map(self, name: str, dtype: np.dtype, count: int | None = None) -> np.ndarray:
         path = self.directory / name
-        expected = self.count * dtype.itemsize
+        expected = (self.count if count is None else count) * dtype.itemsize
         if not path.is_file() or path.stat().st_size != expected:
             raise UserError(f"{path}: damaged index, expected {expected} bytes; pack the data again")
         return np.memmap(path, dtype, "r")
@@ -169,4 +176,7 @@ def _read_index(directory: Path) -> dict[str, Any]:
         raise UserError(f"{path}: damaged index ({error}); pack the data again") from error
     if version != VERSION:
         raise UserError(f"{path}: index version {version}, this program reads version {VERSION}")
+    missing = {"count", "classes", "size", "mode", "fingerprint", "shards"} - set(index)
+    if missing or not index["count"]:
+        raise UserError(f"{path}: damaged index (no {', '.join(sorted(missing)) or 'samples'}); pack the data again")
     return index

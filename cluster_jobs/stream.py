@@ -143,10 +143,19 @@ class Batch:
 class Reader:
     """Decodes samples by index; a damaged one is fatal, or deterministically replaced by the next readable one."""
 
-    def __init__(self, shards: Shards, labels: np.ndarray | None, damaged: str = "fatal", cache: bool = True) -> None:
+    def __init__(
+        self,
+        shards: Shards,
+        labels: np.ndarray | None,
+        damaged: str = "fatal",
+        subset: np.ndarray | None = None,
+        *,
+        cache: bool = True,
+    ) -> None:
         if labels is not None and len(labels) != len(shards):
             raise UserError(f"{len(labels)} labels for {len(shards)} samples in {shards.directory}")
         self.shards, self.labels, self.replace = shards, labels, damaged == "replace"
+        self.subset = None if subset is None else np.sort(subset)
         shape = (len(shards), shards.channels, shards.size, shards.size)
         keep = cache and int(np.prod(shape)) <= CACHE_BYTES
         self._cache = np.empty(shape if keep else (0,), np.uint8)
@@ -165,7 +174,7 @@ class Reader:
         if len(self._cached) and self._cached[index]:
             return self._cache[index], index
         for offset in range(REPLACEMENT_TRIES):
-            candidate = (index + offset) % len(self.shards)
+            candidate = self._after(index, offset)
             try:
                 image = self.shards.image(candidate)
             except DamagedSample as error:
@@ -176,7 +185,13 @@ class Reader:
             if len(self._cached) and not offset:
                 self._cache[index], self._cached[index] = image, True
             return image, candidate
-        raise DamagedSample(f"{self.shards.key(index)} and the {REPLACEMENT_TRIES} samples after it cannot be read")
+        raise DamagedSample(f"{self.shards.key(index)} and the {REPLACEMENT_TRIES - 1} samples after it cannot be read")
+
+    def _after(self, index: int, offset: int) -> int:
+        """The sample ``offset`` places after ``index``, among those that this reader may show."""
+        if self.subset is None:
+            return (index + offset) % len(self.shards)
+        return int(self.subset[(np.searchsorted(self.subset, index) + offset) % len(self.subset)])
 
 
 class _GlobalBatches(Dataset):
@@ -225,7 +240,7 @@ class Stream:
         self.shards, self.batch, self.rank, self.world = shards, batch, rank, world
         self.labels, self.workers, self.damaged, self.subset = labels, workers, damaged, subset
         self.order = Order(counts, sizes, seed=seed, window=window)
-        self._reader = Reader(shards, labels, damaged, cache=workers == 0)
+        self._reader = Reader(shards, labels, damaged, subset, cache=workers == 0)
 
     def indices(self, start: int) -> np.ndarray:
         """This rank's sample indices of the global batch that begins at position ``start``."""
@@ -265,7 +280,7 @@ def scan(
     ``batch`` is global; this rank's slice may be short or empty at the end (it is yielded with n = 0, so that
     collectives in the loop match). ``Batch.position`` is the place of the global batch in the scan.
     """
-    reader = Reader(shards, labels, damaged, cache=False)
+    reader = Reader(shards, labels, damaged, indices, cache=False)
     chosen = np.arange(len(shards)) if indices is None else np.asarray(indices)
     share = -(-batch // world)
     for start in range(0, len(chosen), share * world):

@@ -1,0 +1,65 @@
+"""Runs a pipeline: a graph of commands, each checked before anything starts, skipped when it is done."""
+
+import sys
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from cluster_jobs.config import MISSING, command, key
+from cluster_jobs.files import write_json
+from cluster_jobs.local import Local, StageFailed, finished, shown_command, validate
+from cluster_jobs.pipeline import Pipeline, load
+
+
+class Cluster(Enum):
+    local = "local"
+
+
+@dataclass
+class SubmitConfig:
+    """Runs a pipeline of stages. The same command again continues where it stopped."""
+
+    pipeline: str = key(MISSING, "a pipeline in cluster_jobs/conf/pipeline, or the path of a YAML file", path=True)
+    root: str = key(MISSING, "directory of everything that the pipeline makes", path=True)
+    cluster: Cluster = key(Cluster.local, "where the stages run")
+    vars: str = key("", "other values for the pipeline's vars: 'name=value name=value'", path=True)
+    parallel: int = key(0, "stages that run at once; 0 takes the pipeline's number")
+    validate: bool = key(False, "check every command, print the plan, then exit")
+
+
+def plan(pipeline: Pipeline) -> dict[str, Any]:
+    """What the root remembers of its pipeline, in the order of the stages; the report reads it."""
+    stages = {
+        name: {
+            "command": shown_command(stage),
+            "needs": list(stage.needs),
+            "outputs": [str(output) for output in stage.outputs],
+            "reports": stage.module == "cluster_jobs.report",
+        }
+        for name, stage in pipeline.stages.items()
+    }
+    return {"pipeline": pipeline.name, "description": pipeline.description, "stages": stages}
+
+
+@command(SubmitConfig)
+def main(config: SubmitConfig) -> None:
+    root = Path(config.root)
+    pipeline = load(config.pipeline, str(root), config.vars)
+    if config.validate:
+        done = finished(pipeline, root)
+        validate([stage for name, stage in pipeline.stages.items() if name not in done])
+        for name, stage in pipeline.stages.items():
+            print(f"# {name}{' (finished)' if name in done else ''}\n{shown_command(stage)}")
+        return
+    finished(pipeline, root)  # a changed command is refused before the plan is replaced
+    write_json(root / "pipeline.json", plan(pipeline))
+    try:
+        Local(pipeline, root, config.parallel or pipeline.parallel).run()
+    except StageFailed as failure:
+        print(f"cluster_jobs.submit: {failure}", file=sys.stderr, flush=True)
+        raise SystemExit(2 if failure.code == 2 else 1) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

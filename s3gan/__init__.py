@@ -1,0 +1,1 @@
+"""Conditional GANs from few labels."""

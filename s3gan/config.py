@@ -1,0 +1,46 @@
+"""The keys of `s3gan.train`."""
+
+from dataclasses import dataclass
+
+from cluster_jobs.config import MISSING, TrainKeys, key
+from cluster_jobs.errors import UserError
+from s3gan.methods import METHODS, MethodName
+
+
+@dataclass
+class TrainConfig(TrainKeys):
+    """Trains a class-conditional GAN on shards, with the labels of a label table."""
+
+    data: str = key(MISSING, "shards with the real images", path=True)
+    labels: str = key("", "label table; single_label and random_label need none", path=True)
+    method: MethodName = key(MethodName.s3gan, "where conditions come from, and whether rotation is on")
+    classes: int = key(0, "random_label without a table: number of random classes")
+    width: int = key(32, "channels of the narrowest layers; every layer is a multiple")
+    d_steps: int = key(2, "discriminator steps a generator step")
+    g_lr: float = key(2e-4, "generator's learning rate")
+    d_lr: float = key(2e-4, "discriminator's learning rate")
+    beta1: float = key(0.0, "Adam's decay of the mean gradient")
+    beta2: float = key(0.999, "Adam's decay of the mean squared gradient")
+    ema_decay: float = key(0.999, "decay of the generator's average, a generator step")
+    ema_start_nimg: int = key(0, "images seen before the average begins")
+    rotated_batch_fraction: int = key(4, "one in so many images of D's batch is a turned copy or its upright original")
+    rotation_weight_d: float = key(1.0, "weight of the rotation loss of real images, for D")
+    rotation_weight_g: float = key(0.2, "weight of the rotation loss of fakes, for G")
+
+    def check(self) -> None:
+        super().check()
+        for name in ("width", "d_steps", "rotated_batch_fraction"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: expected a positive integer")
+        for name in ("g_lr", "d_lr"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name}={getattr(self, name)}: expected a positive number")
+        for name in ("beta1", "beta2", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: expected a number in [0, 1)")
+        shown = 4 * self.rotated_batch_fraction
+        if METHODS[self.method.name].rotation and self.batch % shown:
+            raise UserError(
+                f"batch={self.batch} does not divide by 4 * rotated_batch_fraction = {shown}: "
+                "an image is shown in all four turns or not at all"
+            )

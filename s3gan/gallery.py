@@ -1,0 +1,58 @@
+"""Pictures of what a generator draws: one class a row, always the same noise."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cluster_jobs import seeds
+from cluster_jobs.files import read_json
+from cluster_jobs.images import save_grid
+from cluster_jobs.sections import write_section
+from s3gan.conditions import Conditions
+from s3gan.networks.biggan import Generator
+from s3gan.snapshot import load_generator, settle
+
+ROWS, COLUMNS = 20, 10  # classes and samples of a class, at most
+
+
+def save_samples(path: Path, average: Generator, conditions: Conditions, seed: int) -> None:
+    """Writes samples of a generator in training, which stays as it is."""
+    generator = settle(copy.deepcopy(average), conditions.weights)
+    _save(path, generator, seed)
+
+
+def write_report(run: Path, seed: int) -> None:
+    """Writes the report's section on a finished run: samples, and what each class was trained on."""
+    generator, info = load_generator(run)
+    network = read_json(run / "network.json")
+    _save(run / "report" / "samples.png", generator, seed)
+    names = network["class_names"]
+    table = network["label_table"]
+    write_section(
+        run,
+        "samples",
+        title="Generated samples by class",
+        text=f"{info['nimg']:,} real images seen by the discriminator; conditions from "
+        f"{'the label table ' + table['path'] if table else 'no label table'}; averaged generator, no truncation.",
+        columns=["class", "real images"],
+        rows=[[name, count] for name, count in zip(names, network["class_counts"], strict=True)],
+        pictures=[("samples.png", "one class a row, from the top: " + ", ".join(names[:ROWS]))],
+    )
+
+
+def _save(path: Path, generator: Generator, seed: int) -> None:
+    save_grid(path, draw_grid(generator, seed), COLUMNS, scale=2 if generator.size < 64 else 1)
+
+
+@torch.no_grad()
+def draw_grid(generator: Generator, seed: int) -> np.ndarray:
+    """uint8 (rows * COLUMNS, C, H, W): a row for each of the first ROWS classes, each column with the same noise."""
+    rows = min(generator.classes, ROWS)
+    z = torch.randn(COLUMNS, generator.z_dim, generator=seeds.generator("cpu", seed, "samples"))
+    labels = torch.arange(rows).repeat_interleave(COLUMNS)
+    device = generator.embedding.weight.device
+    images: Tensor = generator(z.repeat(rows, 1).to(device), labels.to(device))
+    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()

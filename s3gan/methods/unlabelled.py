@@ -1,0 +1,60 @@
+"""Baselines whose conditions say nothing: one class for all, or random classes (Lucic et al. 2019, section 4)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cluster_jobs.errors import UserError
+from s3gan.methods.base import Method
+from selfsup.labels import LabelTable
+
+
+@dataclass(frozen=True)
+class SingleLabel(Method):
+    """Every image has the same condition. A table of `selfsup.label method=single` is welcome, but not needed."""
+
+    def check(self, table: LabelTable | None, samples: int) -> None:
+        if table is not None:
+            super().check(table, samples)
+
+    def class_names(self, table: LabelTable | None, classes: int) -> list[str]:
+        return ["all"] if table is None else list(table.classes)
+
+    def real_labels(self, labels: Tensor, random: Callable[[], Tensor]) -> Tensor:
+        return torch.zeros_like(labels)
+
+
+@dataclass(frozen=True)
+class RandomLabel(Method):
+    """Without a table every image gets a fresh random condition each time it is seen, as in the paper; with a table of
+    `selfsup.label method=random` it keeps the same one."""
+
+    def check(self, table: LabelTable | None, samples: int) -> None:
+        if table is not None:
+            super().check(table, samples)
+
+    def class_names(self, table: LabelTable | None, classes: int) -> list[str]:
+        if table is not None:
+            return list(table.classes)
+        if classes < 1:
+            raise UserError(f"classes={classes}: method={self.name} without labels= needs a number of random classes")
+        return [str(number) for number in range(classes)]
+
+    def real_labels(self, labels: Tensor, random: Callable[[], Tensor]) -> Tensor:
+        return torch.where(labels < 0, random(), labels)
+
+
+single_label = SingleLabel(
+    "single_label",
+    rotation=False,
+    origins=frozenset({"single"}),
+    advice="leave labels= out, or use selfsup.label method=single",
+)
+random_label = RandomLabel(
+    "random_label",
+    rotation=False,
+    origins=frozenset({"random"}),
+    advice="leave labels= out, or use selfsup.label method=random",
+)

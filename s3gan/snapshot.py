@@ -1,0 +1,157 @@
+"""A trained generator, ready to draw from: averaged weights, standing statistics, spectral norm folded in.
+
+Standing statistics (Brock et al. 2019, section 4.1): batch norm in evaluation uses the moments of many generated
+batches. They are computed once a checkpoint, in fixed blocks with float64 sums, and kept in `RUN/standing/`.
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from cluster_jobs import seeds
+from cluster_jobs.checkpoint import CheckpointStore
+from cluster_jobs.errors import UserError
+from cluster_jobs.files import read_json, write_atomically
+from cluster_jobs.run import load_run
+from s3gan.layers import fold_spectral_norm, iterate_spectral_norm
+from s3gan.networks.biggan import Generator
+from selfsup.batchnorm import BatchNorm, moments
+
+BLOCK = 64  # samples a block of the standing statistics
+SAMPLES = 2048, 10  # at least so many, and so many for each class
+
+
+def build_generator(network: dict[str, Any]) -> Generator:
+    """An untrained generator as `network.json` describes it."""
+    return Generator(network["size"], network["channels"], network["classes"], network["width"])
+
+
+def load_generator(
+    run: Path | str, checkpoint: str = "last", device: torch.device | str = "cpu"
+) -> tuple[Generator, dict[str, Any]]:
+    """The averaged generator of a run in evaluation mode, the same on every rank.
+
+    Args:
+        checkpoint: `last`, `best`, or the path of a checkpoint.
+
+    Returns:
+        The generator, and `file`, `sha256` and `nimg` (images seen) of its checkpoint.
+
+    Raises:
+        UserError: no run of s3gan.train, or no valid checkpoint.
+    """
+    run = Path(run)
+    network = read_json(run / "network.json")
+    _, state, nimg = load_run(run, checkpoint)
+    path = _checkpoint_path(run, checkpoint, nimg)
+    info = {"file": path.name, "sha256": read_json(path.with_suffix(".json"))["sha256"], "nimg": nimg}
+    generator = build_generator(network)
+    try:
+        generator.load_state_dict(state["generator_ema"])
+    except (KeyError, RuntimeError) as error:
+        raise UserError(f"{path}: holds no generator of {str(run)!r} ({' '.join(str(error).split())[:200]})") from error
+    settle(generator.to(device), network["fake_weights"], run / "standing" / path.name, info["sha256"])
+    return generator, info
+
+
+def _checkpoint_path(run: Path, checkpoint: str, nimg: int) -> Path:
+    store = CheckpointStore(run / "checkpoints")
+    if checkpoint == "best":
+        best = store.best()
+        assert best is not None, "load_run found it"
+        return best
+    return Path(checkpoint) if checkpoint != "last" else store.directory / f"{nimg:012d}.safetensors"
+
+
+def settle(
+    generator: Generator, weights: list[float] | None, cache: Path | None = None, identity: str = ""
+) -> Generator:
+    """Makes a trained generator ready for evaluation, in place: spectral norm folded in, standing statistics set.
+
+    Args:
+        weights: distribution of the classes in training; None is uniform.
+        cache: file that keeps the statistics, of the checkpoint with the digest `identity`.
+    """
+    iterate_spectral_norm(generator, iterations=30)
+    fold_spectral_norm(generator).requires_grad_(False)
+    norms = {name: child for name, child in generator.named_modules() if isinstance(child, BatchNorm)}
+    statistics = _read_cache(cache, identity)
+    if statistics is None:
+        statistics = standing_statistics(generator, norms, weights)
+        if cache is not None:
+            cache.parent.mkdir(exist_ok=True)
+            write_atomically(cache, save(statistics, {"checkpoint": identity}))
+    for name, norm in norms.items():
+        norm.running_mean.copy_(statistics[f"{name}.mean"])
+        norm.running_var.copy_(statistics[f"{name}.variance"])
+    return generator.eval()
+
+
+def _read_cache(cache: Path | None, identity: str) -> dict[str, Tensor] | None:
+    """The statistics kept for a checkpoint; None where there are none, or those of another checkpoint of this name."""
+    if cache is None or not cache.is_file():
+        return None
+    content = cache.read_bytes()
+    try:
+        header = int.from_bytes(content[:8], "little")
+        return load(content) if identity.encode() in content[8 : 8 + header] else None
+    except SafetensorError:
+        return None
+
+
+@torch.no_grad()
+def standing_statistics(
+    generator: Generator, norms: dict[str, BatchNorm], weights: list[float] | None
+) -> dict[str, Tensor]:
+    """Mean and variance of the input of every batch norm over many generated samples: `NAME.mean`, `NAME.variance`."""
+    blocks = -(-max(SAMPLES[0], SAMPLES[1] * generator.classes) // BLOCK)
+    sums = {name: torch.zeros(2, norm.num_features, dtype=torch.float64) for name, norm in norms.items()}
+    hooks = [norm.register_forward_pre_hook(_collector(sums[name])) for name, norm in norms.items()]
+    device = generator.embedding.weight.device
+    distribution = torch.ones(generator.classes) if weights is None else torch.tensor(weights)
+    generator.train()
+    for block in range(blocks):
+        draw = seeds.generator("cpu", "standing statistics", block)
+        z = torch.randn(BLOCK, generator.z_dim, generator=draw)
+        labels = torch.multinomial(distribution, BLOCK, replacement=True, generator=draw)
+        generator(z.to(device), labels.to(device))
+    for hook in hooks:
+        hook.remove()
+    statistics = {}
+    for name, total in sums.items():
+        mean, square = total / blocks
+        statistics[f"{name}.mean"], statistics[f"{name}.variance"] = mean.float(), (square - mean**2).float()
+    return statistics
+
+
+def _collector(total: Tensor) -> Any:
+    """A hook that adds a block's mean and mean square, in float64 on the host: some accelerators have no float64."""
+
+    def collect(_: nn.Module, inputs: tuple[Tensor]) -> None:
+        mean, variance = (moment.cpu().double() for moment in moments(inputs[0]))
+        total[0] += mean
+        total[1] += variance + mean**2
+
+    return collect
+
+
+def export_generator(run: Path | str) -> Path:
+    """Writes `RUN/export/generator.pt`, TorchScript that needs nothing but torch.
+
+    `torch.jit.load(path)(z, labels)` with z (N, z_dim) float32 ~ N(0, I) and labels (N,) int64 gives images
+    (N, C, H, W) float32 in [-1, 1]; `RUN/network.json` has `z_dim` and the classes' names.
+    """
+    run = Path(run)
+    generator, _ = load_generator(run)
+    example = torch.zeros(2, generator.z_dim), torch.zeros(2, dtype=torch.int64)
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.trace(generator, example), buffer)
+    path = run / "export" / "generator.pt"
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, buffer.getvalue())
+    return path

@@ -1,0 +1,1 @@
+"""Labels from unlabelled images: encoders, pretext tasks, clusters, classifiers, label tables."""

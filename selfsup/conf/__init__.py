@@ -1,0 +1,1 @@
+"""Published runs: ``+recipe=NAME`` reads ``recipe/NAME.yaml``."""

@@ -1,0 +1,139 @@
+"""Makes a label table: ``accelerate launch -m selfsup.label data=DIR/train method=... out=FILE.parquet``.
+
+The same command again finds its table and keeps it; another configuration for the same file is refused.
+"""
+
+import hashlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from cluster_jobs.config import MISSING, CommandKeys, command, group, key, to_dict
+from cluster_jobs.errors import UserError
+from cluster_jobs.job import Job
+from cluster_jobs.shards import Shards
+from selfsup import inferred_labels as inferred
+from selfsup.classifier import ClassifierRecipe
+from selfsup.cluster import Space
+from selfsup.encoders import CLASSIFIER_FILE
+from selfsup.given_labels import import_labels, reveal
+from selfsup.label_report import read_truth, readable, write_report
+from selfsup.labels import LabelTable, check_fraction, existing_table, write_table
+
+Method = Enum("Method", ["reveal", "import", "single", "random", "kmeans", "classifier"])  # `import` is a keyword
+CLUSTERS = 50
+
+
+@dataclass
+class S4LRecipe(ClassifierRecipe):
+    rotation_weight: float = key(1.0, "weight of the rotation loss over all images, beside the budget's labels (S4L)")
+
+
+@dataclass
+class LabelConfig(CommandKeys):
+    """Writes a label table: which sample of a data set has which label."""
+
+    data: str = key(MISSING, "shard directory to label", path=True)
+    method: Method = key(MISSING, "where labels come from")  # type: ignore[valid-type]
+    out: str = key(MISSING, "label table to write (.parquet)", path=True)
+    fraction: float = key(0.1, "reveal: the share of every class's labels to reveal, in (0, 1]")
+    file: str = key("", "import: CSV of name,class lines", path=True)
+    clusters: int = key(0, f"kmeans: clusters, 0 for {CLUSTERS}; random: labels, 0 for the data's classes")
+    space: Space = key(Space.l2, "kmeans: what is done to features before distances are compared")
+    encoder: str = key("", "kmeans, classifier: run directory, TorchScript, safetensors or feature table", path=True)
+    labels: str = key("", "classifier: the label table to learn from (the budget)", path=True)
+    soft: bool = key(False, "classifier: store the probabilities of all classes too")
+    truth: str = key("", "table of true labels; scores the result, never influences it", path=True)
+    classifier: S4LRecipe = group(S4LRecipe, "classifier: how it is trained")
+
+
+@dataclass(frozen=True)
+class Labeller:
+    """One method: how it labels, which keys decide its result, and which of them must be given."""
+
+    label: Callable[[LabelConfig, Shards, Job], LabelTable | None]
+    uses: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+
+
+LABELLERS = {
+    "reveal": Labeller(lambda c, shards, job: reveal(shards, c.fraction, c.seed), ("fraction", "seed")),
+    "import": Labeller(lambda c, shards, job: import_labels(shards, c.file), ("file",), ("file",)),
+    "single": Labeller(lambda c, shards, job: inferred.single(shards)),
+    "random": Labeller(
+        lambda c, shards, job: inferred.random(shards, c.clusters or len(shards.classes), c.seed), ("clusters", "seed")
+    ),
+    "kmeans": Labeller(
+        lambda c, shards, job: inferred.cluster(shards, c.encoder, c.clusters or CLUSTERS, c.space, c.seed, job),
+        ("encoder", "clusters", "space", "seed"),
+        ("encoder",),
+    ),
+    "classifier": Labeller(
+        lambda c, shards, job: inferred.classify(
+            shards, c.labels, c.encoder, c.classifier, soft=c.soft, seed=c.seed, job=job
+        ),
+        ("labels", "encoder", "classifier", "soft", "seed"),
+        ("labels",),
+    ),
+}
+INPUTS = ("file", "encoder", "labels")  # keys whose value is a path: what lies there counts, not how it is called
+
+
+@command(LabelConfig)
+def main(config: LabelConfig) -> None:
+    labeller = LABELLERS[config.method.name]
+    check(config, labeller)
+    if config.validate:
+        return
+    job = Job.open(config)
+    shards, out = Shards(config.data), Path(config.out)
+    origin = {"method": config.method.name, "fingerprint": shards.fingerprint, **identity(config, labeller)}
+    truth = read_truth(config.truth, shards) if config.truth else None
+    table = existing_table(out, origin)
+    job.barrier()  # every rank has looked before one writes
+    if table is None:
+        table = labeller.label(config, shards, job)
+        if table is not None and job.is_main:
+            table.metadata |= origin
+            write_table(out, table)
+    if table is not None and job.is_main:
+        for name, value in write_report(out, table, shards, truth).items():
+            job.say(f"{name}: {readable(value)}")
+    job.barrier()
+
+
+def check(config: LabelConfig, labeller: Labeller) -> None:
+    """Raises UserError for what can be known before any input exists."""
+    check_fraction(config.fraction)
+    config.classifier.check()
+    for name in labeller.needs:
+        if not getattr(config, name):
+            raise UserError(f"method={config.method.name} needs {name}=PATH")
+    if config.clusters < 0:
+        raise UserError(f"clusters={config.clusters}: expected a number of at least 0")
+    if Path(config.out).suffix != ".parquet":
+        raise UserError(f"out={config.out!r}: expected a file name that ends in .parquet")
+
+
+def identity(config: LabelConfig, labeller: Labeller) -> dict[str, Any]:
+    """The keys that decide the method's result, with the SHA-256 of an input in place of its path."""
+    values = {name: to_dict(getattr(config, name)) for name in labeller.uses}
+    return values | {name: digest(name, values[name]) for name in INPUTS if values.get(name)}
+
+
+def digest(name: str, path: str) -> str:
+    """Of a file; of a run directory its classifier, or its newest checkpoint's manifest (with its tensors' digest)."""
+    file = Path(path)
+    candidates = (file, file / CLASSIFIER_FILE, *sorted((file / "checkpoints").glob("*.json"), reverse=True))
+    file = next((candidate for candidate in candidates if candidate.is_file()), file)
+    if not file.is_file():
+        raise UserError(f"{name}={path!r}: expected a file, or a run directory with a checkpoint")
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""How much an encoder knows: ``accelerate launch -m selfsup.probe data=DIR encoder=RUN``.
+
+Frozen features of DIR/train with all their labels, scored on DIR/test. Labels are read for this score only; nothing
+here may steer training. Every score is named with its protocol.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch.nn import functional as F
+
+from cluster_jobs.config import MISSING, CommandKeys, command, key
+from cluster_jobs.errors import UserError
+from cluster_jobs.files import write_json
+from cluster_jobs.job import Job
+from cluster_jobs.sections import write_section
+from cluster_jobs.shards import Shards
+from selfsup.features import TABLE, features_of
+
+QUERIES, BANK = 1024, 65536  # rows of the similarity matrix that is held at a time, and its columns
+
+
+@dataclass
+class ProbeConfig(CommandKeys):
+    """Scores an encoder by linear and nearest-neighbour classifiers on its frozen features."""
+
+    data: str = key(MISSING, "directory that holds the shard directories train and test", path=True)
+    encoder: str = key(
+        MISSING, "run directory, safetensors or TorchScript file, or a directory with train.npy and test.npy", path=True
+    )
+    out: str = key("", "directory for probe.json and the report; by default the encoder's directory", path=True)
+    neighbours: int = key(20, "neighbours that vote")
+    temperature: float = key(0.07, "a vote weighs exp(cosine / temperature)")
+    regularisation: float = key(1.0, "inverse strength C of the linear classifier's L2 penalty")
+
+
+@command(ProbeConfig)
+def main(config: ProbeConfig) -> None:
+    for name in ("neighbours", "temperature", "regularisation"):
+        if not getattr(config, name) > 0:
+            raise UserError(f"{name}={getattr(config, name)}: expected a positive number")
+    if config.validate:
+        return
+    job = Job.open(config)
+    train, train_labels = labelled_features(config, "train", job)
+    test, test_labels = labelled_features(config, "test", job)
+    if not job.is_main:
+        return
+    linear_protocol = f"multinomial logistic regression, L2, C={config.regularisation:g}, standardised features"
+    knn_protocol = f"k={config.neighbours}, cosine, T={config.temperature:g}"
+    scores: dict[str, float | None] = {"linear": None, "knn": None}
+    if len(test_labels) and len(np.unique(train_labels)) > 1:
+        predicted = linear(train, train_labels, test, config.regularisation)
+        scores["linear"] = float((predicted == test_labels).mean())
+        predicted = knn(train, train_labels, test, config.neighbours, config.temperature, job.device)
+        scores["knn"] = float((predicted == test_labels).mean())
+    counts = {"train": len(train_labels), "test": len(test_labels)}
+    protocols = {"linear": linear_protocol, "knn": knn_protocol}
+    out = Path(config.out) if config.out else Path(config.encoder)
+    out = out if config.out or out.is_dir() else out.parent
+    write_json(out / "probe.json", {"scores": scores, "protocols": protocols, "samples": counts, "data": config.data})
+    rows = [[name, protocols[name], *counts.values(), readable(score)] for name, score in scores.items()]
+    columns = ["probe", "protocol", "train", "test", "top-1 accuracy"]
+    text = f"Frozen features of {config.encoder}, all labels of train, scored on test."
+    write_section(out, "probe", title="Encoder probe", text=text, columns=columns, rows=rows)
+    for row in rows:
+        print(f"{row[0]}: {row[-1]} ({row[1]}; {row[2]} train, {row[3]} test)")
+
+
+def readable(score: float | None) -> str:
+    """A score as text; n/a where nobody has the labels it needs."""
+    return "n/a" if score is None else f"{score:.4f}"
+
+
+def labelled_features(config: ProbeConfig, split: str, job: Job) -> tuple[np.ndarray, np.ndarray]:
+    """Features (n, F) float32 and labels (n,) of the samples of a split that have a label."""
+    shards = Shards(Path(config.data) / split)
+    table = Path(config.encoder) / f"{split}{TABLE}"
+    features = features_of(str(table) if table.is_file() else config.encoder, shards, job)
+    labels = np.asarray(shards.hidden_labels())
+    known = np.flatnonzero(labels >= 0)
+    return features[known], labels[known]
+
+
+def linear(train: np.ndarray, labels: np.ndarray, test: np.ndarray, c: float) -> np.ndarray:
+    """Predicts labels (m,) of test features (m, F) by logistic regression on train features (n, F)."""
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=1000))
+    return model.fit(train, labels).predict(test)
+
+
+@torch.no_grad()
+def knn(
+    train: np.ndarray, labels: np.ndarray, test: np.ndarray, k: int, temperature: float, device: torch.device | str
+) -> np.ndarray:
+    """Predicts labels (m,) of test features (m, F) by the weighted votes of the k nearest (Wu et al. 2018, eq. 6)."""
+    bank = F.normalize(torch.tensor(train, device=device))
+    answers = torch.tensor(labels, dtype=torch.int64, device=device)
+    classes, predicted = int(labels.max()) + 1, []
+    for start in range(0, len(test), QUERIES):
+        queries = F.normalize(torch.tensor(test[start : start + QUERIES], device=device))
+        similar = queries.new_empty((len(queries), 0))
+        near = answers.new_empty((len(queries), 0))
+        for first in range(0, len(bank), BANK):
+            block = queries @ bank[first : first + BANK].T
+            candidates = torch.cat([similar, block], 1)
+            places = torch.arange(first, first + block.shape[1], device=device).expand(len(queries), -1)
+            similar, chosen = candidates.topk(min(k, candidates.shape[1]))
+            near = torch.cat([near, places], 1).gather(1, chosen)
+        votes = queries.new_zeros((len(queries), classes))
+        votes.scatter_add_(1, answers[near], ((similar - 1) / temperature).exp())
+        predicted.append(votes.argmax(1).cpu().numpy())
+    return np.concatenate(predicted) if predicted else np.empty(0, np.int64)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Simulators: each draws labelled images from nothing, the same ones for the same (seed, split, index)."""

@@ -1,0 +1,99 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cluster_jobs.errors import UserError
+from cluster_jobs.images import encode_png, grid, save_grid, to_array
+
+
+def decoded(content: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(content)) as picture:
+        return np.asarray(picture)
+
+
+def test_png_gives_back_the_same_pixels_in_grey_and_colour() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 7)).astype(np.uint8)
+    assert np.array_equal(decoded(encode_png(pixels)), pixels.transpose(1, 2, 0))
+    assert np.array_equal(decoded(encode_png(pixels[:1])), pixels[0])
+
+
+def test_a_picture_of_the_right_size_keeps_its_pixels() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 6, 3)).astype(np.uint8)
+    assert np.array_equal(to_array(Image.fromarray(pixels), 6, "RGB"), pixels.transpose(2, 0, 1))
+    assert to_array(Image.fromarray(pixels[..., 0]), 6, "L").shape == (1, 6, 6)
+    grey = Image.fromarray(pixels[..., 0])
+    assert np.array_equal(to_array(grey, 6, "RGB"), np.stack([pixels[..., 0]] * 3))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_becomes_white(mode: str) -> None:
+    layer = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    layer.putpixel((1, 2), (0, 0, 0, 255))
+    buffer = io.BytesIO()
+    layer.convert(mode).save(buffer, "PNG")
+    if mode == "P":
+        palette = Image.new("P", (4, 4), 0)
+        palette.putpalette([255, 0, 0, 0, 0, 0])
+        palette.putpixel((1, 2), 1)
+        buffer = io.BytesIO()
+        palette.save(buffer, "PNG", transparency=0)
+    expected = np.full((3, 4, 4), 255, np.uint8)
+    expected[:, 2, 1] = 0
+    assert np.array_equal(to_array(Image.open(buffer), 4, "RGB"), expected)
+
+
+def test_half_transparency_is_mixed_with_white() -> None:
+    layer = Image.new("RGBA", (2, 2), (0, 100, 200, 51))  # one fifth opaque
+    assert np.abs(to_array(layer, 2, "RGB")[:, 0, 0].astype(int) - [204, 224, 244]).max() <= 1
+
+
+@pytest.mark.parametrize(("width", "height"), [(30, 10), (10, 30), (11, 10), (3, 9)])
+def test_another_shape_is_scaled_by_its_shorter_side_and_cropped_in_the_middle(width: int, height: int) -> None:
+    # three bars along the longer side: the middle one is what must remain
+    along = np.arange(max(width, height)) * 3 // max(width, height)
+    bars = np.array([0, 255, 0], np.uint8)[along]
+    pixels = np.tile(bars, (height, 1)) if width > height else np.tile(bars[:, None], (1, width))
+    result = to_array(Image.fromarray(pixels), 10, "L")
+    assert result.shape == (1, 10, 10)
+    assert result[0, 4:6, 4:6].min() > 200
+    if max(width, height) >= 3 * min(width, height):
+        assert result[0, 2:-2, 2:-2].min() > 200
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
+    pixels = (np.arange(16).reshape(4, 4) * 4096).astype(np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    assert np.array_equal(to_array(Image.open(buffer), 4, "L")[0], np.arange(0, 256, 16).reshape(4, 4))
+
+
+def test_a_grid_fills_row_by_row_on_white() -> None:
+    images = np.stack([np.full((1, 2, 2), value, np.uint8) for value in (10, 20, 30)])
+    sheet = grid(images, 2, gap=1)
+    assert sheet.shape == (5, 5, 3)
+    assert sheet[0, 0].tolist() == [10] * 3 and sheet[0, 3].tolist() == [20] * 3 and sheet[3, 0].tolist() == [30] * 3
+    assert (sheet[2] == 255).all() and (sheet[:, 2] == 255).all() and (sheet[3:, 3:] == 255).all()
+
+
+def test_a_colour_grid_keeps_its_channels() -> None:
+    image = np.arange(12, dtype=np.uint8).reshape(1, 3, 2, 2)
+    assert np.array_equal(grid(image, 1), image[0].transpose(1, 2, 0))
+
+
+def test_a_saved_grid_is_a_png_with_larger_pixels(tmp_path: Path) -> None:
+    images = np.array([[[[0, 255], [255, 0]]]], np.uint8)
+    save_grid(tmp_path / "new" / "grid.png", images, 1, scale=3)
+    assert np.array_equal(
+        decoded((tmp_path / "new" / "grid.png").read_bytes())[..., 0], images[0, 0].repeat(3, 0).repeat(3, 1)
+    )
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["grid.png"]
+
+
+def test_a_picture_that_cannot_be_written_is_a_user_error(tmp_path: Path) -> None:
+    (tmp_path / "grid.png").mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*grid\.png"):
+        save_grid(tmp_path / "grid.png", np.zeros((1, 1, 2, 2), np.uint8), 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]

@@ -1,0 +1,88 @@
+"""Which label table fits which method."""
+
+import numpy as np
+import pytest
+import torch
+
+from cluster_jobs.errors import UserError
+from s3gan.methods import METHODS, MethodName
+from selfsup.labels import LabelTable
+
+SAMPLES = 6
+FITTING = {
+    "supervised": {"true"},
+    "single_label": {"single"},
+    "random_label": {"random"},
+    "clustering": {"cluster"},
+    "clustering_ss": {"cluster"},
+    "s2gan": {"true", "inferred"},
+    "s3gan": {"true", "inferred"},
+}
+
+
+def table(*origins: str, made_by: str = "somebody") -> LabelTable:
+    count = len(origins)
+    keys = [f"000000/{number:08d}" for number in range(count)]
+    metadata = {"classes": ["a", "b", "c"], "method": made_by, "fingerprint": "f"}
+    return LabelTable(keys, np.zeros(count, np.int32), np.array(origins), np.ones(count, np.float32), None, metadata)
+
+
+def test_every_method_has_a_name_on_the_command_line() -> None:
+    assert [member.name for member in MethodName] == list(METHODS)
+    assert set(METHODS) == set(FITTING)
+    assert {name for name, method in METHODS.items() if method.rotation} == {"clustering_ss", "s3gan"}
+
+
+@pytest.mark.parametrize("name", FITTING)
+@pytest.mark.parametrize("origin", ["true", "inferred", "cluster", "single", "random"])
+def test_a_method_takes_the_tables_that_fit_and_refuses_the_others(name: str, origin: str) -> None:
+    whole = table(*[origin] * SAMPLES, made_by="a kind")
+    if origin in FITTING[name]:
+        METHODS[name].check(whole, SAMPLES)
+    else:
+        with pytest.raises(UserError, match=f"method={name} .*a kind.*{origin}"):
+            METHODS[name].check(whole, SAMPLES)
+
+
+def test_a_table_of_a_budget_and_inferred_labels_fits_s3gan() -> None:
+    METHODS["s3gan"].check(table("true", *["inferred"] * (SAMPLES - 1)), SAMPLES)
+
+
+@pytest.mark.parametrize("name", FITTING)
+def test_a_partial_table_is_refused_with_both_counts(name: str) -> None:
+    part = table(*[min(FITTING[name])] * 2)
+    with pytest.raises(UserError, match=f"covers 2 of {SAMPLES}"):
+        METHODS[name].check(part, SAMPLES)
+
+
+@pytest.mark.parametrize("name", sorted(set(FITTING) - {"single_label", "random_label"}))
+def test_a_method_on_labels_needs_a_table(name: str) -> None:
+    with pytest.raises(UserError, match="needs labels="):
+        METHODS[name].check(None, SAMPLES)
+
+
+def test_conditions_of_fakes_are_uniform_for_classes_and_follow_the_sizes_of_clusters() -> None:
+    counts = np.array([1, 2, 5])
+    assert METHODS["s3gan"].fake_weights(counts) is None
+    np.testing.assert_allclose(METHODS["clustering"].fake_weights(counts), [1 / 8, 2 / 8, 5 / 8])
+
+
+def test_a_class_without_real_images_gets_no_fakes() -> None:
+    np.testing.assert_allclose(METHODS["s3gan"].fake_weights(np.array([4, 0, 1])), [0.5, 0, 0.5])
+
+
+def test_single_and_random_labels_need_no_table() -> None:
+    single, random = METHODS["single_label"], METHODS["random_label"]
+    unlabelled, drawn = torch.full((4,), -1), torch.tensor([2, 0, 1, 2])
+    single.check(None, SAMPLES)
+    random.check(None, SAMPLES)
+    assert single.class_names(None, 0) == ["all"]
+    assert random.class_names(None, 3) == ["0", "1", "2"]
+    assert single.real_labels(unlabelled, lambda: drawn).tolist() == [0, 0, 0, 0]
+    assert random.real_labels(unlabelled, lambda: drawn).tolist() == [2, 0, 1, 2]
+    assert random.real_labels(torch.tensor([1, 1, 0, 2]), lambda: drawn).tolist() == [1, 1, 0, 2]
+
+
+def test_random_labels_without_a_table_need_a_number_of_classes() -> None:
+    with pytest.raises(UserError, match="classes=0"):
+        METHODS["random_label"].class_names(None, 0)

@@ -1,0 +1,50 @@
+"""A run directory as s3gan.train leaves it, with an untrained generator: for what reads runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from cluster_jobs.checkpoint import CheckpointStore
+from cluster_jobs.files import write_atomically, write_json
+from s3gan.networks.biggan import ARCHITECTURES, Generator
+
+SIZE, WIDTH = 32, 2
+
+
+def make_run(
+    directory: Path,
+    names: Sequence[str] = ("cat", "dog", "éléphant blanc"),
+    *,
+    channels: int = 1,
+    counts: Sequence[float] = (),
+    table: dict[str, Any] | None = None,
+    nimg: int = 100,
+) -> Path:
+    """A run whose classes are `names`, of `counts` real images each, trained with the label table `table`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomically(directory / "config.yaml", yaml.safe_dump({"method": "supervised"}).encode())
+    network = {
+        "size": SIZE,
+        "channels": channels,
+        "width": WIDTH,
+        "z_dim": ARCHITECTURES[SIZE].z_dim,
+        "classes": len(names),
+        "class_names": list(names),
+        "class_counts": list(counts) or [10] * len(names),
+        "fake_weights": None,
+        "data_fingerprint": "f" * 64,
+        "label_table": table or {},
+    }
+    write_json(directory / "network.json", network)
+    train_further(directory, channels, len(names), nimg)
+    return directory
+
+
+def train_further(directory: Path, channels: int, classes: int, nimg: int) -> None:
+    """Adds the checkpoint of `nimg` images seen; another number makes another generator."""
+    torch.manual_seed(nimg)
+    state = {"generator_ema": Generator(SIZE, channels, classes, WIDTH).state_dict()}
+    CheckpointStore(directory / "checkpoints").save(state, nimg)

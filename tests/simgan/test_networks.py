@@ -1,0 +1,71 @@
+import pytest
+import torch
+
+from simgan.discriminator import LAYERS, PatchDiscriminator, receptive_field
+from simgan.refiner import Refiner
+
+
+@pytest.mark.parametrize(
+    ("layers", "size", "patches", "field"),
+    [("gaze", (35, 55), (9, 14), 23), ("gaze", (32, 32), (8, 8), 23), ("hand", (224, 224), (7, 7), 71)],
+)
+def test_the_papers_discriminators_have_its_patches_and_receptive_fields(
+    layers: str, size: tuple[int, int], patches: tuple[int, int], field: int
+) -> None:
+    with torch.no_grad():
+        assert PatchDiscriminator(1, layers)(torch.zeros(1, 1, *size)).shape == (1, *patches)
+    assert receptive_field(layers) == field
+
+
+@pytest.mark.parametrize("layers", sorted(LAYERS))
+def test_a_verdict_sees_its_receptive_field_and_no_more(layers: str) -> None:
+    torch.manual_seed(0)
+    discriminator = PatchDiscriminator(1, layers)
+    side = receptive_field(layers) * 3
+    image = torch.randn(1, 1, side, side, requires_grad=True)
+    verdicts = discriminator(image)
+    middle = verdicts.shape[1] // 2
+    verdicts[0, middle, middle].backward()
+    assert image.grad is not None
+    rows = image.grad[0, 0].abs().sum(1).nonzero()[:, 0]
+    assert 1 < int(rows.max() - rows.min()) + 1 <= receptive_field(layers)
+
+
+def test_the_papers_refiner_has_its_layers() -> None:
+    refiner = Refiner(1, width=64, blocks=4)
+    kernels = [tuple(p.shape) for name, p in refiner.named_parameters() if name.endswith("weight")]
+    assert kernels == [(64, 1, 3, 3), *[(64, 64, 3, 3)] * 8, (1, 64, 1, 1)]
+
+
+@pytest.mark.parametrize("fold", [1, 2])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_refined_images_have_the_shape_and_range_of_images(fold: int, channels: int) -> None:
+    images = torch.rand(2, channels, 8, 12) * 2 - 1
+    refined = Refiner(channels, width=4, blocks=1, fold=fold)(images)
+    assert refined.shape == images.shape and refined.abs().max() <= 1
+
+
+@pytest.mark.parametrize("fold", [1, 2])
+def test_a_new_refiner_is_close_to_the_identity(fold: int) -> None:
+    images = torch.rand(4, 1, 8, 8) * 2 - 1
+    black_and_white = images.sign()
+    refiner = Refiner(1, width=16, blocks=2, fold=fold)
+    assert (refiner(black_and_white) - black_and_white).abs().max() < 0.04
+    assert (refiner(images) - images).abs().max() < 0.3
+
+
+def test_self_regularisation_brings_the_refiner_to_its_input_and_not_to_the_background() -> None:
+    torch.manual_seed(0)
+    images = torch.where(torch.rand(8, 1, 8, 8) > 0.7, 1.0, -1.0)
+    refiner = Refiner(1, width=8, blocks=1)
+    optimizer = torch.optim.Adam(refiner.parameters(), 1e-2)
+    for _ in range(30):
+        optimizer.zero_grad()
+        (refiner(images) - images).abs().mean().backward()
+        optimizer.step()
+    assert (refiner(images) - images).abs().mean() < 0.01  # the constant -1 would have 0.6
+
+
+def test_the_verdicts_of_a_new_discriminator_differ_between_patches() -> None:
+    torch.manual_seed(0)  # a head of 1×1 convolutions that is constant from the start never learns
+    assert PatchDiscriminator(1, "gaze")(torch.randn(1, 1, 32, 32)).std() > 1e-3
