@@ -1,7 +1,7 @@
 """Metrics over training as an SVG picture: a pure function from series to text, coloured by the page's style sheet."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -9,35 +9,56 @@ MAX_POINTS = 300
 WIDTH, HEIGHT = 560, 250
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 34
 LOGARITHMIC_RATIO = 500.0  # of the largest to the smallest value, all positive
+TOGETHER_RATIO = 30.0  # of the largest values of two series in one picture
+MAX_SERIES = 6  # the style sheet has as many colours
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Series:
-    name: str
+    key: str
     points: list[Point]  # (images seen, value), finite, in the order of images seen
 
+    @property
+    def prefix(self) -> str:
+        return self.key.rpartition("/")[0]
 
-def group(lines: Sequence[dict[str, float]], size: int = 6) -> dict[str, list[Series]]:
-    """The lines of a metrics.jsonl by what stands before the "/" of a key, at most ``size`` series together.
+    @property
+    def name(self) -> str:
+        return self.key.rpartition("/")[2]
 
-    Values that are not finite are left out: a curve has a gap there.
-    """
-    series: dict[str, list[Point]] = {}
+    @property
+    def largest(self) -> float:
+        return max(abs(value) for _, value in self.points)
+
+    @property
+    def constant(self) -> bool:
+        return len({value for _, value in self.points}) == 1 and len(self.points) > 1
+
+
+def read_series(lines: Sequence[dict[str, float]]) -> dict[str, Series]:
+    """The keys of a metrics.jsonl as series. Values that are not finite are left out: a curve has a gap there."""
+    series: dict[str, Series] = {}
     for line in lines:
         for key, value in line.items():
             if key != "nimg" and isinstance(value, int | float) and math.isfinite(value):
-                series.setdefault(key, []).append((float(line["nimg"]), float(value)))
+                series.setdefault(key, Series(key, [])).points.append((float(line["nimg"]), float(value)))
+    return series
+
+
+def group(series: Iterable[Series]) -> list[list[Series]]:
+    """The series that share a picture: the same text before the "/", and values of about the same size."""
     groups: dict[str, list[Series]] = {}
-    for key, points in series.items():
-        prefix, _, name = key.rpartition("/")
-        groups.setdefault(prefix, []).append(Series(name, points))
-    charts = {}
-    for prefix, members in groups.items():
-        for start in range(0, len(members), size):
-            part = f" ({start // size + 1})" if len(members) > size else ""
-            charts[(prefix or "metrics") + part] = members[start : start + size]
+    for member in series:
+        groups.setdefault(member.prefix, []).append(member)
+    charts = []
+    for members in groups.values():
+        members.sort(key=lambda member: -member.largest)  # stable: equals stay in their order
+        while members:
+            near = [member for member in members if member.largest * TOGETHER_RATIO >= members[0].largest]
+            charts.append(near[:MAX_SERIES])
+            members = [member for member in members if member not in charts[-1]]
     return charts
 
 

@@ -36,6 +36,12 @@ class Line:
     def elapsed(self) -> float:
         return time.monotonic() - self.started if self.state == "running" else self.seconds
 
+    @property
+    def progress(self) -> str:
+        """The last line of the log, once there is more than the command."""
+        last = "".join(tail(self.log, 1))
+        return "" if last.startswith("$ ") else last
+
 
 def clock(seconds: float) -> str:
     """Seconds as ``m:ss`` or ``h:mm:ss``."""
@@ -82,7 +88,7 @@ class Display:
             state, when = self._shown.get(line.name, ("waiting", 0.0))
             now = time.monotonic()
             if line.state != state or (state == "running" and now - when > PLAIN_INTERVAL_SECONDS):
-                progress = "  ".join(tail(line.log, 1)) if line.state == state else ""
+                progress = line.progress if line.state == state else ""
                 print(f"{line.state:>8}  {line.name}  {clock(line.elapsed)}  {progress}".rstrip(), flush=True)
                 self._shown[line.name] = line.state, now
 
@@ -93,7 +99,7 @@ class Display:
         table.add_column(no_wrap=True, justify="right")
         table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         for line in self.lines:
-            progress = "  ".join(tail(line.log, 1)) if line.state in ("running", "failed", "stopped") else ""
+            progress = line.progress if line.state in ("running", "failed", "stopped") else ""
             elapsed = clock(line.elapsed) if line.state != "waiting" else ""
             table.add_row(Text(line.state, STYLES[line.state]), line.name, elapsed, Text(progress, "dim"))
         return table

@@ -129,11 +129,13 @@ def _validate_one(module: str, words: tuple[str, ...]) -> tuple[int, str]:
 def validate(stages: list[Stage]) -> None:
     """Runs every stage's command with validate=true, each in a process of its own.
 
-    The processes are forked from one that has the large libraries loaded, because loading them takes longer than any check.
+    The processes are forked from one that has the large libraries loaded: loading takes longer than any check.
 
     Raises:
         UserError: names every stage that its command refuses.
     """
+    if not stages:
+        return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "accelerate", "hydra", "sklearn.cluster", "matplotlib.figure"])
     with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), mp_context=context, max_tasks_per_child=1) as pool:
@@ -241,7 +243,9 @@ class Local:
             done = finished(self.pipeline, self.root)
             for name in done:
                 self.lines[name].state = "skipped"
-            validate([stage for name, stage in self.pipeline.stages.items() if name not in done])
+            left = [stage for name, stage in self.pipeline.stages.items() if name not in done]
+            print(f"{self.root}: {len(done)} stages finished, checking the commands of {len(left)}", flush=True)
+            validate(left)
             handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
             try:
                 with Display(list(self.lines.values())) as display:

@@ -1,17 +1,19 @@
 """The pieces of the report as HTML: every text is escaped, every picture is inline, nothing is fetched."""
 
 import base64
+import re
 import struct
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from cluster_jobs.curves import Series, chart, short
+from cluster_jobs.curves import Series, chart, group, short
 from cluster_jobs.errors import UserError
 
 MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 SMALL_PIXELS = 640  # narrower pictures are enlarged by a whole number, so that single pixels stay crisp
+NUMBER = re.compile(r"n/a|-?[\d,.]+(e[-+]?\d+)?\s?%?|-?inf|nan")
 
 STYLE = """
 :root { color-scheme: light dark; --back: #fcfcfb; --card: #ffffff; --text: #1d1f23; --soft: #62666e;
@@ -34,6 +36,7 @@ header { padding: 2.2rem 0 1rem; }
 h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .5rem; letter-spacing: -.01em; }
 h2 { font-size: 1.35rem; line-height: 1.3; margin: 3.2rem 0 1rem; padding-top: 1.2rem;
   border-top: 1px solid var(--rule); overflow-wrap: anywhere; }
+header + h2 { margin-top: 1.2rem; }
 h3 { font-size: 1.02rem; margin: 2rem 0 .4rem; }
 p { margin: .4rem 0 .9rem; max-width: 46rem; }
 .soft, figcaption, .lead { color: var(--soft); }
@@ -46,8 +49,8 @@ figure { margin: .8rem 0 1.6rem; }
 figcaption { font-size: .85rem; margin-top: .4rem; max-width: 46rem; }
 img { max-width: 100%; height: auto; border-radius: 4px; background: #fff; display: block; }
 img.crisp { image-rendering: pixelated; }
-.pictures { display: flex; flex-wrap: wrap; gap: 0 2rem; align-items: flex-start; }
-.pictures figure { max-width: 100%; }
+.shown { display: flex; flex-wrap: wrap; gap: 0 2.5rem; align-items: flex-start; }
+.shown > * { max-width: 100%; }
 .film { display: flex; gap: 1rem; overflow-x: auto; padding-bottom: .6rem; }
 .film figure { flex: 0 0 13rem; margin: .4rem 0; }
 .film img { width: 13rem; }
@@ -108,10 +111,7 @@ def cell(value: Any) -> str:
 
 def table(columns: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
     """A table; a column whose values are all numbers (or n/a) is set to the right."""
-    right = [
-        all(row[i] is None or row[i] == "n/a" or isinstance(row[i], int | float) for row in rows)
-        for i in range(len(columns))
-    ]
+    right = [all(NUMBER.fullmatch(cell(row[i])) for row in rows) for i in range(len(columns))]
     kinds = [' class="number"' if number else "" for number in right]
     head = "".join(f"<th{kind}>{escape(str(name))}</th>" for kind, name in zip(kinds, columns, strict=True))
     lines = "".join(
@@ -141,16 +141,19 @@ def picture(file: Path, caption: str, *, natural: bool = True) -> str:
     )
 
 
-def charts(groups: dict[str, list[Series]]) -> str:
-    """One chart a group, with its legend (the last value of each curve)."""
+def charts(series: Sequence[Series]) -> str:
+    """Charts of what changes, each with its legend (the last value of each curve), and a line for what does not."""
     figures = []
-    for name, series in groups.items():
+    for members in group([member for member in series if not member.constant]):
         entries = "".join(
-            f'<span><i class="l{i}"></i>{escape(line.name)} {short(line.points[-1][1])}</span>'
-            for i, line in enumerate(series)
+            f'<span><i class="l{i}"></i>{escape(member.name)} {short(member.points[-1][1])}</span>'
+            for i, member in enumerate(members)
         )
-        figures.append(f'<figure><div class="legend"><b>{escape(name)}</b>{entries}</div>{chart(series)}</figure>')
-    return f'<div class="charts">{"".join(figures)}</div>'
+        prefix = f"<b>{escape(members[0].prefix)}</b>" if members[0].prefix else ""
+        figures.append(f'<figure><div class="legend">{prefix}{entries}</div>{chart(members)}</figure>')
+    constant = ", ".join(f"{member.key} {short(member.points[0][1])}" for member in series if member.constant)
+    note = f'<p class="soft">Constant: {escape(constant)}</p>' if constant else ""
+    return f'<div class="charts">{"".join(figures)}</div>{note}'
 
 
 def folded(summary: str, text: str, *, wrap: bool = False) -> str:

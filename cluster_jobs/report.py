@@ -14,7 +14,7 @@ from typing import Any
 
 from cluster_jobs import page
 from cluster_jobs.config import MISSING, command, key
-from cluster_jobs.curves import group
+from cluster_jobs.curves import read_series
 from cluster_jobs.display import clock
 from cluster_jobs.errors import UserError
 from cluster_jobs.files import read_json, write_atomically
@@ -89,17 +89,22 @@ def chapter(directory: Path) -> str:
     parts = [section(file) for file in sorted((directory / "report").glob("*.json"))]
     samples = sorted((directory / "samples").glob("*.png"))
     if samples:
-        parts.append(f"<h3>Samples</h3>{page.picture(samples[-1], samples[-1].stem)}")
+        parts.append(f"<h3>Samples</h3>{page.picture(samples[-1], sample_caption(samples[-1]))}")
     if len(samples) > 1:
         chosen = {round(i * (len(samples) - 1) / (FILM - 1)): None for i in range(FILM)}
-        film = "".join(page.picture(samples[i], samples[i].stem, natural=False) for i in chosen)
+        film = "".join(page.picture(samples[i], sample_caption(samples[i]), natural=False) for i in chosen)
         parts.append(f'<h3>Over training</h3><div class="film">{film}</div>')
-    groups = group(metrics(directory / "metrics.jsonl"))
-    if groups:
-        parts.append(f"<h3>Curves</h3>{page.charts(groups)}")
+    series = read_series(metrics(directory / "metrics.jsonl"))
+    if series:
+        parts.append(f"<h3>Curves</h3>{page.charts(list(series.values()))}")
     if (directory / "config.yaml").is_file():
         parts.append(page.folded("Configuration", (directory / "config.yaml").read_text(errors="replace")))
     return "".join(parts)
+
+
+def sample_caption(file: Path) -> str:
+    """Training commands name a sample picture by the images seen."""
+    return f"after {int(file.stem):,} images" if file.stem.isdecimal() else file.stem
 
 
 def section(file: Path) -> str:
@@ -107,17 +112,17 @@ def section(file: Path) -> str:
     content = read_json(file)
     try:
         parts = [f"<h3>{escape(str(content['title']))}</h3>", page.paragraph(str(content.get("text") or ""))]
+        shown_parts = []
         if content.get("table"):
-            parts.append(page.table(content["table"]["columns"], content["table"]["rows"]))
-        pictures = []
+            shown_parts.append(page.table(content["table"]["columns"], content["table"]["rows"]))
         for shown in content.get("pictures") or []:
             picture = file.parent / shown["file"]
             if not picture.resolve().is_relative_to(file.parent.resolve()):
                 raise UserError(f"{file}: picture {shown['file']!r}: expected a file in {file.parent}")
-            pictures.append(page.picture(picture, str(shown.get("caption") or "")))
+            shown_parts.append(page.picture(picture, str(shown.get("caption") or "")))
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"{file}: no section of a report ({type(error).__name__}: {error})") from None
-    return "".join([*parts, f'<div class="pictures">{"".join(pictures)}</div>' if pictures else ""])
+    return "".join([*parts, '<div class="shown">', *shown_parts, "</div>"])
 
 
 def metrics(file: Path) -> list[dict[str, Any]]:

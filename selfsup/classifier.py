@@ -65,6 +65,7 @@ class ClassifierRecipe:
     warmup: float = key(0.05, "share of the steps over which the learning rate rises")
     shift: int = key(2, "random translation of up to so many pixels")
     flip: bool = key(False, "random horizontal mirrors; wrong for digits and letters")
+    balance: float = key(0.5, "labelled pictures weigh as the size of their class to minus this power: 1 evens classes")
     rotation_weight: float = key(0.0, "weight of the rotation loss; 0 is supervised training")
     rotation_batch: int = key(16, "unlabelled pictures a step, each in four rotations")
 
@@ -73,7 +74,7 @@ class ClassifierRecipe:
         for name in ("width", "steps", "batch", "rotation_batch"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: expected a positive integer")
-        for name in ("lr", "weight_decay", "warmup", "shift", "rotation_weight"):
+        for name in ("lr", "weight_decay", "warmup", "shift", "balance", "rotation_weight"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)}: expected no negative number")
 
@@ -115,7 +116,7 @@ def fit(
     Args:
         images: N labelled pictures.
         labels: (N,) integers from 0 to classes - 1; a class may have one picture, or none (it is then never predicted
-            with confidence). Pictures are drawn as often as they are, whatever their class.
+            with confidence). Pictures are drawn as often as they are; ``recipe.balance`` weighs their losses.
         init: an encoder to start from, for example a pretrained one; it is copied.
         unlabelled: pictures for the rotation loss, which may include `images`; by default `images`.
         job: shows progress (images/s, time left) and makes all ranks agree.
@@ -143,6 +144,7 @@ def fit(
     labelled = Draws(images, recipe.batch, recipe, seed, "labelled")
     turned = Draws(images if unlabelled is None else unlabelled, recipe.rotation_batch, recipe, seed, "unlabelled")
 
+    weights = class_weights(targets, classes, recipe.balance).to(device)
     steps: Iterable[int] = range(recipe.steps)
     if job is not None:
         steps = job.track(steps, recipe.steps * labelled.size, "images", what, weight=labelled.size)
@@ -150,7 +152,7 @@ def fit(
         pictures, chosen = labelled.batch(step, device)
         answers = targets[chosen].to(device, non_blocking=True)
         others = turned.batch(step, device)[0] if recipe.rotation_weight else None
-        loss = losses(classifier, pictures, answers, others, recipe)
+        loss = losses(classifier, pictures, answers, weights, others, recipe.rotation_weight)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -160,21 +162,37 @@ def fit(
     return classifier.eval()
 
 
+def class_weights(targets: Tensor, classes: int, balance: float) -> Tensor:
+    """The weight of each class, (classes,) float32, as its size to the power of -balance; 1 in the mean over pictures.
+
+    A class without pictures weighs nothing.
+    """
+    sizes = torch.bincount(targets, minlength=classes).double()
+    weights = torch.where(sizes > 0, sizes.clamp(min=1) ** -balance, 0.0)
+    return (weights * sizes.sum() / (weights * sizes).sum()).float()
+
+
 def losses(
-    classifier: Classifier, pictures: Tensor, answers: Tensor, others: Tensor | None, recipe: ClassifierRecipe
+    classifier: Classifier,
+    pictures: Tensor,
+    answers: Tensor,
+    weights: Tensor,
+    others: Tensor | None,
+    rotation_weight: float,
 ) -> Tensor:
     """The loss of a step: labelled pictures (n, C, H, W), their answers (n,), and others (m, C, H, W) to be turned.
 
-    Everything passes the encoder at once, so that batch norm sees one mixture of upright and turned pictures.
+    ``weights`` (classes,) weigh the answers. Everything passes the encoder at once, so that batch norm sees one
+    mixture of upright and turned pictures.
     """
     task = RotationTask()
     turned, rotations = task.examples(others) if others is not None else (pictures[:0], answers[:0])
     features = classifier.encoder(torch.cat([pictures, turned]))
     split = [len(pictures), len(turned)]
     upright, rotated = features.split(split)
-    loss = F.cross_entropy(classifier.head(upright), answers)
+    loss = (F.cross_entropy(classifier.head(upright), answers, reduction="none") * weights[answers]).mean()
     if others is not None:
-        loss = loss + recipe.rotation_weight * task.losses(classifier.rotation_head(rotated), rotations).mean()
+        loss = loss + rotation_weight * task.losses(classifier.rotation_head(rotated), rotations).mean()
     return loss
 
 

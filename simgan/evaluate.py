@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster_jobs.config import MISSING, CommandKeys, command, key
+from cluster_jobs.config import MISSING, CommandKeys, command, group, key
 from cluster_jobs.errors import UserError
 from cluster_jobs.files import write_json
 from cluster_jobs.images import save_grid
@@ -21,7 +21,7 @@ from cluster_jobs.shards import Shards
 from simgan.refiner import Refiner
 from simgan.snapshot import check_images, load_refiner, refine_images
 from simgan.tasks import TASKS, TaskName
-from simgan.tasks.digits import Refined
+from simgan.tasks.digits import Recipe, Refined
 
 ROWS, COLUMNS = 10, 6  # of each kind in the picture: a class a row
 
@@ -35,11 +35,13 @@ class EvaluateConfig(CommandKeys):
     synthetic: str = key(MISSING, "directory with train/ and test/, as simgan.pack writes it", path=True)
     real: str = key(MISSING, "directory with train/ and test/, as cluster_jobs.pack writes it", path=True)
     limit: int = key(20_000, "simulated images of a split to use, at most: the first ones")
+    classifier: Recipe = group(Recipe, "how detector and classifiers are trained, whatever on")
     checkpoint: str = key("last", "last, or the path of a checkpoint", path=True)
 
     def check(self) -> None:
         """Raises UserError for a number outside its range."""
         super().check()
+        self.classifier.check()
         if self.limit < 2:
             raise UserError(f"limit={self.limit}: expected at least 2 images")
 
@@ -58,11 +60,11 @@ def main(config: EvaluateConfig) -> None:
     refiner, info = load_refiner(config.run, config.checkpoint, job.device)
     check_images(synthetic["train"], info["network"])
     pool, unseen = (refine(refiner, synthetic[split], config.limit, job) for split in ("train", "test"))
-    cached: dict[str, Any] = {"seed": config.seed, "cache": out / "cache", "job": job}
+    common: dict[str, Any] = {"recipe": config.classifier, "seed": config.seed, "cache": out / "cache", "job": job}
     scores = {
-        "distances": task.distances(pool, real["train"], real["test"], **cached),
-        "accuracies": task.accuracies(pool, real["train"], real["test"], **cached),
-        "labels_kept": task.labels_kept(unseen, real["train"], **cached),
+        "distances": task.distances(pool, real["train"], real["test"], **common),
+        "accuracies": task.accuracies(pool, real["train"], real["test"], **common),
+        "labels_kept": task.labels_kept(unseen, real["train"], **common),
     }
     if job.is_main:
         write_json(out / "scores.json", {"nimg": info["nimg"], "weights_sha256": info["weights"], **scores})

@@ -6,12 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from cluster_jobs.config import key
 from cluster_jobs.errors import UserError
 from cluster_jobs.job import Job
 from cluster_jobs.shards import Shards
 from s3gan.metrics.cas import ClassifierRecipe, train_and_test
 from s3gan.metrics.detector import Features, features_of_pictures, features_of_shards, frechet_score, make_detector
 from s3gan.metrics.labelled import from_arrays, from_shards
+
+
+@dataclass
+class Recipe(ClassifierRecipe):
+    """One recipe for whatever a classifier is trained on, long enough for ten classes of digits."""
+
+    steps: int = key(500, "optimizer steps")
+    batch: int = key(64, "labelled pictures a step")
 
 
 @dataclass(frozen=True)
@@ -25,8 +34,6 @@ class Refined:
 
 class Digits:
     """Ten classes that both domains name alike. Frechet distances are read by a classifier of real training images."""
-
-    recipe = ClassifierRecipe(steps=500, batch=64)  # the same for whatever the classifier is trained on
 
     def check(self, synthetic: Shards, real: Shards) -> None:
         """Raises UserError where the two domains cannot be one task."""
@@ -47,11 +54,11 @@ class Digits:
             )
 
     def distances(
-        self, pool: Refined, train: Shards, test: Shards, *, seed: int, cache: Path, job: Job
+        self, pool: Refined, train: Shards, test: Shards, *, recipe: Recipe, seed: int, cache: Path, job: Job
     ) -> dict[str, dict[str, Any]]:
         """Frechet distances to the real training images: of simulated, of refined, and of the real test images, which
         is the floor. Every rank calls this."""
-        detector = make_detector(train, self.recipe, seed=seed, cache=cache, job=job)
+        detector = make_detector(train, recipe, seed=seed, cache=cache, job=job)
 
         def real(shards: Shards, split: str) -> Features:
             return features_of_shards(detector, shards, split=split, count=0, seed=seed, cache=cache, job=job)
@@ -65,7 +72,7 @@ class Digits:
         return {name: frechet_score(found, reference, seed=seed).to_dict() for name, found in compared.items()}
 
     def accuracies(
-        self, pool: Refined, train: Shards, test: Shards, *, seed: int, cache: Path, job: Job
+        self, pool: Refined, train: Shards, test: Shards, *, recipe: Recipe, seed: int, cache: Path, job: Job
     ) -> dict[str, dict[str, Any]]:
         """One recipe trained on each domain, tested on the real test images, per class. Every rank calls this."""
         training = {
@@ -76,19 +83,21 @@ class Digits:
         tested = from_shards(test, test.hidden_labels())
         return {
             name: train_and_test(
-                data, tested, len(test.classes), self.recipe, seed=seed, cache=cache, job=job, what=f"{name} classifier"
+                data, tested, len(test.classes), recipe, seed=seed, cache=cache, job=job, what=f"{name} classifier"
             ).to_dict()
             for name, data in training.items()
         }
 
-    def labels_kept(self, pool: Refined, train: Shards, *, seed: int, cache: Path, job: Job) -> dict[str, float]:
+    def labels_kept(
+        self, pool: Refined, train: Shards, *, recipe: Recipe, seed: int, cache: Path, job: Job
+    ) -> dict[str, float]:
         """How often a classifier of real images reads a synthetic image as its label, before and after refining.
         Every rank calls this."""
         real, count = from_shards(train, train.hidden_labels()), len(train.classes)
         shown = {"simulated": pool.before, "refined": pool.after}
         return {
             name: train_and_test(
-                real, from_arrays(images, pool.labels), count, self.recipe, seed=seed, cache=cache, job=job
+                real, from_arrays(images, pool.labels), count, recipe, seed=seed, cache=cache, job=job
             ).accuracy
             for name, images in shown.items()
         }

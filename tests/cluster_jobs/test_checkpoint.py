@@ -241,17 +241,9 @@ def test_a_torn_checkpoint_never_displaces_a_whole_one(tmp_path: Path, how: str)
     assert store.best() == tmp_path / "000000000010.safetensors"
 
 
-def test_nothing_in_the_program_unpickles() -> None:
-    """Loading trusts nothing: no pickle, no torch.load but with weights_only, no tar extraction, no shell."""
-    forbidden = (
-        "import pickle",
-        "torch.load(",
-        "allow_pickle=True",
-        ".extractall(",
-        ".extract(",
-        "shell=True",
-        "os.system(",
-    )
+def test_nothing_unpickles_extracts_or_reaches_a_shell() -> None:
+    unpickling = ("import pickle", "torch.load(", "allow_pickle=True")
+    forbidden = (*unpickling, ".extractall(", ".extract(", "shell=True", "os.system(")
     for path in (Path(__file__).parents[2] / "cluster_jobs").rglob("*.py"):
         found = [word for word in forbidden if word in path.read_text()]
         assert not found, f"{path.name} holds {found}"

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cluster_jobs.curves import Series, chart, group, short, thin, ticks
+from cluster_jobs.curves import Series, chart, group, read_series, short, thin, ticks
 from cluster_jobs.errors import UserError
 from cluster_jobs.files import write_json
-from cluster_jobs.page import cell, table
+from cluster_jobs.page import cell, charts, table
 from cluster_jobs.report import main as report
 from cluster_jobs.report import render
 from cluster_jobs.sections import write_section
@@ -98,7 +98,8 @@ def test_the_page_shows_what_the_stages_left_in_their_order(tmp_path: Path) -> N
     page = Reader(render(tmp_path))
     assert page.headings() == ["z labels", "gan", "Stages and commands"]
     for words in (
-        "One & only.", "Labels <script>", "Second.", "0.8765", "12,345", "n/a", "a caption & more", "loss",
+        "One & only.", "Labels <script>", "Second.", "0.8765", "12,345", "n/a", "a caption & more",
+        "after 2,000 images",
         "name: <b>bold</b>", "python -m x 'out=a b'", "1 of 2 stages done; 1:15 of work in all.", "a < b",
     ):  # fmt: skip
         assert words in page.text, words
@@ -165,14 +166,23 @@ def test_a_damaged_line_of_metrics_is_named_unless_it_is_the_last(tmp_path: Path
         render(tmp_path)
 
 
-def test_metrics_are_grouped_by_their_prefix_without_what_is_not_finite() -> None:
-    lines = [{"nimg": 1, "loss/d": 1.0, "fd": float("inf")}, {"nimg": 2, "loss/d": 2.0, "loss/g": 3.0, "fd": 4.0}]
-    groups = group(lines)
-    assert groups == {
-        "loss": [Series("d", [(1.0, 1.0), (2.0, 2.0)]), Series("g", [(2.0, 3.0)])],
-        "metrics": [Series("fd", [(2.0, 4.0)])],
-    }
-    assert list(group([{"nimg": 1, **{f"a/{i}": 1.0 for i in range(8)}}])) == ["a (1)", "a (2)"]
+def test_metrics_are_grouped_by_prefix_and_size_without_what_is_not_finite() -> None:
+    lines = [
+        {"nimg": 1, "loss/d": 1.0, "fd": float("inf"), "loss/big": 90.0},
+        {"nimg": 2, "loss/d": 2.0, "loss/g": 3.0, "fd": 4.0},
+    ]
+    series = read_series(lines)
+    assert series["fd"] == Series("fd", [(2.0, 4.0)])
+    assert series["loss/d"] == Series("loss/d", [(1.0, 1.0), (2.0, 2.0)])
+    grouped = [[member.key for member in members] for members in group(series.values())]
+    assert grouped == [["loss/big", "loss/g"], ["loss/d"], ["fd"]]
+    many = read_series([{"nimg": 1, **{f"a/{i}": 1.0 for i in range(8)}}])
+    assert [len(members) for members in group(many.values())] == [6, 2]
+
+
+def test_what_does_not_change_is_a_line_of_text() -> None:
+    drawn = charts([Series("skipped", [(1.0, 0.0), (2.0, 0.0)]), Series("loss", [(1.0, 1.0), (2.0, 2.0)])])
+    assert drawn.count("<svg") == 1 and "Constant: skipped 0" in drawn
 
 
 def test_a_chart_puts_values_where_its_axes_say() -> None:

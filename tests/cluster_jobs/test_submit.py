@@ -137,6 +137,7 @@ def test_a_stage_has_its_threads_and_its_log(tmp_path: Path) -> None:
     assert read_json(tmp_path / "root/stages/a/stage.json")["lives"] == 1
 
 
+@pytest.mark.slow
 def test_what_follows_a_stage_that_ran_again_runs_again(tmp_path: Path) -> None:
     stages = {"a": toy(out="${root}/a"), "b": toy(["a"], out="${root}/b"), "c": toy(out="${root}/c")}
     run(tmp_path, stages)
@@ -163,9 +164,9 @@ def test_nothing_starts_when_any_command_is_refused(tmp_path: Path) -> None:
     ("fate", "code", "reason"),
     [
         ("user", 2, "this is the user's mistake"),
-        ("crash", 1, "RuntimeError: this is a defect"),
-        ("killed", -9, "ended without an exit record"),
-        ("silent", 1, "ended without an exit record"),
+        pytest.param("crash", 1, "RuntimeError: this is a defect", marks=pytest.mark.slow),
+        pytest.param("killed", -9, "ended without an exit record", marks=pytest.mark.slow),
+        pytest.param("silent", 1, "ended without an exit record", marks=pytest.mark.slow),
     ],
 )
 def test_a_failure_shows_its_command_and_log_and_stops_the_rest(

@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,9 +22,17 @@ LAUNCH = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "
 LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "s3gan.generate"]
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """A run whose standing statistics are computed already."""
+    run = make_run(tmp_path_factory.mktemp("template"), counts=[1, 5, 2])
+    load_generator(run)
+    return run
+
+
 @pytest.fixture
-def run(tmp_path):
-    return make_run(tmp_path / "run", counts=[1, 5, 2])
+def run(tmp_path, template):
+    return Path(shutil.copytree(template, tmp_path / "run"))
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from selfsup.classifier import (
     Draws,
     ShardPictures,
     blocks,
+    class_weights,
     fit,
     load_classifier,
     losses,
@@ -50,7 +51,8 @@ def test_one_label_a_class_and_the_rotation_loss_are_enough_for_an_easy_task(cha
 def test_classes_of_very_uneven_size_or_without_pictures_are_survived():
     images, labels = bars(120)
     kept = np.concatenate([np.flatnonzero(labels == 0), [1]])
-    classifier = fit(images[kept], labels[kept], 4, RECIPE, seed=0, device="cpu")
+    recipe = ClassifierRecipe(width=4, steps=80, batch=16, lr=1e-2, shift=1, balance=1.0)
+    classifier = fit(images[kept], labels[kept], 4, recipe, seed=0, device="cpu")
     logits = predict(classifier, blocks(images), "cpu")
     assert logits.shape == (120, 4) and logits.isfinite().all()
     assert (logits.argmax(1).numpy() == labels)[labels < 2].mean() > 0.9
@@ -92,13 +94,22 @@ def test_the_loss_is_the_labelled_cross_entropy_plus_the_weighted_rotation_loss(
     images, labels = bars(6)
     classifier = Classifier(build_encoder("resnet8", 1, 4), 3).eval()
     x, answers = to_input(torch.from_numpy(images), "cpu"), torch.from_numpy(labels)
-    recipe = ClassifierRecipe(rotation_weight=0.5)
+    even = torch.ones(3)
     turned, rotations = rotate_all(x[4:])
     by_hand = F.cross_entropy(classifier(x[:4]), answers[:4]) + 0.5 * F.cross_entropy(
         classifier.rotation_head(classifier.features(turned)), rotations
     )
-    torch.testing.assert_close(losses(classifier, x[:4], answers[:4], x[4:], recipe), by_hand)
-    torch.testing.assert_close(losses(classifier, x, answers, None, recipe), F.cross_entropy(classifier(x), answers))
+    torch.testing.assert_close(losses(classifier, x[:4], answers[:4], even, x[4:], 0.5), by_hand)
+    supervised = F.cross_entropy(classifier(x), answers)
+    torch.testing.assert_close(losses(classifier, x, answers, even, None, 0.5), supervised)
+
+
+def test_class_weights_even_classes_out_as_far_as_they_are_told_to():
+    targets = torch.tensor([0] * 90 + [1] * 10)
+    assert class_weights(targets, 3, 0.0).tolist() == [1, 1, 0]
+    weights = class_weights(targets, 3, 1.0)
+    assert weights[0] * 90 == pytest.approx(50) and weights[1] * 10 == pytest.approx(50) and weights[2] == 0
+    assert class_weights(targets, 3, 0.5)[targets].mean() == pytest.approx(1)
 
 
 def test_fitting_starts_from_the_given_encoder_and_leaves_it_alone():

@@ -20,7 +20,7 @@ def make_shards(
 ) -> Shards:
     """Shards of ``counts`` samples each.
 
-    Sample i has ``labels[i]`` (None: no .cls); it shows its label as a shade where no images uint8 (N, 1, H, W) are given.
+    Sample i has ``labels[i]`` (None: no .cls); it shows its label as a shade unless images uint8 (N, 1, H, W) come.
     """
     total = sum(counts)
     assert total == len(labels)

@@ -1,0 +1,243 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster_jobs.files import read_json, write_json
+from s3gan import evaluate, generate
+from s3gan.metrics import trained
+from s3gan.snapshot import load_generator
+from selfsup.given_labels import reveal
+from selfsup.labels import LabelTable, write_table
+from tests.s3gan.test_generate import LAUNCH
+from tests.s3gan.toy_run import make_run
+from tests.selfsup.toy_shards import make_shards
+
+NAMES = ["cat", "dog", "éléphant blanc"]
+RECIPE = ["classifier.width=4", "classifier.steps=3", "classifier.batch=8", "threads=1"]
+
+
+def pictures(labels, seed, channels=1):
+    noise = np.random.RandomState(seed).randint(0, 60, (len(labels), channels, 32, 32))
+    return (noise + 60 * np.array([label or 0 for label in labels])[:, None, None, None]).astype(np.uint8)
+
+
+def real(directory, train, test):
+    """Real images: train and test with these labels."""
+    for seed, (split, labels) in enumerate((("train", train), ("test", test))):
+        make_shards(directory / split, [len(labels)], labels, NAMES, images=pictures(labels, seed))
+    return directory
+
+
+def run_with(template, directory, table):
+    """The template's run as if it had been trained with another label table."""
+    shutil.copytree(template, directory)
+    network = read_json(directory / "network.json")
+    write_json(directory / "network.json", network | {"label_table": table})
+    return directory
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    run = make_run(tmp_path_factory.mktemp("template"), NAMES, counts=[1, 1, 2], table={"method": "reveal"})
+    load_generator(run)
+    return run
+
+
+@pytest.fixture
+def run(tmp_path, template):
+    return Path(shutil.copytree(template, tmp_path / "run"))
+
+
+@pytest.fixture
+def data(tmp_path):
+    return real(tmp_path / "data", [0, 1, 2] * 12 + [0] * 8, [0, 1, 0, 1, 1, 0])  # no elephant to test on
+
+
+@pytest.fixture
+def budget(tmp_path, data):
+    table = reveal(evaluate.Shards(data / "train"), 0.5, seed=0)
+    table.metadata |= {"method": "reveal", "fingerprint": evaluate.Shards(data / "train").fingerprint}
+    write_table(tmp_path / "budget.parquet", table)
+    return tmp_path / "budget.parquet"
+
+
+def scores(subject, data, *words):
+    """Evaluates and returns the results by part."""
+    assert evaluate.main([subject, f"data={data}", *RECIPE, *words]) == 0
+    out = next((Path(word.partition("=")[2]) for word in words if word.startswith("out=")), None)
+    stored = read_json((out or Path(subject.partition("=")[2]) / "evaluation") / "scores.json")
+    return {name: part["results"] for name, part in stored.items()}
+
+
+def test_a_run_is_scored_with_its_protocol_and_the_floor(run, data, budget):
+    found = scores(f"run={run}", data, "count=30", f"budget={budget}")
+    assert list(found["distances"]) == [
+        "fd_classifier6",
+        "kd_classifier6",
+        "floor_fd_classifier6",
+        "floor_kd_classifier6",
+    ]
+    detectors = {score["detector"] for score in found["distances"].values()}
+    assert len(detectors) == 1 and len(detectors.pop()) == 12
+    distance = found["distances"]["fd_classifier6"]
+    assert (distance["samples"], distance["reference"], distance["split"], distance["seed"]) == (30, 6, "test", 0)
+    floor = found["distances"]["floor_fd_classifier6"]
+    assert (floor["samples"], floor["reference"]) == (30, 6)
+    assert 0 <= floor["value"] < distance["value"]
+    counts = {name: result["train_count"] for name, result in found["cas"].items()}
+    assert counts == {"pool": 30, "budget": 22, "budget_and_pool": 52, "all": 44}
+    for result in found["cas"].values():
+        confusion = np.array(result["confusion"])
+        assert confusion.sum(1).tolist() == [3, 3, 0]
+        assert result["accuracy"] == pytest.approx(np.trace(confusion) / 6)
+        assert result["per_class"] == [confusion[0, 0] / 3, confusion[1, 1] / 3, None]
+    section = read_json(run / "evaluation" / "report" / "accuracy.json")
+    assert section["table"]["columns"][3:] == NAMES
+    assert all(row[-1] == "n/a" for row in section["table"]["rows"])
+    for picture in ("classes.png", "accuracy.png"):
+        assert (run / "evaluation" / "report" / picture).is_file()
+
+
+def test_finished_parts_are_not_computed_again_unless_their_inputs_change(run, data, budget, monkeypatch):
+    first = scores(f"run={run}", data, "count=30", "cas=false")
+    assert list(first) == ["distances"]
+    calls = []
+    for name in ("distances", "accuracies"):
+        original = getattr(evaluate, name)
+        monkeypatch.setattr(
+            evaluate, name, lambda *a, name=name, original=original: (calls.append(name), original(*a))[1]
+        )
+    assert scores(f"run={run}", data, "count=30")["distances"] == first["distances"]
+    assert calls == ["accuracies"]
+    monkeypatch.setattr(evaluate, "run_subject", lambda *a, **k: refuse_to_draw(original_subject(*a, **k)))
+    scores(f"run={run}", data, "count=30")
+    assert calls == ["accuracies"]  # nothing is drawn either
+    monkeypatch.setattr(evaluate, "run_subject", original_subject)
+    scores(f"run={run}", data, "count=30", f"budget={budget}")
+    assert calls == ["accuracies", "accuracies"]
+    scores(f"run={run}", data, "count=29", f"budget={budget}", "reference=train")
+    assert calls == ["accuracies", "accuracies", "distances", "accuracies"]
+
+
+original_subject = evaluate.run_subject
+
+
+def refuse_to_draw(subject):
+    def draw():
+        raise AssertionError("drew samples")
+
+    return evaluate.Subject(**{**vars(subject), "draw": draw})
+
+
+def test_evaluations_that_share_a_cache_train_what_they_share_once(run, data, budget, tmp_path, monkeypatch):
+    trainings = []
+    fit = trained.fit
+    monkeypatch.setattr(trained, "fit", lambda *a, **k: (trainings.append(k["what"]), fit(*a, **k))[1])
+    words = ["count=30", f"budget={budget}", f"cache={tmp_path / 'cache'}"]
+    first = scores(f"run={run}", data, *words)
+    assert trainings == ["detector", "classifier of pool", "classifier of budget", "classifier of budget and pool"]
+    second = scores(f"run={run}", data, *words, "truncation=0.5")
+    assert trainings[4:] == ["classifier of pool", "classifier of budget and pool"]
+    assert second["cas"]["all"] == first["cas"]["all"] and second["cas"]["budget"] == first["cas"]["budget"]
+    assert second["distances"]["floor_fd_classifier6"] == first["distances"]["floor_fd_classifier6"]
+    assert second["distances"]["fd_classifier6"]["value"] != first["distances"]["fd_classifier6"]["value"]
+
+
+def test_a_pool_scores_like_the_samples_it_holds(run, data, tmp_path):
+    assert generate.main([f"run={run}", f"out={tmp_path / 'pool'}", "count=30", "balance=table", "threads=1"]) == 0
+    of_run = scores(f"run={run}", data, "count=30", f"cache={tmp_path / 'cache'}")
+    of_pool = scores(f"pool={tmp_path / 'pool'}", data, "count=30", f"cache={tmp_path / 'cache'}")
+    assert of_pool["distances"] == of_run["distances"]
+    assert of_pool["cas"]["pool"] == of_run["cas"]["pool"]
+
+
+def test_a_pool_of_unknown_origin_is_scored_by_its_class_names(data, tmp_path):
+    labels = [0, 1, 2, 1] * 5
+    make_shards(tmp_path / "pool", [20], labels, ["dog", "cat", "fish"], images=pictures(labels, 9))
+    found = scores(f"pool={tmp_path / 'pool'}", data, "count=10")
+    assert found["distances"]["fd_classifier6"]["samples"] == 10
+    pool = found["cas"]["pool"]
+    assert (pool["train_count"], pool["dropped_classes"], pool["dropped_images"]) == (15, 1, 5)
+    assert "budget=TABLE" in found["cas"]["budget"]["n/a"] and "n/a" in found["cas"]["budget_and_pool"]
+    assert "accuracy" in found["cas"]["all"]
+
+
+def test_labels_that_nobody_has_print_not_available_with_the_reason(run, tmp_path, capsys):
+    data = real(tmp_path / "unlabelled", [None] * 9, [None] * 5)
+    found = scores(f"run={run}", data, "count=10")
+    assert "0 classes have images with labels" in found["distances"]["n/a"]
+    assert {result["n/a"] for result in found["cas"].values()} >= {"no test image has a label"}
+    assert "distances: n/a (detector: 0 classes" in capsys.readouterr().out
+    assert (tmp_path / "run" / "evaluation" / "report" / "classes.png").is_file()
+
+
+def test_clusters_stand_for_the_budgets_majority_and_need_a_budget(template, data, budget, tmp_path):
+    train = evaluate.Shards(data / "train")
+    labels = np.array([1, 2, 2] * 12 + [1] * 8, np.int32)  # cats are cluster 1, dogs and elephants 2, nobody is 0
+    metadata = {"classes": ["c0", "c1", "c2"], "fingerprint": train.fingerprint, "method": "kmeans"}
+    rows = len(labels)
+    table = LabelTable(train.keys(), labels, np.full(rows, "cluster"), np.ones(rows, np.float32), metadata=metadata)
+    write_table(tmp_path / "clusters.parquet", table)
+    described = {**metadata, "path": str(tmp_path / "clusters.parquet")}
+    run = run_with(template, tmp_path / "clusters", described)
+    found = scores(f"run={run}", data, "count=40")["cas"]
+    assert "budget=TABLE" in found["pool"]["n/a"]
+    found = scores(f"run={run}", data, "count=40", f"budget={budget}")["cas"]
+    assert (found["pool"]["dropped_classes"], found["pool"]["dropped_images"]) == (1, 10)
+    assert (found["pool"]["train_count"], found["budget_and_pool"]["train_count"]) == (30, 52)
+
+
+@pytest.mark.parametrize("table", [{}, {"method": "single"}, {"method": "random"}])
+def test_uninformed_methods_have_distances_but_no_accuracy(template, data, budget, tmp_path, table):
+    run = run_with(template, tmp_path / "uninformed", table)
+    found = scores(f"run={run}", data, "count=10", f"budget={budget}")
+    assert "fd_classifier6" in found["distances"]
+    assert "stand for nothing" in found["cas"]["pool"]["n/a"]
+    assert "stand for nothing" in found["cas"]["budget_and_pool"]["n/a"]
+    assert "accuracy" in found["cas"]["budget"] and "accuracy" in found["cas"]["all"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "expected one of the two"),
+        (["run=RUN", "pool=POOL"], "expected one of the two"),
+        (["run=RUN", "count=1"], "count=1: expected at least 2 images"),
+        (["run=RUN", "reference=both"], "expected one of train, test"),
+        (["run=RUN", "classifier.stesp=3"], "did you mean 'classifier.steps'?"),
+        (["run=RUN", "classifier.steps=0"], "steps=0: expected a positive integer"),
+        (["pool=nowhere"], "'nowhere' does not exist"),
+        (["run=RUN", "data=nowhere"], "nowhere/train' does not exist"),
+        (["run=RUN", "budget=nowhere.parquet"], "'nowhere.parquet': no such file"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_it(run, data, capsys, words, message):
+    words = [word.replace("RUN", str(run)) for word in words]
+    given = [] if any(word.startswith("data=") for word in words) else [f"data={data}"]
+    assert evaluate.main([*given, *RECIPE[:1], "threads=1", *words]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in error and error.startswith("s3gan.evaluate: error: ")
+
+
+def test_images_of_another_size_or_colour_are_refused(data, tmp_path, capsys):
+    run = make_run(tmp_path / "colour", NAMES, channels=3)
+    assert evaluate.main([f"run={run}", f"data={data}", "threads=1"]) == 2
+    assert "makes images of 32 px with 3 channels" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_scores_do_not_depend_on_the_number_of_processes(run, data, budget, tmp_path):
+    words = [f"data={data}", "count=130", f"budget={budget}", *RECIPE]
+    one = scores(f"run={run}", data, "count=130", f"budget={budget}")
+    module = [*LAUNCH[:-1], "s3gan.evaluate"]
+    command = [sys.executable, "-m", *module, f"run={run}", f"out={tmp_path / 'two'}", *words]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    stored = read_json(tmp_path / "two" / "scores.json")
+    assert {name: part["results"] for name, part in stored.items()} == one

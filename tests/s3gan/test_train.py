@@ -1,0 +1,189 @@
+"""The training command as a user runs it, on a tiny data set."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cluster_jobs.run import load_run
+from s3gan import train
+from tests.processes import Forked, fork, fork_ranks
+from tests.s3gan.toy_data import CLASSES, make_data, make_table
+
+TINY = ["width=2", "batch=16", "total_nimg=160", "log_nimg=16", "checkpoint_nimg=48", "sample_nimg=96", "threads=1"]
+LAST = "checkpoints/000000000160.safetensors"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards with table.parquet beside them; to be read only."""
+    directory = tmp_path_factory.mktemp("data")
+    shards = make_data(directory / "train")
+    make_table(directory / "table.parquet", shards)
+    return directory
+
+
+def words(data: Path, run: Path, method: str = "s3gan", table: str = "table.parquet") -> list[str]:
+    labels = [f"labels={data / table}"] if table else []
+    return [f"data={data / 'train'}", *labels, f"method={method}", f"run.dir={run}", *TINY]
+
+
+def test_a_run_leaves_everything_that_later_stages_read(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "a run = 'é'"
+    assert train.main(words(data, run)) == 0
+    network = json.loads((run / "network.json").read_text())
+    assert (network["size"], network["channels"], network["width"], network["classes"]) == (32, 1, 2, 3)
+    assert network["class_names"] == CLASSES and network["class_counts"] == [16, 16, 16]
+    assert network["label_table"]["method"] == "reveal" and network["fake_weights"] is None
+    _, state, nimg = load_run(run)
+    assert nimg == 160
+    assert set(state) == {"generator", "discriminator", "generator_ema", "optimizer_g", "optimizer_d"}
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["nimg"] for line in lines] == list(range(16, 161, 16))
+    assert all(np.isfinite(value) for line in lines for value in line.values())
+    assert {"loss/d", "loss/g", "loss/rotation_d", "loss/rotation_g", "skipped/d", "skipped/g"} <= set(lines[-1])
+    with Image.open(run / "samples" / "000000000096.png") as picture:
+        assert picture.height == 2 * (3 * 32 + 2 * 2)  # a row for each class, two pixels apart, twice as large
+    section = json.loads((run / "report" / "samples.json").read_text())
+    assert section["table"]["rows"] == [[name, 16] for name in CLASSES]
+    assert "left, right, both" in section["pictures"][0]["caption"]
+    images = torch.jit.load(run / "export" / "generator.pt")(torch.randn(5, network["z_dim"]), torch.arange(5) % 3)
+    assert images.shape == (5, 1, 32, 32)
+
+
+def test_there_is_a_generator_step_after_every_second_discriminator_step(data: Path, tmp_path: Path) -> None:
+    assert train.main(words(data, tmp_path / "run")) == 0
+    _, state, _ = load_run(tmp_path / "run")
+    steps = {player: state[f"optimizer_{player}"]["state"][0]["step"].item() for player in "dg"}
+    assert steps == {"d": 10, "g": 5}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", [2, 7])
+def test_a_killed_run_ends_with_the_very_weights_of_an_uninterrupted_one(
+    data: Path, tmp_path: Path, lines: int
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert fork(tmp_path / "log", "s3gan.train", *words(data, whole)).code == 0
+    victim = Forked(tmp_path / "victim", "s3gan.train", *words(data, killed))
+    metrics = killed / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not metrics.is_file() or metrics.read_text().count("\n") < lines:
+        assert time.monotonic() < deadline and victim.process.is_alive(), victim.log.read_text()
+        time.sleep(0.001)
+    os.kill(victim.process.pid or 0, signal.SIGKILL)
+    assert victim.ended().code == -signal.SIGKILL
+    assert not (killed / LAST).is_file()
+    again = fork(tmp_path / "again", "s3gan.train", *words(data, killed))
+    assert again.code == 0, again.output
+    assert ("resuming" in again.output) == (lines > 3)  # the first checkpoint comes with the third line
+    assert (killed / LAST).read_bytes() == (whole / LAST).read_bytes()
+    assert (killed / "export" / "generator.pt").is_file()
+
+
+@pytest.mark.slow
+def test_two_processes_follow_the_gradients_of_one(data: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    steps = [
+        *TINY,
+        "total_nimg=64",
+    ]  # two generator steps and four discriminator steps: weights differ by rounding only
+    assert fork(tmp_path / "log", "s3gan.train", *words(data, one, "supervised"), *steps).code == 0
+    for ended in fork_ranks(tmp_path / "ranks", "s3gan.train", *words(data, two, "supervised"), *steps):
+        assert ended.code == 0, ended.output
+    states = [load_run(run)[1] for run in (one, two)]
+    for player in ("optimizer_g", "optimizer_d"):
+        for number, moments in states[0][player]["state"].items():
+            gradient = moments["exp_avg"]  # beta1 is zero: the last gradient
+            torch.testing.assert_close(gradient, states[1][player]["state"][number]["exp_avg"], rtol=1e-3, atol=2e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_train_with_rotation(data: Path, tmp_path: Path) -> None:
+    for ended in fork_ranks(
+        tmp_path / "ranks", "s3gan.train", *words(data, tmp_path / "run"), "rotated_batch_fraction=2"
+    ):
+        assert ended.code == 0, ended.output
+    assert load_run(tmp_path / "run")[2] == 160
+
+
+def test_hidden_labels_have_no_part_in_training(data: Path, tmp_path: Path) -> None:
+    make_data(tmp_path / "unlabelled" / "train", hidden=False)
+    runs = [tmp_path / "with", tmp_path / "without"]
+    table = f"labels={data / 'table.parquet'}"
+    for run, source in zip(runs, (data, tmp_path / "unlabelled"), strict=True):
+        assert train.main([f"data={source / 'train'}", table, f"run.dir={run}", *TINY]) == 0
+    assert (runs[0] / LAST).read_bytes() == (runs[1] / LAST).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("method", "origin", "classes"),
+    [
+        ("single_label", "", 1),
+        ("random_label", "", 4),
+        ("random_label", "random", 3),
+        ("clustering", "cluster", 3),
+        ("clustering_ss", "cluster", 3),
+        ("s2gan", "inferred", 3),
+    ],
+)
+def test_every_method_trains(data: Path, tmp_path: Path, method: str, origin: str, classes: int) -> None:
+    table = []
+    if origin:
+        shards = make_data(tmp_path / "train", channels=3)
+        table = [f"labels={make_table(tmp_path / 'table.parquet', shards, origin=origin)}"]
+    source = tmp_path / "train" if origin else data / "train"
+    run = tmp_path / "run"
+    assert train.main([f"data={source}", *table, f"method={method}", "classes=4", f"run.dir={run}", *TINY]) == 0
+    network = json.loads((run / "network.json").read_text())
+    assert network["classes"] == classes and network["channels"] == (3 if origin else 1)
+    assert (network["fake_weights"] is not None) == (origin == "cluster")
+    assert sum(network["class_counts"]) == pytest.approx(48)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["labels=partial.parquet"], "covers 10 of 48"),
+        (["labels=foreign.parquet"], "made for other data"),
+        (["labels=nowhere.parquet"], "no such file"),
+        (["method=clustering"], "origin cluster"),
+        (["batch=24"], "batch=24 does not divide"),
+        (["d_lr=0"], "d_lr=0"),
+        (["ema_decay=1"], "ema_decay=1"),
+        (["method=biggan"], "expected one of supervised"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_and_leaves_no_run(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, change, message
+) -> None:
+    shards = make_data(tmp_path / "shards")
+    make_table(tmp_path / "partial.parquet", shards, count=10)
+    make_table(tmp_path / "foreign.parquet", make_data(tmp_path / "foreign", seed=1))
+    monkeypatch.chdir(tmp_path)
+    named = {word.partition("=")[0]: word for word in [*words(data, tmp_path / "run"), *change]}
+    assert train.main([*named.values()]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and "\n" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_does_not_go_on_with_another_label_table(data: Path, tmp_path: Path, capsys) -> None:
+    shards, run = make_data(tmp_path / "train"), tmp_path / "run"
+    make_table(tmp_path / "table.parquet", shards)
+    assert train.main(words(tmp_path, run)) == 0
+    make_table(tmp_path / "table.parquet", shards, made_by="import")
+    assert train.main(words(tmp_path, run)) == 2
+    assert "label_table differ" in capsys.readouterr().err
+
+
+def test_validation_needs_no_input_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(["data=nowhere", f"run.dir={tmp_path / 'run'}", "batch=64", "validate=true"]) == 0
+    assert "rotated_batch_fraction: 4" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,98 @@
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster_jobs.checkpoint import CheckpointStore
+from cluster_jobs.errors import UserError
+from simgan.train import TrainConfig
+from tests.processes import Forked, fork, fork_ranks
+from tests.simgan.domains import train_words, write_domain
+
+pytestmark = pytest.mark.slow
+LAST = "checkpoints/000000000080.safetensors"
+
+
+def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(
+    tmp_path: Path, synthetic: Path, real: Path, trained: Path
+) -> None:
+    run = tmp_path / "run"
+    words = train_words(synthetic, real, run)
+    first = Forked(tmp_path / "first", "simgan.train", *words)
+    deadline = time.monotonic() + 60
+    while len(list(run.glob("checkpoints/*.json"))) < 4 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert first.process.pid is not None
+    os.kill(first.process.pid, signal.SIGKILL)
+    assert first.ended().code == -signal.SIGKILL
+    assert not (run / LAST).with_suffix(".json").exists(), "it had ended before it was killed"
+    second = fork(tmp_path / "second", "simgan.train", *words)
+    assert second.code == 0, second.output
+    assert "resuming" in second.output
+    assert (run / LAST).read_bytes() == (trained / LAST).read_bytes()
+
+
+def test_the_labels_of_real_images_play_no_part(tmp_path: Path, synthetic: Path, trained: Path) -> None:
+    unlabelled = write_domain(tmp_path / "real", (9, 11), seed=1, grey=160, labels=False)
+    ended = fork(tmp_path / "log", "simgan.train", *train_words(synthetic, unlabelled, tmp_path / "run"))
+    assert ended.code == 0, ended.output
+    assert (tmp_path / "run" / LAST).read_bytes() == (trained / LAST).read_bytes()
+
+
+def test_two_processes_train_what_one_trains(tmp_path: Path, synthetic: Path, real: Path, trained: Path) -> None:
+    ranks = fork_ranks(tmp_path / "log", "simgan.train", *train_words(synthetic, real, tmp_path / "run"))
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].output
+    stores = (CheckpointStore(run / "checkpoints") for run in (tmp_path / "run", trained))
+    (two, _), (one, _) = (found for store in stores if (found := store.latest()) is not None)
+    for part in ("refiner", "discriminator", "refiner_ema"):
+        for name, weight in one[part].items():
+            assert (two[part][name] - weight).abs().max() < 2e-3, f"{part}/{name}"
+    assert two["history"]["filled"] == one["history"]["filled"] == 12
+    assert (two["history"]["images"] - one["history"]["images"]).abs().max() < 1e-2
+
+
+def test_a_run_leaves_both_loss_terms_pictures_and_its_network(trained: Path) -> None:
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss/change", "loss/adversarial", "loss/d_refined", "loss/d_real"} <= set(lines[-1])
+    assert [line["nimg"] for line in lines] == [40, 80]
+    assert sorted(path.name for path in (trained / "samples").iterdir()) == ["000000000040.png", "000000000080.png"]
+    assert json.loads((trained / "network.json").read_text())["width"] == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["batch=7"], "batch=7"),
+        (["history=3"], "history=3"),
+        (["fold=3"], "fold=3"),
+        (["regularisation=-1"], "regularisation=-1"),
+        (["patches=gase"], "did you mean 'gaze'"),
+        (["synthetic=nowhere"], "'nowhere' does not exist"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line(
+    words: list[str], message: str, tmp_path: Path, synthetic: Path, real: Path
+) -> None:
+    ended = fork(tmp_path / "log", "simgan.train", *train_words(synthetic, real, tmp_path / "run"), *words)
+    assert ended.code == 2
+    assert message in ended.output and len(ended.output.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_domains_of_different_sizes_are_refused() -> None:
+    from simgan.tasks import TASKS, TaskName
+
+    class Domain:
+        def __init__(self, size: int, channels: int) -> None:
+            self.size, self.channels, self.directory = size, channels, Path("somewhere")
+
+    for other in (Domain(32, 1), Domain(16, 3)):
+        with pytest.raises(UserError, match="pack both alike"):
+            TASKS[TaskName.digits].check(Domain(16, 1), other)  # type: ignore[arg-type]
+
+
+def test_the_defaults_pass_their_own_checks() -> None:
+    TrainConfig(synthetic="a", real="b").check()
