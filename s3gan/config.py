@@ -23,7 +23,7 @@ class TrainConfig(TrainKeys):
     beta2: float = key(0.999, "Adam's decay of the mean squared gradient")
     ema_decay: float = key(0.999, "decay of the generator's average, a generator step")
     ema_start_nimg: int = key(0, "images seen before the average begins")
-    rotated_batch_fraction: int = key(4, "one in so many images of D's batch is a turned copy or its upright original")
+    rotated_batch_fraction: int = key(4, "batch / (4 * this) images are also shown turned, by 90, 180 and 270 degrees")
     rotation_weight_d: float = key(1.0, "weight of the rotation loss of real images, for D")
     rotation_weight_g: float = key(0.2, "weight of the rotation loss of fakes, for G")
 
@@ -38,8 +38,12 @@ class TrainConfig(TrainKeys):
         for name in ("beta1", "beta2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: expected a number in [0, 1)")
+        method = METHODS[self.method.name]
+        if not self.labels:
+            method.check(None, 0)
+            method.class_names(None, self.classes)
         shown = 4 * self.rotated_batch_fraction
-        if METHODS[self.method.name].rotation and self.batch % shown:
+        if method.rotation and self.batch % shown:
             raise UserError(
                 f"batch={self.batch} does not divide by 4 * rotated_batch_fraction = {shown}: "
                 "an image is shown in all four turns or not at all"

@@ -26,6 +26,7 @@ from s3gan.sampling import Balance
 from s3gan.scores import Evaluation, Result, accuracies, distances
 from s3gan.subject import Subject, pool_subject, run_subject
 from selfsup.classifier import ClassifierRecipe
+from selfsup.labels import aligned_labels, read_table
 
 
 class Split(Enum):
@@ -62,6 +63,10 @@ def main(config: EvaluateConfig) -> None:
     subject = open_subject(config, job)
     train, test = Shards(Path(config.data) / "train"), Shards(Path(config.data) / "test")
     check_fit(subject, train, test)
+    if config.budget:
+        aligned_labels(
+            read_table(config.budget), train
+        )  # now rather than after an hour: is it there, is it of this data
     names = max(class_names(train), class_names(test), key=len)
     cache = Path(config.cache) if config.cache else out / "cache"
     evaluation = Evaluation(train, test, names, config.classifier, config.seed, cache, job)

@@ -18,16 +18,14 @@ class Block(nn.Module):
         return torch.relu(x + self.second(torch.relu(self.first(x))))
 
 
-SKIP = 2.0  # tanh(2) = 0.96
-
-
 class Refiner(nn.Module):
-    """``(N, C, H, W) float32 in [-1, 1]`` to the same: conv to ``width`` maps, residual blocks, conv1×1, tanh.
+    """``(N, C, H, W) float32 in [-1, 1]`` to about the same: conv to ``width`` maps, residual blocks, conv1×1.
 
     The paper's networks: gaze has width 64, four blocks and a 3×3 stem; hand pose ten blocks and a 7×7 stem. Here the
-    input is added once more before the tanh and the last layer begins at zero, so that R is close to the identity from
-    its first step. Without that, self-regularisation alone drives R into the constant image of the background (the
-    median is what minimises ‖R(x) - x‖₁), where the tanh is saturated and R can stay for ever.
+    last layer draws a change that is added to the input, begins at zero and has no tanh, so R begins as the identity.
+    With a tanh, self-regularisation alone can drive R into the constant image of the background (the median is what
+    minimises ‖R(x) - x‖₁), where the tanh is saturated and R stays for ever; so can a D that is too strong. Values
+    beyond [-1, 1] are for D to refuse; they are cut off when images are written.
 
     Args:
         fold: 1 is the paper. Above, every ``fold`` × ``fold`` pixels become channels and come apart again at the end:
@@ -46,5 +44,4 @@ class Refiner(nn.Module):
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        change = self.unfold(self.output(self.blocks(torch.relu(self.stem(self.fold(x))))))
-        return torch.tanh(SKIP * x + change)
+        return x + self.unfold(self.output(self.blocks(torch.relu(self.stem(self.fold(x))))))

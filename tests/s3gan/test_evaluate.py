@@ -224,6 +224,13 @@ def test_a_wrong_value_is_one_line_that_names_it(run, data, capsys, words, messa
     assert message in error and error.startswith("s3gan.evaluate: error: ")
 
 
+def test_a_budget_of_other_data_is_refused_before_anything_is_computed(run, budget, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(evaluate, "distances", None)
+    other = real(tmp_path / "other", [0, 1], [0, 1])
+    assert evaluate.main([f"run={run}", f"data={other}", f"budget={budget}", "threads=1"]) == 2
+    assert "made for other data" in capsys.readouterr().err
+
+
 def test_images_of_another_size_or_colour_are_refused(data, tmp_path, capsys):
     run = make_run(tmp_path / "colour", NAMES, channels=3)
     assert evaluate.main([f"run={run}", f"data={data}", "threads=1"]) == 2

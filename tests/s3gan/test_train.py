@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from cluster_jobs.run import load_run
@@ -97,11 +98,12 @@ def test_two_processes_follow_the_gradients_of_one(data: Path, tmp_path: Path) -
     assert fork(tmp_path / "log", "s3gan.train", *words(data, one, "supervised"), *steps).code == 0
     for ended in fork_ranks(tmp_path / "ranks", "s3gan.train", *words(data, two, "supervised"), *steps):
         assert ended.code == 0, ended.output
-    states = [load_run(run)[1] for run in (one, two)]
+    (_, state, nimg), (_, other, _) = (load_run(run) for run in (one, two))
+    assert nimg == 64
     for player in ("optimizer_g", "optimizer_d"):
-        for number, moments in states[0][player]["state"].items():
-            gradient = moments["exp_avg"]  # beta1 is zero: the last gradient
-            torch.testing.assert_close(gradient, states[1][player]["state"][number]["exp_avg"], rtol=1e-3, atol=2e-4)
+        for number, moments in state[player]["state"].items():  # beta1 is zero: the first moment is the last gradient
+            theirs = other[player]["state"][number]["exp_avg"]
+            torch.testing.assert_close(moments["exp_avg"], theirs, rtol=1e-3, atol=2e-4)
 
 
 @pytest.mark.slow
@@ -153,6 +155,8 @@ def test_every_method_trains(data: Path, tmp_path: Path, method: str, origin: st
         (["labels=partial.parquet"], "covers 10 of 48"),
         (["labels=foreign.parquet"], "made for other data"),
         (["labels=nowhere.parquet"], "no such file"),
+        (["labels="], "needs labels="),
+        (["method=random_label", "labels="], "classes=0"),
         (["method=clustering"], "origin cluster"),
         (["batch=24"], "batch=24 does not divide"),
         (["d_lr=0"], "d_lr=0"),
@@ -184,6 +188,16 @@ def test_a_run_does_not_go_on_with_another_label_table(data: Path, tmp_path: Pat
 
 
 def test_validation_needs_no_input_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train.main(["data=nowhere", f"run.dir={tmp_path / 'run'}", "batch=64", "validate=true"]) == 0
+    named = ["data=nowhere", "labels=nowhere.parquet", f"run.dir={tmp_path / 'run'}"]
+    assert train.main([*named, "batch=64", "validate=true"]) == 0
     assert "rotated_batch_fraction: 4" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
+
+
+def test_a_published_run_is_a_recipe_whose_keys_may_be_overridden(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = ["data=nowhere", "labels=nowhere.parquet", f"run.dir={tmp_path / 'run'}"]
+    assert train.main([*named, "+recipe=s3gan_imagenet128", "batch=1024", "validate=true"]) == 0
+    keys = yaml.safe_load(capsys.readouterr().out)
+    assert (keys["width"], keys["d_lr"], keys["batch"]) == (96, 5e-4, 1024)

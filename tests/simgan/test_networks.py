@@ -39,31 +39,37 @@ def test_the_papers_refiner_has_its_layers() -> None:
 
 @pytest.mark.parametrize("fold", [1, 2])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_refined_images_have_the_shape_and_range_of_images(fold: int, channels: int) -> None:
+def test_a_new_refiner_is_the_identity(fold: int, channels: int) -> None:
     images = torch.rand(2, channels, 8, 12) * 2 - 1
-    refined = Refiner(channels, width=4, blocks=1, fold=fold)(images)
-    assert refined.shape == images.shape and refined.abs().max() <= 1
+    assert torch.equal(Refiner(channels, width=4, blocks=1, fold=fold)(images), images)
 
 
-@pytest.mark.parametrize("fold", [1, 2])
-def test_a_new_refiner_is_close_to_the_identity(fold: int) -> None:
-    images = torch.rand(4, 1, 8, 8) * 2 - 1
-    black_and_white = images.sign()
-    refiner = Refiner(1, width=16, blocks=2, fold=fold)
-    assert (refiner(black_and_white) - black_and_white).abs().max() < 0.04
-    assert (refiner(images) - images).abs().max() < 0.3
+def test_a_folded_refiner_sees_fold_times_as_far() -> None:
+    def reach(fold: int) -> int:
+        torch.manual_seed(0)
+        refiner = Refiner(1, width=8, blocks=1, fold=fold)
+        for parameter in refiner.parameters():
+            torch.nn.init.normal_(parameter)
+        image = torch.randn(1, 1, 64, 64, requires_grad=True)
+        refiner(image)[0, 0, 32, 32].backward()
+        assert image.grad is not None
+        rows = image.grad[0, 0].abs().sum(1).nonzero()[:, 0]
+        return int(rows.max() - rows.min()) + 1
+
+    assert (reach(1), reach(2)) == (7, 14)
 
 
-def test_self_regularisation_brings_the_refiner_to_its_input_and_not_to_the_background() -> None:
+def test_self_regularisation_takes_a_refiner_out_of_the_constant_background() -> None:
     torch.manual_seed(0)
     images = torch.where(torch.rand(8, 1, 8, 8) > 0.7, 1.0, -1.0)
     refiner = Refiner(1, width=8, blocks=1)
-    optimizer = torch.optim.Adam(refiner.parameters(), 1e-2)
-    for _ in range(30):
+    torch.nn.init.constant_(refiner.output.bias, -1.0)  # type: ignore[arg-type]  # ink is grey, background off the scale
+    optimizer = torch.optim.Adam(refiner.parameters(), 3e-2)
+    for _ in range(60):
         optimizer.zero_grad()
         (refiner(images) - images).abs().mean().backward()
         optimizer.step()
-    assert (refiner(images) - images).abs().mean() < 0.01  # the constant -1 would have 0.6
+    assert (refiner(images) - images).abs().mean() < 0.1  # the constant -1 would have 0.6
 
 
 def test_the_verdicts_of_a_new_discriminator_differ_between_patches() -> None:
