@@ -10,6 +10,8 @@ PYTHON ?= python3
 EXTRAS ?= cpu,dev
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# one thread a test process, as many processes as cores: small tensors gain nothing from more threads
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 .PHONY: .venv demo test check clean
 .DEFAULT_GOAL := demo
@@ -29,13 +31,13 @@ demo: $(INSTALLED)
 	@echo "The report: $(CURDIR)/runs/demo/report.html"
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m 'not slow' -x -q
+	$(PYTEST) -m 'not slow' -x -q
 
 clean:
 	rm -rf runs/demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -22,9 +22,8 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cluster_jobs.errors import DamagedSample, UserError
+from cluster_jobs.errors import DamagedSample, Preempted, UserError
 from cluster_jobs.files import read_json, write_json
-from cluster_jobs.preemption import Preempted
 
 EXIT_DONE, EXIT_USER, EXIT_PREEMPTED = 0, 2, 75
 EXIT_FILE_VARIABLE = "CLUSTER_JOBS_EXIT_FILE"

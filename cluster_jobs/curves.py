@@ -34,7 +34,7 @@ class Series:
 
     @property
     def constant(self) -> bool:
-        return len({value for _, value in self.points}) == 1 and len(self.points) > 1
+        return len({value for _, value in self.points}) == 1
 
 
 def read_series(lines: Sequence[dict[str, float]]) -> dict[str, Series]:

@@ -1,4 +1,6 @@
-"""The errors that a user or a file can cause: one clear line and exit code 2 instead of a traceback."""
+"""How a command ends early: by what a user or a file caused (one clear line, exit code 2), or preempted (75)."""
+
+STOP_FILE = "STOP"  # touched in a run directory, it asks the run to save and stop
 
 
 class UserError(ValueError):
@@ -7,3 +9,7 @@ class UserError(ValueError):
 
 class DamagedSample(UserError):
     """A sample that cannot be read, named ``SHARD/KEY``. May be raised on one rank only."""
+
+
+class Preempted(Exception):
+    """The run stopped on request with everything saved; exit code 75."""

@@ -23,10 +23,9 @@ from typing import Any
 
 from cluster_jobs.config import EXIT_FILE_VARIABLE, EXIT_PREEMPTED
 from cluster_jobs.display import Display, Line, tail
-from cluster_jobs.errors import UserError
+from cluster_jobs.errors import STOP_FILE, Preempted, UserError
 from cluster_jobs.files import read_json, write_json
 from cluster_jobs.pipeline import Pipeline, Stage
-from cluster_jobs.preemption import STOP_FILE, Preempted
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 90.0  # a training stage ends its step and saves a checkpoint in this time

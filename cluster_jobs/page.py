@@ -152,7 +152,7 @@ def charts(series: Sequence[Series]) -> str:
         prefix = f"<b>{escape(members[0].prefix)}</b>" if members[0].prefix else ""
         figures.append(f'<figure><div class="legend">{prefix}{entries}</div>{chart(members)}</figure>')
     constant = ", ".join(f"{member.key} {short(member.points[0][1])}" for member in series if member.constant)
-    note = f'<p class="soft">Constant: {escape(constant)}</p>' if constant else ""
+    note = f'<p class="soft">One value throughout: {escape(constant)}</p>' if constant else ""
     return f'<div class="charts">{"".join(figures)}</div>{note}'
 
 

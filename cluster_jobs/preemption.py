@@ -9,12 +9,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-STOP_FILE = "STOP"
+from cluster_jobs.errors import STOP_FILE
+
 FILE_CHECK_SECONDS = 1.0  # a stat on a shared file system costs milliseconds
-
-
-class Preempted(Exception):
-    """The run stopped on request with everything saved; exit code 75."""
 
 
 class StopFlag:

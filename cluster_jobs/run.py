@@ -14,10 +14,10 @@ import yaml
 
 from cluster_jobs.checkpoint import CheckpointStore, State, load_state
 from cluster_jobs.config import TrainKeys, to_dict
-from cluster_jobs.errors import UserError
+from cluster_jobs.errors import Preempted, UserError
 from cluster_jobs.files import write_atomically
 from cluster_jobs.job import Job, reader_workers, set_threads, start_accelerator
-from cluster_jobs.preemption import Preempted, StopFlag
+from cluster_jobs.preemption import StopFlag
 
 CHANGEABLE = frozenset(
     ("run", "total_nimg", "log_nimg", "checkpoint_nimg", "sample_nimg", "eval_nimg", "keep_last", "keep_best")

@@ -2,9 +2,13 @@
 save.
 """
 
-import hashlib
+from __future__ import annotations
 
-import torch
+import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # loading torch takes seconds, and most commands that hash keys do not need it
+    import torch
 
 VALIDATION_SHARE = 20  # one key in twenty: choices may look at this part of the training split
 
@@ -20,6 +24,8 @@ def mix(*parts: int | str) -> int:
 
 def generator(device: torch.device | str, *parts: int | str) -> torch.Generator:
     """A torch generator on ``device`` seeded with :func:`mix` of the parts."""
+    import torch
+
     return torch.Generator(device).manual_seed(mix(*parts))
 
 

@@ -11,7 +11,7 @@ from cluster_jobs.stream import scan
 from selfsup.classifier import ClassifierRecipe, ShardPictures, fit, predict
 from selfsup.cluster import Space, check_clusters, kmeans
 from selfsup.encoders import Encoder, load_encoder
-from selfsup.features import features_of
+from selfsup.feature_table import features_of
 from selfsup.labels import LabelTable, aligned_labels, read_table
 
 BLOCK = 256  # images a forward pass on every rank: equal blocks, so results do not depend on the number of ranks

@@ -21,7 +21,7 @@ from cluster_jobs.files import write_json
 from cluster_jobs.job import Job
 from cluster_jobs.sections import write_section
 from cluster_jobs.shards import Shards
-from selfsup.features import TABLE, features_of
+from selfsup.feature_table import TABLE, features_of
 
 QUERIES, BANK = 1024, 65536  # rows of the similarity matrix that is held at a time, and its columns
 

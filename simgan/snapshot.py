@@ -75,5 +75,7 @@ def refine_images(refiner: Refiner, images: np.ndarray, device: torch.device) ->
         block = np.zeros((BLOCK, *images.shape[1:]), np.uint8)
         block[: len(part)] = part
         values = refiner(to_input(torch.from_numpy(block), device))
-        refined[start : start + BLOCK] = ((values + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()[: len(part)]
+        refined[start : start + BLOCK] = (
+            ((values + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()[: len(part)]
+        )
     return refined

@@ -65,6 +65,8 @@ class Generator(nn.Module):
         self.norm = BatchNorm(features[-1])
         self.to_image = Conv2d(features[-1], channels, 3, normalise=normalise)
         initialise(self)
+        # On the scale of the noise beside it: orthogonal rows are so much smaller that classes are learnt late.
+        nn.init.normal_(self.embedding.weight)
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """z (N, z_dim) ~ N(0, I), labels (N,) int64 in [0, classes) -> (N, C, size, size) in [-1, 1]."""

@@ -19,7 +19,8 @@ from s3gan.metrics.labelled import from_arrays, from_shards
 class Recipe(ClassifierRecipe):
     """One recipe for whatever a classifier is trained on, long enough for ten classes of digits."""
 
-    steps: int = key(500, "optimizer steps")
+    width: int = key(16, "channels of its first stage")
+    steps: int = key(400, "optimizer steps")
     batch: int = key(64, "labelled pictures a step")
 
 

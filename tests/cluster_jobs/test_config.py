@@ -20,8 +20,7 @@ from cluster_jobs.config import (
     parse,
 )
 from cluster_jobs.config import to_dict as plain
-from cluster_jobs.errors import DamagedSample, UserError
-from cluster_jobs.preemption import Preempted
+from cluster_jobs.errors import DamagedSample, Preempted, UserError
 from tests.cluster_jobs.tiny import files_below
 
 CONF = "tests.cluster_jobs.toy_conf"

@@ -182,7 +182,7 @@ def test_metrics_are_grouped_by_prefix_and_size_without_what_is_not_finite() -> 
 
 def test_what_does_not_change_is_a_line_of_text() -> None:
     drawn = charts([Series("skipped", [(1.0, 0.0), (2.0, 0.0)]), Series("loss", [(1.0, 1.0), (2.0, 2.0)])])
-    assert drawn.count("<svg") == 1 and "Constant: skipped 0" in drawn
+    assert drawn.count("<svg") == 1 and "One value throughout: skipped 0" in drawn
 
 
 def test_a_chart_puts_values_where_its_axes_say() -> None:

@@ -9,8 +9,7 @@ from enum import Enum
 from pathlib import Path
 
 from cluster_jobs.config import MISSING, command, key
-from cluster_jobs.errors import UserError
-from cluster_jobs.preemption import Preempted
+from cluster_jobs.errors import Preempted, UserError
 
 
 class Fate(Enum):

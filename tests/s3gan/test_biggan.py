@@ -60,6 +60,11 @@ def test_the_shared_embedding_is_not_normalised_and_all_other_weights_are(genera
     assert [name for name, layer in layers.items() if layer.spectral is None] == ["embedding"]
 
 
+def test_class_and_noise_begin_on_the_same_scale() -> None:
+    torch.manual_seed(0)
+    assert Generator(32, 1, 50, 2).embedding.weight.std().item() == pytest.approx(1, abs=0.1)
+
+
 def test_initial_weights_are_orthogonal(generator: Generator) -> None:
     rows = generator.blocks[0].conv1.weight.flatten(1)
     torch.testing.assert_close(rows @ rows.t(), torch.eye(len(rows)), rtol=0, atol=1e-5)

@@ -9,7 +9,8 @@ from cluster_jobs.errors import UserError
 from cluster_jobs.job import Job
 from cluster_jobs.shards import Shards
 from selfsup.encoders import build_encoder, save_encoder, to_input
-from selfsup.features import features_of, main, read_features
+from selfsup.feature_table import features_of, read_features
+from selfsup.features import main
 from tests.cluster_jobs.tiny import write_tiny_shards
 from tests.processes import fork_ranks
 

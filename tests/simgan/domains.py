@@ -33,7 +33,16 @@ def train_words(synthetic: Path, real: Path, run: Path, **keys: object) -> list[
     """The command line of a training run that takes a second or two."""
     small = {
         **{"batch": 8, "total_nimg": 80, "checkpoint_nimg": 8, "sample_nimg": 40, "log_nimg": 40, "keep_last": 100},
-        **{"warm_refiner_nimg": 16, "warm_discriminator_nimg": 8, "history": 12, "width": 4, "blocks": 1, "threads": 1},
+        **{
+            "warm_refiner_nimg": 16,
+            "warm_discriminator_nimg": 8,
+            "history": 12,
+            "ema_nimg": 16,
+            "lr_r": 0.004,
+            "width": 4,
+            "blocks": 1,
+            "threads": 1,
+        },
     }
     words = [f"{name}={value}" for name, value in (small | keys).items()]
     return [f"synthetic={synthetic}", f"real={real}", f"run.dir={run}", *words]
