@@ -184,7 +184,7 @@ class Metrics:
         self.run = run
         self.waited = 0.0
         self._sums: dict[str, torch.Tensor] = {}
-        self._steps = 0
+        self._counts: dict[str, int] = {}  # a metric need not come with every step
         self._begin = time.perf_counter()
         self._last_nimg = 0
         self._writer: Any = None
@@ -203,12 +203,13 @@ class Metrics:
             value = value.detach().float() if isinstance(value, torch.Tensor) else torch.tensor(float(value))
             value = value.to(self.run.device, non_blocking=True)
             self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._steps += 1
+            self._counts[name] = self._counts.get(name, 0) + 1
 
     def flush(self, nimg: int) -> None:
         names = list(self._sums)
         if names:
-            means = self.run.reduce(torch.stack([self._sums[name] for name in names])) / (self._steps * self.run.world)
+            means = torch.stack([self._sums[name] / self._counts[name] for name in names])
+            means = self.run.reduce(means) / self.run.world
             values = dict(zip(names, means.tolist(), strict=True))
         else:
             values = {}
@@ -223,7 +224,7 @@ class Metrics:
             f"{nimg:,}/{self.run.config.total_nimg:,} images  {rate:,.0f} images/s  "
             f"data wait {self.waited / elapsed:.0%}  {_duration(left)} left  {shown}"
         )
-        self._sums, self._steps, self.waited, self._begin, self._last_nimg = {}, 0, 0.0, now, nimg
+        self._sums, self._counts, self.waited, self._begin, self._last_nimg = {}, {}, 0.0, now, nimg
 
     def write(self, nimg: int, values: dict[str, float]) -> None:
         if not self.run.is_main:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cluster_jobs import seeds
+from cluster_jobs.optimise import update
 from s3gan.losses import hinge_d, hinge_g, quarter_turns, rotation_loss
 from s3gan.networks.biggan import Discriminator, Generator
 
@@ -112,20 +113,6 @@ def generator_step(game: Game, position: int) -> Metrics:
     metrics["skipped/g"] = update(game.optimizer_g, loss)
     game.discriminator.requires_grad_(True)
     return _detached(metrics)
-
-
-def update(optimizer: torch.optim.Optimizer, loss: Tensor) -> Tensor:
-    """Backward and step. A non-finite gradient leaves weights and moments as they were, decided on the device.
-
-    Needs a fused optimizer. Returns 1 where the step was skipped, else 0; equal on all ranks, as gradients are.
-    """
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    skipped = 1.0 - torch.nn.utils.get_total_norm(gradients).isfinite().float()
-    optimizer.found_inf = skipped  # type: ignore[attr-defined]  # how a gradient scaler masks a fused step
-    optimizer.step()
-    return skipped
 
 
 def _rotation_metrics(player: str, logits: Tensor) -> Metrics:

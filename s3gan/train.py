@@ -20,7 +20,7 @@ from s3gan.gallery import save_samples, write_report
 from s3gan.methods import METHODS
 from s3gan.networks.biggan import ARCHITECTURES, Discriminator, Generator
 from s3gan.snapshot import export_generator
-from s3gan.step import Fakes, Game, Metrics, Rotation, discriminator_step, generator_step
+from s3gan.step import Fakes, Game, Rotation, discriminator_step, generator_step
 from selfsup.batchnorm import synchronise
 
 
@@ -53,7 +53,6 @@ def main(config: TrainConfig) -> None:
         workers=run.workers,
         damaged=config.damaged.name,
     )
-    metrics: Metrics = {}
     nimg = run.resume(parts)
     for batch in run.timed(stream.batches(nimg)):
         if nimg >= config.total_nimg:
@@ -61,7 +60,7 @@ def main(config: TrainConfig) -> None:
         images = batch.images.to(run.device, non_blocking=True).float() / 127.5 - 1
         given = batch.labels.to(run.device, non_blocking=True)
         real_labels = conditions.method.real_labels(given, lambda: game.fakes.draw("real labels", nimg)[1])  # noqa: B023
-        metrics |= discriminator_step(game, images, real_labels, nimg)
+        metrics = discriminator_step(game, images, real_labels, nimg)
         nimg += config.batch
         if nimg // config.batch % config.d_steps == 0:
             metrics |= generator_step(game, nimg)

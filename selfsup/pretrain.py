@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cluster_jobs.config import MISSING, TrainKeys, command, key
 from cluster_jobs.errors import UserError
+from cluster_jobs.optimise import update
 from cluster_jobs.run import Run, Stateful
 from cluster_jobs.seeds import is_validation
 from cluster_jobs.shards import Shards
@@ -116,20 +117,6 @@ def augmented(batch: Batch, config: PretrainConfig, run: Run) -> Tensor:
     draws = augment.draw(config.batch, config.shift, config.flip, config.seed, "augment", batch.position)
     mine = slice(run.rank * run.local_batch, (run.rank + 1) * run.local_batch)
     return augment.apply(to_input(batch.images, run.device), draws[mine])
-
-
-def update(optimizer: torch.optim.Optimizer, loss: Tensor) -> Tensor:
-    """Backward and step. A non-finite gradient leaves weights and moments as they were, decided on the device.
-
-    Needs a fused optimizer. Returns 1 where the step was skipped, else 0; equal on all ranks, as gradients are.
-    """
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    skipped = 1.0 - torch.nn.utils.get_total_norm(gradients).isfinite().float()
-    optimizer.found_inf = skipped  # type: ignore[attr-defined]  # how a gradient scaler masks a fused step
-    optimizer.step()
-    return skipped
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from cluster_jobs.optimise import update
 from simgan.discriminator import PatchDiscriminator
 from simgan.history import History
 from simgan.losses import adversarial_loss, discriminator_loss, self_regularisation
@@ -72,20 +73,6 @@ def discriminator_step(game: Game, synthetic: torch.Tensor, real: torch.Tensor, 
     metrics = {"loss/d_refined": on_refined.mean(), "loss/d_real": on_real.mean()}
     metrics["skipped/d"] = update(game.optimizer_d, metrics["loss/d_refined"] + metrics["loss/d_real"])
     return {name: value.detach() for name, value in metrics.items()}
-
-
-def update(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> torch.Tensor:
-    """Backward and step. A non-finite gradient leaves weights and moments as they were, decided on the device.
-
-    Needs a fused optimizer. Returns 1 where the step was skipped, else 0; equal on all ranks, as gradients are.
-    """
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    skipped = 1.0 - torch.nn.utils.get_total_norm(gradients).isfinite().float()
-    optimizer.found_inf = skipped  # type: ignore[attr-defined]  # how a gradient scaler masks a fused step
-    optimizer.step()
-    return skipped
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from s3gan.snapshot import load_generator
 from tests.s3gan.toy_run import make_run, train_further
 
 LAUNCH = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+LAUNCH += ["--main_process_port", "0"]
 LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "s3gan.generate"]
 
 
