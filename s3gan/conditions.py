@@ -41,16 +41,16 @@ def read_conditions(path: str, method: Method, classes: int, shards: Shards) -> 
         UserError: the table does not fit the method, or was made for other data.
     """
     table = read_table(path) if path else None
+    if table is not None and table.metadata.get("fingerprint") != shards.fingerprint:
+        raise UserError(
+            f"labels={path} was made for other data than {str(shards.directory)!r} (its fingerprint is "
+            f"{table.metadata.get('fingerprint')}, the data's {shards.fingerprint}): make it again for this data"
+        )
     method.check(table, len(shards))
     names = method.class_names(table, classes)
     if table is None:
         counts = np.full(len(names), len(shards) / len(names))
         return Conditions(method, names, counts.tolist(), None, None)
-    if table.metadata.get("fingerprint") != shards.fingerprint:
-        raise UserError(
-            f"labels={path} was made for other data than {str(shards.directory)!r} (its fingerprint is "
-            f"{table.metadata.get('fingerprint')}, the data's {shards.fingerprint}): make it again for this data"
-        )
     counts = np.bincount(table.labels, minlength=len(names))
     weights = method.fake_weights(counts)
     described = {**table.metadata, "path": path}

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from cluster_jobs import seeds
-from cluster_jobs.files import read_json
 from cluster_jobs.images import save_grid
 from cluster_jobs.sections import write_section
 from s3gan.conditions import Conditions
 from s3gan.networks.biggan import Generator
-from s3gan.snapshot import load_generator, settle
+from s3gan.snapshot import load_generator, read_network, settle
 
 ROWS, COLUMNS = 20, 10  # classes and samples of a class, at most
 
@@ -27,7 +26,7 @@ def save_samples(path: Path, average: Generator, conditions: Conditions, seed: i
 def write_report(run: Path, seed: int) -> None:
     """Writes the report's section on a finished run: samples, and what each class was trained on."""
     generator, info = load_generator(run)
-    network = read_json(run / "network.json")
+    network = read_network(run)
     _save(run / "report" / "samples.png", generator, seed)
     names = network["class_names"]
     table = network["label_table"]

@@ -23,7 +23,7 @@ from cluster_jobs.sections import write_section
 from cluster_jobs.shard_writer import SHARD_SAMPLES, Sample, finish_index, shard_done, write_shard
 from cluster_jobs.shards import Shards
 from s3gan.sampling import Balance, block_size, class_weights, draw_noise, label_table, make_images, plan_labels
-from s3gan.snapshot import load_generator
+from s3gan.snapshot import load_generator, read_network
 
 GRID_CLASSES, GRID_COLUMNS = 20, 10
 
@@ -50,7 +50,7 @@ def main(config: GenerateConfig) -> None:
         return
     job, out = Job.open(config), Path(config.out)
     generator, info = load_generator(config.run, config.checkpoint, job.device)
-    network = read_json(Path(config.run) / "network.json")
+    network = read_network(Path(config.run))
     weights = class_weights(network, config.balance)
     count = config.per_class * network["classes"] if config.per_class else config.count
     labels = plan_labels(count, np.full_like(weights, 1 / len(weights)) if config.per_class else weights, config.seed)

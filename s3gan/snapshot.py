@@ -31,6 +31,17 @@ def build_generator(network: dict[str, Any]) -> Generator:
     return Generator(network["size"], network["channels"], network["classes"], network["width"])
 
 
+def read_network(run: Path) -> dict[str, Any]:
+    """`RUN/network.json`: sizes, classes, their counts and the label table.
+
+    Raises:
+        UserError: there is no run of s3gan.train.
+    """
+    if not (run / "network.json").is_file():
+        raise UserError(f"run={str(run)!r}: expected a run directory of s3gan.train (it holds no network.json)")
+    return read_json(run / "network.json")
+
+
 def load_generator(
     run: Path | str, checkpoint: str = "last", device: torch.device | str = "cpu"
 ) -> tuple[Generator, dict[str, Any]]:
@@ -46,7 +57,7 @@ def load_generator(
         UserError: no run of s3gan.train, or no valid checkpoint.
     """
     run = Path(run)
-    network = read_json(run / "network.json")
+    network = read_network(run)
     _, state, nimg = load_run(run, checkpoint)
     path = _checkpoint_path(run, checkpoint, nimg)
     info = {"file": path.name, "sha256": read_json(path.with_suffix(".json"))["sha256"], "nimg": nimg}

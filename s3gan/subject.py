@@ -16,7 +16,7 @@ from cluster_jobs.job import Job
 from cluster_jobs.shards import Shards
 from s3gan.metrics.labelled import Labelled, digest, from_arrays, from_shards
 from s3gan.sampling import Balance, block_size, class_weights, draw_noise, label_table, make_images, plan_labels
-from s3gan.snapshot import load_generator
+from s3gan.snapshot import load_generator, read_network
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def run_subject(
 ) -> Subject:
     """The samples of a run's generator, drawn anew: `count` images, keyed like those of a pool."""
     generator, info = load_generator(run, checkpoint, job.device)
-    network = read_json(run / "network.json")
+    network = read_network(run)
     labels = plan_labels(count, class_weights(network, balance), seed)
 
     def draw() -> Labelled:

@@ -51,7 +51,8 @@ def main(config: PretrainConfig) -> None:
     check(config)
     if config.validate:
         return
-    run, shards, task = Run(config), Shards(config.data), TASKS[config.task.name]()
+    shards, task = Shards(config.data), TASKS[config.task.name]()
+    run = Run(config)
     held = np.array([is_validation(name) for name in shards.keys(0)], bool)
     encoder = build_encoder(config.encoder, shards.channels, config.width, seed=config.seed)
     raw = PretextModel(encoder, task.heads(encoder.num_features)).to(run.device)

@@ -48,7 +48,7 @@ class TrainConfig(TrainKeys):
     synthetic: str = key(MISSING, "shards of simulated images", path=True)
     real: str = key(MISSING, "shards of real images; their labels are not read", path=True)
     batch: int = key(32, "synthetic images a step, and real ones at a step of D, over all processes; even on each")
-    total_nimg: int = key(24_000, "synthetic images to see in all; may grow when a run is continued")
+    total_nimg: int = key(40_000, "synthetic images to see in all; may grow when a run is continued")
     checkpoint_nimg: int = key(8_000, "images between two checkpoints")
     sample_nimg: int = key(8_000, "images between two sample pictures")
     eval_nimg: int = key(50_000, "no effect here: simgan.evaluate scores a run afterwards")
