@@ -6,7 +6,6 @@ need: path values are taken literally, a wrong key or value is one line, and the
 
 import dataclasses
 import difflib
-import os
 import shlex
 import sys
 import typing
@@ -23,10 +22,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cluster_jobs.errors import DamagedSample, Preempted, UserError
-from cluster_jobs.files import read_json, write_json
-
-EXIT_DONE, EXIT_USER, EXIT_PREEMPTED = 0, 2, 75
-EXIT_FILE_VARIABLE = "CLUSTER_JOBS_EXIT_FILE"
+from cluster_jobs.outcome import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, Outcome, rank
 
 __all__ = [
     "MISSING",
@@ -308,7 +304,7 @@ class Command(Generic[Config]):
             return EXIT_PREEMPTED
         except UserError as error:
             outcome.write("failed", EXIT_USER, str(error))
-            if _rank() == 0 or isinstance(error, DamagedSample):
+            if rank() == 0 or isinstance(error, DamagedSample):
                 print(f"{module}: error: {error}", file=sys.stderr, flush=True)
             return EXIT_USER
         except BaseException as error:
@@ -318,39 +314,8 @@ class Command(Generic[Config]):
         return EXIT_DONE
 
 
-class Outcome:
-    """The exit record: ``run.dir/exit.json`` and the file that a pipeline names in the environment."""
-
-    def __init__(self, command_line: str, words: Sequence[str]) -> None:
-        self.command_line = command_line
-        given = {name: value for name, _, value in (word.partition("=") for word in words)}
-        self.quiet = "validate" in given  # a check must not touch the run it checks, even when it cannot be parsed
-        self.files = [Path(given["run.dir"]) / "exit.json"] if given.get("run.dir") else []
-        if os.environ.get(EXIT_FILE_VARIABLE):
-            self.files.append(Path(os.environ[EXIT_FILE_VARIABLE]))
-
-    def write(self, state: str, code: int | None, message: str) -> None:
-        """Writes the record: rank 0 always, another rank only when it fails."""
-        if self.quiet or (_rank() != 0 and state != "failed"):
-            return
-        record = {"state": state, "code": code, "message": message, "command": self.command_line}
-        for file in self.files:
-            if not file.parent.is_dir():
-                continue  # a refused command leaves no half-made directory behind
-            try:
-                if code == 1 and file.is_file() and read_json(file)["state"] == "failed":
-                    continue  # another rank said why first; this one merely lost its connection
-                write_json(file, record)
-            except UserError as error:  # on a full disk the outcome itself matters more than its record
-                print(f"warning: {error}", file=sys.stderr, flush=True)
-
-
-def _rank() -> int:
-    return int(os.environ.get("RANK", "0"))
-
-
 def _print_main(text: str) -> None:
-    if _rank() == 0:
+    if rank() == 0:
         print(text, flush=True)
 
 

@@ -21,10 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cluster_jobs.config import EXIT_FILE_VARIABLE, EXIT_PREEMPTED
 from cluster_jobs.display import Display, Line, tail
 from cluster_jobs.errors import STOP_FILE, Preempted, UserError
 from cluster_jobs.files import read_json, write_json
+from cluster_jobs.outcome import EXIT_FILE_VARIABLE, EXIT_PREEMPTED
 from cluster_jobs.pipeline import Pipeline, Stage
 
 POLL_SECONDS = 0.2

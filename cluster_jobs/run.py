@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import yaml
@@ -18,6 +19,9 @@ from cluster_jobs.errors import Preempted, UserError
 from cluster_jobs.files import write_atomically
 from cluster_jobs.job import Job, reader_workers, set_threads, start_accelerator
 from cluster_jobs.preemption import StopFlag
+from cluster_jobs.seeds import mix
+from cluster_jobs.shards import Shards
+from cluster_jobs.stream import Stream
 
 CHANGEABLE = frozenset(
     ("run", "total_nimg", "log_nimg", "checkpoint_nimg", "sample_nimg", "eval_nimg", "keep_last", "keep_best")
@@ -91,6 +95,28 @@ class Run(Job):
     def autocast(self) -> AbstractContextManager:
         """Mixed precision as configured, for code that calls modules that were not prepared."""
         return self.accelerator.autocast()
+
+    def stream(
+        self, shards: Shards, *, name: str = "", labels: np.ndarray | None = None, subset: np.ndarray | None = None
+    ) -> Stream:
+        """This rank's part of the endless stream over ``shards``, as the configuration asks for it.
+
+        Args:
+            name: several streams of one run each have a name, and by it an order of their own.
+            labels, subset: as in :class:`Stream`.
+        """
+        return Stream(
+            shards,
+            seed=mix(self.config.seed, name) if name else self.config.seed,
+            batch=self.config.batch,
+            rank=self.rank,
+            world=self.world,
+            labels=labels,
+            window=self.config.window,
+            workers=self.workers,
+            damaged=self.config.damaged.name,
+            subset=subset,
+        )
 
     def resume(self, parts: Mapping[str, Stateful]) -> int:
         """Loads the newest valid checkpoint into the parts and returns the images seen; 0 for a fresh run."""

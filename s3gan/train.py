@@ -12,7 +12,6 @@ from cluster_jobs.config import command
 from cluster_jobs.errors import UserError
 from cluster_jobs.run import Run, Stateful
 from cluster_jobs.shards import Shards
-from cluster_jobs.stream import Stream
 from s3gan.conditions import Conditions, open_conditions, read_conditions
 from s3gan.config import TrainConfig
 from s3gan.ema import Ema
@@ -42,17 +41,7 @@ def main(config: TrainConfig) -> None:
         "optimizer_g": game.optimizer_g,
         "optimizer_d": game.optimizer_d,
     }
-    stream = Stream(
-        shards,
-        seed=config.seed,
-        batch=config.batch,
-        rank=run.rank,
-        world=run.world,
-        labels=labels,
-        window=config.window,
-        workers=run.workers,
-        damaged=config.damaged.name,
-    )
+    stream = run.stream(shards, labels=labels)
     nimg = run.resume(parts)
     for batch in run.timed(stream.batches(nimg)):
         if nimg >= config.total_nimg:

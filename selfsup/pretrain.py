@@ -19,7 +19,7 @@ from cluster_jobs.optimise import update
 from cluster_jobs.run import Run, Stateful
 from cluster_jobs.seeds import is_validation
 from cluster_jobs.shards import Shards
-from cluster_jobs.stream import Batch, Stream
+from cluster_jobs.stream import Batch
 from selfsup import augment
 from selfsup.batchnorm import synchronise
 from selfsup.encoders import ENCODER_FILE, build_encoder, save_encoder, to_input
@@ -62,17 +62,7 @@ def main(config: PretrainConfig) -> None:
     model = run.prepare(raw)
     optimizer = torch.optim.AdamW(raw.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     parts: dict[str, Stateful] = {"model": raw, "ema": ema, "optimizer": optimizer}
-    stream = Stream(
-        shards,
-        seed=config.seed,
-        batch=config.batch,
-        rank=run.rank,
-        world=run.world,
-        window=config.window,
-        workers=run.workers,
-        damaged=config.damaged.name,
-        subset=np.flatnonzero(~held),
-    )
+    stream = run.stream(shards, subset=np.flatnonzero(~held))
     held_out = HeldOut(run, task, ema, shards, np.flatnonzero(held)[: config.eval_count], config.task.name)
     nimg = run.resume(parts)
     for batch in run.timed(stream.batches(nimg)):

@@ -19,7 +19,7 @@ from cluster_jobs.images import save_grid
 from cluster_jobs.run import Run, Stateful
 from cluster_jobs.seeds import mix
 from cluster_jobs.shards import Shards
-from cluster_jobs.stream import Batch, Stream
+from cluster_jobs.stream import Batch
 from simgan.discriminator import PatchDiscriminator
 from simgan.history import History
 from simgan.refiner import Refiner
@@ -117,9 +117,9 @@ def main(config: TrainConfig) -> None:
         -(-images // config.batch) for images in (config.warm_refiner_nimg, config.warm_discriminator_nimg)
     )
     schedule = Schedule(warm_refiner, warm_discriminator, config.k_g, config.k_d)
-    real_batches = stream(real, config, run, "real").batches(schedule.real_batches(nimg // config.batch) * config.batch)
+    real_batches = run.stream(real, name="real").batches(schedule.real_batches(nimg // config.batch) * config.batch)
     losses: Metrics = {}  # the last of each player, as a step updates one of them
-    for batch in run.timed(stream(synthetic, config, run, "synthetic").batches(nimg)):
+    for batch in run.timed(run.stream(synthetic, name="synthetic").batches(nimg)):
         if nimg >= config.total_nimg:
             break
         losses |= play(game, schedule, nimg // config.batch, batch, real_batches, run)
@@ -173,20 +173,6 @@ def build(config: TrainConfig, synthetic: Shards, run: Run) -> tuple[Game, Refin
         run.autocast,
     )
     return game, averaged
-
-
-def stream(shards: Shards, config: TrainConfig, run: Run, name: str) -> Stream:
-    """The images of one domain, each domain in an order of its own."""
-    return Stream(
-        shards,
-        seed=mix(config.seed, name),
-        batch=config.batch,
-        rank=run.rank,
-        world=run.world,
-        window=config.window,
-        workers=run.workers,
-        damaged=config.damaged.name,
-    )
 
 
 def play(game: Game, schedule: Schedule, step: int, batch: Batch, real_batches: Iterator[Batch], run: Run) -> Metrics:

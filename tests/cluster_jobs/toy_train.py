@@ -16,7 +16,6 @@ import torch
 from cluster_jobs.config import MISSING, TrainKeys, command, key
 from cluster_jobs.run import Run, Stateful
 from cluster_jobs.shards import Shards
-from cluster_jobs.stream import Stream
 
 
 @dataclass
@@ -59,16 +58,7 @@ def main(config: ToyTrain) -> None:
     parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer}
     nimg = run.resume(parts)
     prepared = run.prepare(model)
-    stream = Stream(
-        shards,
-        seed=config.seed,
-        batch=config.batch,
-        rank=run.rank,
-        world=run.world,
-        window=config.window,
-        workers=run.workers,
-        damaged=config.damaged.name,
-    )
+    stream = run.stream(shards)
     for batch in run.timed(stream.batches(nimg)):
         if nimg >= config.total_nimg:
             break

@@ -1,0 +1,49 @@
+"""How a command ended: the exit code, and the exit record that pipelines and batch scripts read.
+
+A launcher turns every failure into exit code 1, so the record is where the truth is.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cluster_jobs.errors import UserError
+from cluster_jobs.files import read_json, write_json
+
+EXIT_DONE, EXIT_USER, EXIT_PREEMPTED = 0, 2, 75
+EXIT_FILE_VARIABLE = "CLUSTER_JOBS_EXIT_FILE"
+
+
+def rank() -> int:
+    """This process's number among the launched ones."""
+    return int(os.environ.get("RANK", "0"))
+
+
+class Outcome:
+    """The exit record: ``run.dir/exit.json`` and the file that a pipeline names in the environment."""
+
+    def __init__(self, command_line: str, words: Sequence[str]) -> None:
+        self.command_line = command_line
+        given = {name: value for name, _, value in (word.partition("=") for word in words)}
+        self.quiet = (
+            given.get("validate", "false") != "false"
+        )  # a check must not touch the run it checks, even when it cannot be parsed
+        self.files = [Path(given["run.dir"]) / "exit.json"] if given.get("run.dir") else []
+        if os.environ.get(EXIT_FILE_VARIABLE):
+            self.files.append(Path(os.environ[EXIT_FILE_VARIABLE]))
+
+    def write(self, state: str, code: int | None, message: str) -> None:
+        """Writes the record: rank 0 always, another rank only when it fails."""
+        if self.quiet or (rank() != 0 and state != "failed"):
+            return
+        record = {"state": state, "code": code, "message": message, "command": self.command_line}
+        for file in self.files:
+            if not file.parent.is_dir():
+                continue  # a refused command leaves no half-made directory behind
+            try:
+                if code == 1 and file.is_file() and read_json(file)["state"] == "failed":
+                    continue  # another rank said why first; this one merely lost its connection
+                write_json(file, record)
+            except UserError as error:  # on a full disk the outcome itself matters more than its record
+                print(f"warning: {error}", file=sys.stderr, flush=True)
