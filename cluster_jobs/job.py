@@ -9,24 +9,11 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
+from cluster_jobs import progress
 from cluster_jobs.config import CommandKeys, Precision, TrainKeys
 
 Item = TypeVar("Item")
-
-
-class _Rate(ProgressColumn):
-    """Units a second."""
-
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self.unit = unit
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.finished_speed or task.speed or 0:,.0f} {self.unit}/s")
 
 
 class Job:
@@ -83,23 +70,7 @@ class Job:
             total: units in all.
             weight: units that one item stands for, over all ranks.
         """
-        if not self.is_main:
-            yield from items
-            return
-        console = Console(stderr=True)
-        columns = [TextColumn(what or unit), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn()]
-        with Progress(*columns, console=console, refresh_per_second=2, disable=not console.is_terminal) as progress:
-            task = progress.add_task(what, total=total)
-            done = 0
-            for item in items:
-                yield item
-                done += weight
-                progress.update(task, completed=min(done, total))
-        if not console.is_terminal:
-            elapsed = max(progress.tasks[task].elapsed or 0.0, 1e-9)
-            console.print(
-                f"{what or unit}: {min(done, total):,} {unit} in {elapsed:.1f} s ({done / elapsed:,.0f} {unit}/s)"
-            )
+        return progress.track(items, total, unit, what or unit, weight) if self.is_main else iter(items)
 
 
 class _SumOverRanks(torch.autograd.Function):

@@ -19,6 +19,7 @@ from cluster_jobs.errors import Preempted, UserError
 from cluster_jobs.files import write_atomically
 from cluster_jobs.job import Job, reader_workers, set_threads, start_accelerator
 from cluster_jobs.preemption import StopFlag
+from cluster_jobs.progress import duration
 from cluster_jobs.seeds import mix
 from cluster_jobs.shards import Shards
 from cluster_jobs.stream import Stream
@@ -248,7 +249,7 @@ class Metrics:
         shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if not name.startswith("speed/"))
         self.run.say(
             f"{nimg:,}/{self.run.config.total_nimg:,} images  {rate:,.0f} images/s  "
-            f"data wait {self.waited / elapsed:.0%}  {_duration(left)} left  {shown}"
+            f"data wait {self.waited / elapsed:.0%}  {duration(left)} left  {shown}"
         )
         self._sums, self._counts, self.waited, self._begin, self._last_nimg = {}, {}, 0.0, now, nimg
 
@@ -342,9 +343,3 @@ def _make_directory(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"run.dir={str(directory)!r}: cannot create it ({error.strerror})") from error
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s"
