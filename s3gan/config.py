@@ -15,6 +15,7 @@ class TrainConfig(TrainKeys):
     labels: str = key("", "label table; single_label and random_label need none", path=True)
     method: MethodName = key(MethodName.s3gan, "where conditions come from, and whether rotation is on")
     classes: int = key(0, "random_label without a table: number of random classes")
+    eval_nimg: int = key(50_000, "no effect here: s3gan.evaluate scores a run afterwards")
     width: int = key(32, "channels of the narrowest layers; every layer is a multiple")
     d_steps: int = key(2, "discriminator steps a generator step")
     g_lr: float = key(2e-4, "generator's learning rate")
