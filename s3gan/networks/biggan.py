@@ -65,7 +65,7 @@ class Generator(nn.Module):
         self.norm = BatchNorm(features[-1])
         self.to_image = Conv2d(features[-1], channels, 3, normalise=normalise)
         initialise(self)
-        # On the scale of the noise beside it: orthogonal rows are so much smaller that classes are learnt late.
+        # On the scale of the noise beside it; orthogonal rows are several times smaller, so classes start out weaker.
         nn.init.normal_(self.embedding.weight)
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
