@@ -1,5 +1,6 @@
 # make demo    a finished run on images that ship with scikit-learn, and a report to look at
-# make test    the whole test suite
+# make test    the test suite, without what takes minutes a test
+# make test-cluster   that rest: a real Slurm on this machine, kills and faults
 # make check   format, lint, types, fast tests
 # make clean   removes caches, build products and runs/demo; keeps .venv
 #
@@ -13,7 +14,7 @@ INSTALLED := .venv/.installed
 # one thread a test process, as many processes as cores: small tensors gain nothing from more threads
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
-.PHONY: .venv demo test check clean
+.PHONY: .venv demo test test-cluster check clean
 .DEFAULT_GOAL := demo
 
 .venv: $(INSTALLED)
@@ -31,13 +32,18 @@ demo: $(INSTALLED)
 	@echo "The report: $(CURDIR)/runs/demo/report.html"
 
 test: $(INSTALLED)
-	$(PYTEST)
+	$(PYTEST) -m 'not cluster'
+	@echo "left out: the tests of Slurm, kills and faults (make test-cluster)"
+
+# two of them at a time, as each starts several processes; one test process has the Slurm
+test-cluster: $(INSTALLED)
+	$(PYTEST) -m cluster -n 2 --dist loadgroup
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(PYTEST) -m 'not slow' -x -q
+	$(PYTEST) -m 'not slow and not cluster' -x -q
 
 clean:
 	rm -rf runs/demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

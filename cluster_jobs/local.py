@@ -23,8 +23,9 @@ from typing import Any
 
 from cluster_jobs.display import Display, Line, tail
 from cluster_jobs.errors import STOP_FILE, Preempted, UserError
-from cluster_jobs.files import read_json, write_json
-from cluster_jobs.outcome import EXIT_FILE_VARIABLE, EXIT_PREEMPTED
+from cluster_jobs.files import read_json
+from cluster_jobs.launch import executable_words, launch_environment, launch_words, shown_command
+from cluster_jobs.outcome import EXIT_FILE_VARIABLE, EXIT_PREEMPTED, add_life
 from cluster_jobs.pipeline import Pipeline, Stage
 
 POLL_SECONDS = 0.2
@@ -38,40 +39,6 @@ class StageFailed(Exception):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
-
-
-def launch_words(stage: Stage) -> list[str]:
-    """The command that starts a stage; all explicit, so that a stray accelerate configuration has no say."""
-    if stage.processes == 1:
-        return ["python", "-m", stage.module, *stage.words]
-    flags = [
-        "--multi_gpu",
-        "--num_processes",
-        str(stage.processes),
-        "--num_machines",
-        "1",
-        "--machine_rank",
-        "0",
-    ]
-    flags += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    return ["accelerate", "launch", *flags, "-m", stage.module, *stage.words]
-
-
-def launch_environment(stage: Stage) -> dict[str, str]:
-    """The variables that are part of a stage's command."""
-    environment = {"OMP_NUM_THREADS": str(stage.threads)} if stage.threads else {}
-    if stage.processes > 1:
-        import torch  # takes seconds, and only a stage of several processes needs the answer
-
-        if not torch.cuda.is_available():
-            environment["ACCELERATE_USE_CPU"] = "true"
-    return environment
-
-
-def shown_command(stage: Stage) -> str:
-    """The whole command as one would type it."""
-    assignments = [f"{name}={value}" for name, value in launch_environment(stage).items()]
-    return shlex.join([*assignments, *launch_words(stage)])
 
 
 def exit_record(root: Path, name: str) -> dict[str, Any]:
@@ -125,8 +92,8 @@ def _validate_one(module: str, words: tuple[str, ...]) -> tuple[int, str]:
     return code, printed.getvalue()
 
 
-def validate(stages: list[Stage]) -> None:
-    """Runs every stage's command with validate=true, each in a process of its own.
+def validate(stages: list[Stage]) -> dict[str, str]:
+    """Runs every stage's command with validate=true, each in a process of its own; returns what each printed.
 
     The processes are forked from one that has the large libraries loaded: loading takes longer than any check.
 
@@ -134,7 +101,7 @@ def validate(stages: list[Stage]) -> None:
         UserError: names every stage that its command refuses.
     """
     if not stages:
-        return
+        return {}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "accelerate", "hydra", "sklearn.cluster", "matplotlib.figure"])
     with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), mp_context=context, max_tasks_per_child=1) as pool:
@@ -146,6 +113,7 @@ def validate(stages: list[Stage]) -> None:
     ]
     if refused:
         raise UserError("\n".join(["nothing was started, because commands are refused:", *refused]))
+    return {stage.name: printed for stage, (_, printed) in zip(stages, results, strict=True)}
 
 
 @contextlib.contextmanager
@@ -169,18 +137,13 @@ class Process:
         self.directory.mkdir(parents=True, exist_ok=True)
         exit_file = self.directory / "exit.json"
         exit_file.unlink(missing_ok=True)
-        words = launch_words(stage)
-        programs = {
-            "python": [sys.executable],
-            "accelerate": [sys.executable, "-m", "accelerate.commands.accelerate_cli"],
-        }
         variables = {EXIT_FILE_VARIABLE: str(exit_file), "PYTHONUNBUFFERED": "1"} | launch_environment(stage)
         self.started = time.monotonic()
         with open(self.directory / "log.txt", "ab") as log:
             log.write(f"$ {shown_command(stage)}\n".encode())
             log.flush()
             self.process = subprocess.Popen(
-                [*programs[words[0]], *words[1:]],
+                executable_words(launch_words(stage)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -207,10 +170,7 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        file = self.directory / "stage.json"
-        lives = read_json(file) if file.is_file() else {"seconds": 0.0, "lives": 0}
-        seconds = lives["seconds"] + time.monotonic() - self.started
-        write_json(file, {"command": shown_command(self.stage), "seconds": seconds, "lives": lives["lives"] + 1})
+        add_life(self.directory, shown_command(self.stage), time.monotonic() - self.started)
         record = exit_record(self.root, self.stage.name)
         if record.get("code") is None:  # it died before it could say why
             record |= {

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cluster_jobs.errors import UserError
 from cluster_jobs.files import read_json, write_json
@@ -47,3 +48,12 @@ class Outcome:
                 write_json(file, record)
             except UserError as error:  # on a full disk the outcome itself matters more than its record
                 print(f"warning: {error}", file=sys.stderr, flush=True)
+
+
+def add_life(directory: Path, command: str, seconds: float) -> dict[str, Any]:
+    """Adds one life of a stage to its ``stage.json``: the command, the seconds and the number of all lives so far."""
+    file = directory / "stage.json"
+    before = read_json(file) if file.is_file() else {"seconds": 0.0, "lives": 0}
+    lives = {"command": command, "seconds": before["seconds"] + seconds, "lives": before["lives"] + 1}
+    write_json(file, lives)
+    return lives

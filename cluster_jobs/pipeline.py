@@ -3,13 +3,14 @@
     description: what the report says at its top
     processes: 1          # processes of a stage; more than one goes through accelerate launch
     threads: 1            # CPU threads of a process
+    resources: {time: "4:00:00"}   # of a job on a cluster: nodes, gpus, cpus, memory, time, array (see resources.py)
     parallel: 2           # stages that run at once
     vars: {total_nimg: 60000}
     stages:
       gan:
         module: s3gan.train
         args: {data: "${root}/digits/train", run.dir: "${root}/gan", total_nimg: "${total_nimg}"}
-        needs: [digits]   # and processes:, threads: where a stage differs from the pipeline
+        needs: [digits]   # and processes:, threads:, resources: where a stage differs from the pipeline
 
 A stage's outputs are its ``out`` and ``run.dir`` arguments.
 """
@@ -26,11 +27,12 @@ from typing import Any
 import yaml
 
 from cluster_jobs.errors import UserError
+from cluster_jobs.resources import Resources, read_resources
 
 BUILT_IN = Path(__file__).parent / "conf" / "pipeline"
 OUTPUT_KEYS = ("out", "run.dir")
-PIPELINE_KEYS = ("description", "processes", "threads", "parallel", "vars", "stages")
-STAGE_KEYS = ("module", "args", "needs", "processes", "threads")
+PIPELINE_KEYS = ("description", "processes", "threads", "resources", "parallel", "vars", "stages")
+STAGE_KEYS = ("module", "args", "needs", "processes", "threads", "resources")
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,9 @@ class Stage:
     module: str
     words: tuple[str, ...]  # key=value
     needs: tuple[str, ...]
-    processes: int
+    processes: int  # on one machine
     threads: int
+    resources: Resources = Resources()
 
     @property
     def command(self) -> str:
@@ -54,6 +57,14 @@ class Stage:
     @property
     def outputs(self) -> list[Path]:
         return [Path(value) for name, value in self.arguments.items() if name in OUTPUT_KEYS]
+
+
+def read_stage(stored: dict[str, Any]) -> Stage:
+    """A stage from the plain values that `dataclasses.asdict` made of it."""
+    resources = Resources(**stored["resources"])
+    return Stage(
+        **(stored | {"words": tuple(stored["words"]), "needs": tuple(stored["needs"]), "resources": resources})
+    )
 
 
 @dataclass(frozen=True)
@@ -126,6 +137,7 @@ def _stage(name: Any, text: Any, pipeline: dict, values: dict[str, str], path: P
     if not isinstance(needs, list):
         raise UserError(f"{where}: needs: expected a list of stages, found {needs!r}")
     words = [f"{key}={_substitute(value, values, f'{where}: {key}')}" for key, value in arguments.items()]
+    asked = _mapping(pipeline, "resources", str(path)) | _mapping(text, "resources", where)
     return Stage(
         name=str(name),
         module=module,
@@ -133,6 +145,9 @@ def _stage(name: Any, text: Any, pipeline: dict, values: dict[str, str], path: P
         needs=tuple(str(need) for need in needs),
         processes=_count(pipeline | text, "processes", 1, where),
         threads=_count(pipeline | text, "threads", 0, where),
+        resources=read_resources(
+            {str(key): _substitute(value, values, f"{where}: {key}") for key, value in asked.items()}, where
+        ),
     )
 
 
@@ -190,6 +205,13 @@ def _check_keys(mapping: Any, allowed: Collection[str], where: str) -> None:
     for key in mapping:
         if key not in allowed:
             raise UserError(f"{where}: unknown key {key!r}: {_nearest(str(key), allowed)}")
+
+
+def _mapping(owner: dict, key: str, where: str) -> dict:
+    found = owner.get(key) or {}
+    if not isinstance(found, dict):
+        raise UserError(f"{where}: {key}: expected a mapping, found {found!r}")
+    return found
 
 
 def _count(mapping: dict, key: str, smallest: int, where: str) -> int:

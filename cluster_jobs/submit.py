@@ -6,14 +6,18 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from cluster_jobs import submission
 from cluster_jobs.config import MISSING, command, key
 from cluster_jobs.files import write_json
-from cluster_jobs.local import Local, StageFailed, finished, shown_command, validate
+from cluster_jobs.launch import shown_command
+from cluster_jobs.local import Local, StageFailed, finished, validate
 from cluster_jobs.pipeline import Pipeline, load
+from cluster_jobs.site import read_site
 
 
 class Cluster(Enum):
     local = "local"
+    slurm = "slurm"
 
 
 @dataclass
@@ -22,9 +26,11 @@ class SubmitConfig:
 
     pipeline: str = key(MISSING, "a pipeline in cluster_jobs/conf/pipeline, or the path of a YAML file", path=True)
     root: str = key(MISSING, "directory of everything that the pipeline makes", path=True)
-    cluster: Cluster = key(Cluster.local, "where the stages run")
+    cluster: Cluster = key(Cluster.local, "where the stages run: processes of this machine, or jobs of Slurm")
     vars: str = key("", "other values for the pipeline's vars: 'name=value name=value'", path=True)
-    parallel: int = key(0, "stages that run at once; 0 takes the pipeline's number")
+    parallel: int = key(0, "local: stages that run at once; 0 takes the pipeline's number")
+    site: str = key("default", "slurm: a site in cluster_jobs/conf/site, or the path of a YAML file", path=True)
+    dry_run: bool = key(False, "slurm: print every batch script and sbatch command, submit nothing")
     validate: bool = key(False, "check every command, print the plan, then exit")
 
 
@@ -44,8 +50,11 @@ def plan(pipeline: Pipeline) -> dict[str, Any]:
 
 @command(SubmitConfig)
 def main(config: SubmitConfig) -> None:
-    root = Path(config.root)
+    root, site = Path(config.root), read_site(config.site)
     pipeline = load(config.pipeline, str(root), config.vars)
+    if config.dry_run:
+        print(submission.dry_run(pipeline, root, site))
+        return
     if config.validate:
         done = finished(pipeline, root)
         validate([stage for name, stage in pipeline.stages.items() if name not in done])
@@ -54,6 +63,10 @@ def main(config: SubmitConfig) -> None:
         return
     finished(pipeline, root)  # a changed command is refused before the plan is replaced
     write_json(root / "pipeline.json", plan(pipeline))
+    if config.cluster is Cluster.slurm:
+        request = {name: getattr(config, name) for name in ("pipeline", "root", "vars", "site")}
+        print(submission.summary(root, submission.submit(pipeline, root, site, request)))
+        return
     try:
         Local(pipeline, root, config.parallel or pipeline.parallel).run()
     except StageFailed as failure:

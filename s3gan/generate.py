@@ -16,7 +16,7 @@ from torch import nn
 
 from cluster_jobs.config import MISSING, CommandKeys, command, key
 from cluster_jobs.errors import UserError
-from cluster_jobs.files import read_json, write_json
+from cluster_jobs.files import exclusive, read_json, write_json
 from cluster_jobs.images import encode_png, save_grid
 from cluster_jobs.job import Job
 from cluster_jobs.sections import write_section
@@ -41,6 +41,8 @@ class GenerateConfig(CommandKeys):
         0.0, "cut the noise off at this absolute value: truer, less varied images; 0 cuts nothing off"
     )
     checkpoint: str = key("last", "last, best, or the path of a checkpoint", path=True)
+    part: int = key(0, "this command's number among the `parts` that make one pool, from 0")
+    parts: int = key(1, "commands (jobs of an array, say) that share out the pool's shards; the last one finishes it")
 
 
 @command(GenerateConfig)
@@ -66,9 +68,11 @@ def main(config: GenerateConfig) -> None:
         write_shards(out, generator, labels, config, network, job)
         job.barrier()
         if job.is_main:
-            mode = "L" if network["channels"] == 1 else "RGB"
-            finish_index(out, shard_total(count), classes=network["class_names"], size=network["size"], mode=mode)
-    if job.is_main:
+            finish(out, count, network)
+        job.barrier()
+    if not (out / "index.json").is_file():
+        job.say(f"part {config.part} of {config.parts} is done, the others are still at work")
+    elif job.is_main:
         write_report(out, pool)
     job.barrier()
 
@@ -79,6 +83,8 @@ def check(config: GenerateConfig) -> None:
         raise UserError(f"count={config.count} per_class={config.per_class}: expected a positive number of images")
     if config.truncation < 0:
         raise UserError(f"truncation={config.truncation}: expected 0 (none) or a positive number")
+    if not 0 <= config.part < config.parts:
+        raise UserError(f"part={config.part} parts={config.parts}: expected 0 <= part < parts")
 
 
 def describe(
@@ -124,9 +130,11 @@ def write_shards(
 ) -> None:
     """This rank's share of the shards that are not there yet. A killed run loses at most the shard in work."""
     block = block_size(network["size"])
-    missing = [number for number in range(shard_total(len(labels))) if not shard_done(out, number)]
+    numbers = range(config.part, shard_total(len(labels)), config.parts)
+    missing = [number for number in numbers if not shard_done(out, number)]
     job.barrier()  # every rank has looked before one adds a shard, so that all share out the same list
-    mine = job.track(missing[job.rank :: job.world], len(labels), "images", "generating", SHARD_SAMPLES * job.world)
+    images = min(len(numbers) * SHARD_SAMPLES, len(labels))
+    mine = job.track(missing[job.rank :: job.world], images, "images", "generating", SHARD_SAMPLES * job.world)
 
     def samples(number: int) -> Iterator[Sample]:
         end = min((number + 1) * SHARD_SAMPLES, len(labels))
@@ -140,6 +148,15 @@ def write_shards(
 
     for number in mine:
         write_shard(out, number, samples(number))
+
+
+def finish(out: Path, count: int, network: dict[str, Any]) -> None:
+    """Writes the index once all parts have written their shards; two parts may end at the same time."""
+    with exclusive(out / ".lock"):
+        whole = all(shard_done(out, number) for number in range(shard_total(count)))
+        if whole and not (out / "index.json").is_file():
+            mode = "L" if network["channels"] == 1 else "RGB"
+            finish_index(out, shard_total(count), classes=network["class_names"], size=network["size"], mode=mode)
 
 
 def write_report(out: Path, pool: dict[str, Any]) -> None:

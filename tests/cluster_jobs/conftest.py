@@ -1,8 +1,11 @@
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cluster_jobs.shards import Shards
+from tests.cluster_jobs.slurm_cluster import SlurmCluster, missing
 from tests.cluster_jobs.tiny import write_tiny_shards
 
 
@@ -15,3 +18,15 @@ def tiny_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny(tiny_directory: Path) -> Shards:
     return Shards(tiny_directory)
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[SlurmCluster]:
+    """A real Slurm of two nodes. Skips where none can be started, unless REQUIRE_SLURM says that it must."""
+    reason = missing()
+    if reason and os.environ.get("REQUIRE_SLURM"):
+        pytest.fail(f"REQUIRE_SLURM is set, but {reason}")
+    if reason:
+        pytest.skip(reason)
+    with SlurmCluster() as cluster:
+        yield cluster

@@ -12,7 +12,8 @@ import yaml
 from cluster_jobs.display import clock, tail
 from cluster_jobs.errors import Preempted, UserError
 from cluster_jobs.files import read_json
-from cluster_jobs.local import Local, StageFailed, launch_words, locked
+from cluster_jobs.launch import launch_words
+from cluster_jobs.local import Local, StageFailed, locked
 from cluster_jobs.pipeline import BUILT_IN, Pipeline, load
 from cluster_jobs.submit import main as submit
 

@@ -1,0 +1,37 @@
+"""Shows the end of the stages' logs: ``python -m cluster_jobs.logs root=RUNS stage=NAME``."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster_jobs.config import MISSING, command, key
+from cluster_jobs.display import tail
+from cluster_jobs.errors import UserError
+
+
+@dataclass
+class LogsConfig:
+    """Prints the last lines of the log of one stage, or of every stage that has one."""
+
+    root: str = key(MISSING, "root of a pipeline, wherever it runs", path=True)
+    stage: str = key("", "one stage only")
+    lines: int = key(20, "lines of each log")
+
+
+@command(LogsConfig)
+def main(config: LogsConfig) -> None:
+    if config.lines < 1:
+        raise UserError(f"lines={config.lines}: expected a positive integer")
+    logs = sorted(Path(config.root, "stages").glob("*/log.txt"), key=lambda path: path.stat().st_mtime)
+    if not logs:
+        raise UserError(f"root={config.root}: no stage has a log there (expected ROOT/stages/NAME/log.txt)")
+    chosen = [log for log in logs if config.stage in ("", log.parent.name)]
+    if not chosen:
+        raise UserError(f"stage={config.stage}: expected one of {', '.join(sorted(log.parent.name for log in logs))}")
+    for log in chosen:
+        print(f"== {log}")
+        print("\n".join(tail(log, config.lines)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

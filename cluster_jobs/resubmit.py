@@ -1,0 +1,30 @@
+"""Submits again what a pipeline on Slurm still lacks: ``python -m cluster_jobs.resubmit root=RUNS``."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster_jobs import submission
+from cluster_jobs.config import MISSING, command, key
+from cluster_jobs.pipeline import load
+from cluster_jobs.site import read_site
+
+
+@dataclass
+class ResubmitConfig:
+    """Queues every stage that is neither finished nor in the queue, as the pipeline was submitted before."""
+
+    root: str = key(MISSING, "root of a pipeline that was submitted with cluster=slurm", path=True)
+
+
+@command(ResubmitConfig)
+def main(config: ResubmitConfig) -> None:
+    _, record = submission.submitted_root(config.root)
+    request = {name: record[name] for name in ("pipeline", "root", "vars", "site")}
+    root = Path(record["root"])
+    pipeline = load(record["pipeline"], str(root), record["vars"])
+    print(submission.summary(root, submission.submit(pipeline, root, read_site(record["site"]), request)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

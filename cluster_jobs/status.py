@@ -1,0 +1,104 @@
+"""Shows how far a pipeline is: ``python -m cluster_jobs.status root=RUNS``."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cluster_jobs import scheduler
+from cluster_jobs.config import MISSING, command, key
+from cluster_jobs.errors import UserError
+from cluster_jobs.files import read_json
+from cluster_jobs.local import exit_record
+from cluster_jobs.progress import duration
+from cluster_jobs.scheduler import QueuedJob
+from cluster_jobs.submission import read_record
+
+COLUMNS = ("stage", "job", "state", "images", "images/s", "left", "restarts", "message")
+
+PLAIN_WIDTH = 200  # characters of a line in a file or a pipe
+
+
+@dataclass
+class StatusConfig:
+    """A table of a pipeline's stages: job, state, images seen, rate, time left, restarts."""
+
+    root: str = key(MISSING, "root of a pipeline, wherever it runs", path=True)
+    json: str = key("", "write the table as JSON to this file too", path=True)
+
+
+@command(StatusConfig)
+def main(config: StatusConfig) -> None:
+    root = Path(config.root)
+    if not (root / "pipeline.json").is_file():
+        raise UserError(f"root={config.root}: expected the root of a pipeline (no pipeline.json)")
+    record = read_record(root)
+    jobs = scheduler.jobs() if record else {}
+    base = Path(record.get("working_directory", "."))
+    stages: dict[str, dict[str, Any]] = read_json(root / "pipeline.json")["stages"]
+    rows = [row(root, name, record.get("jobs", {}).get(name), jobs, stage, base) for name, stage in stages.items()]
+    if config.json:
+        Path(config.json).write_text(json.dumps(rows, indent=1) + "\n")
+    table = Table(*COLUMNS, box=None, header_style="bold")
+    for each in rows:
+        table.add_row(*(str(each[column]) for column in COLUMNS))
+    console = Console()
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    console.print(table)
+
+
+def row(
+    root: Path, name: str, job: str | None, jobs: dict[str, QueuedJob], stage: dict[str, Any], base: Path
+) -> dict[str, Any]:
+    """One stage as the table shows it."""
+    record, queued = exit_record(root, name), jobs.get(job or "")
+    life = read_json(path) if (path := root / "stages" / name / "stage.json").is_file() else {"lives": 0}
+    return {
+        "stage": name,
+        "job": job or "",
+        "state": stage_state(record, queued, job),
+        "restarts": queued.restarts if queued else max(life["lives"] - 1, 0),
+        "message": record.get("message") or (queued.reason if queued and queued.state == "PENDING" else ""),
+        **training([base / output for output in stage["outputs"]]),
+    }
+
+
+def stage_state(record: dict[str, Any], queued: QueuedJob | None, job: str | None) -> str:
+    """One word. The stage's own exit record knows that it is done; Slurm knows the rest."""
+    if record.get("state") == "done":
+        return "done"
+    if queued and (queued.active or queued.state not in ("COMPLETED", "UNKNOWN")):
+        return queued.state.lower()
+    if job:
+        return "failed" if record.get("state") == "failed" else "ended"
+    return str(record.get("state", "waiting"))
+
+
+def training(outputs: list[Path]) -> dict[str, str]:
+    """Images seen, rate and time left of a stage that trains; empty for one that does not."""
+    for output in outputs:
+        log = output / "metrics.jsonl"
+        lines = log.read_text().splitlines() if log.is_file() else []
+        rates = [json.loads(line) for line in lines[-50:] if line.endswith("}")]
+        rates = [line for line in rates if "speed/images_per_second" in line]
+        if rates:
+            nimg, rate = rates[-1]["nimg"], rates[-1]["speed/images_per_second"]
+            total = total_nimg(output)
+            left = duration((total - nimg) / max(rate, 1e-9)) if total > nimg else ""
+            return {"images": f"{nimg:,} of {total:,}", "images/s": f"{rate:,.0f}", "left": left}
+    return {"images": "", "images/s": "", "left": ""}
+
+
+def total_nimg(run: Path) -> int:
+    import yaml  # only a run in work needs it
+
+    return int(yaml.safe_load((run / "config.yaml").read_text())["total_nimg"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""Pipelines on a real Slurm of two nodes: the whole graph, and runs disturbed in every way that clusters know."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster_jobs.files import read_json
+from cluster_jobs.pipeline import BUILT_IN
+from s3gan.generate import main as generate
+from tests.cluster_jobs.slurm_cluster import SlurmCluster
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.xdist_group("slurm")]
+REPOSITORY = Path(__file__).parents[2]
+HOSTILE = "a b'c\"d$(touch e);g%j#h=é"
+# the nodes' names resolve nowhere, as both are this machine
+SITE = {"environment": ["export MASTER_ADDR=127.0.0.1 GLOO_SOCKET_IFNAME=lo"], "grace_seconds": 60}
+
+
+@pytest.fixture(autouse=True)
+def idle(slurm: SlurmCluster) -> Iterator[None]:
+    yield
+    slurm.cancel_all()
+
+
+class Submitted:
+    """A pipeline file under ``tmp_path`` and the commands that work on its root."""
+
+    def __init__(self, slurm: SlurmCluster, directory: Path, stages: dict, **keys: object) -> None:
+        self.slurm, self.root, self.file = slurm, directory / "root", directory / "pipeline.yaml"
+        directory.mkdir(parents=True, exist_ok=True)
+        self.file.write_text(yaml.safe_dump({"threads": 1, "stages": stages, **keys}, sort_keys=False))
+        self.site = directory / "site.yaml"
+        self.site.write_text(yaml.safe_dump(SITE))
+
+    def call(self, command: str, *words: str, code: int = 0) -> str:
+        """Runs a command on the pipeline's root; what it printed."""
+        words = (f"root={self.root}", *words)
+        if command == "submit":
+            words = (f"pipeline={self.file}", "cluster=slurm", f"site={self.site}", *words)
+        python = [sys.executable, "-m", f"cluster_jobs.{command}", *words]
+        ended = self.slurm.run(python, {"PYTHONPATH": str(REPOSITORY)})
+        assert ended.returncode == code, ended.stdout + ended.stderr
+        return ended.stdout + ended.stderr
+
+    def job(self, stage: str) -> str:
+        return read_json(self.root / "slurm.json")["jobs"][stage]
+
+    def wait(self, stage: str, *states: str, timeout: float = 300) -> None:
+        self.slurm.wait(self.job(stage), *states, timeout=timeout)
+
+    def log(self, stage: str) -> str:
+        return (self.root / "stages" / stage / "log.txt").read_text()
+
+    def status(self) -> dict[str, dict]:
+        self.call("status", f"json={self.root}/status.json")
+        return {row["stage"]: row for row in read_json(self.root / "status.json")}
+
+
+def toy(*needs: str, **arguments: object) -> dict:
+    return {"module": "tests.cluster_jobs.toy_stage", "needs": list(needs), "args": arguments}
+
+
+def training(data: Path, name: str, nodes: int = 2, seconds: float = 0.15, **resources: object) -> dict:
+    sizes = {"batch": 4, "total_nimg": 320, "checkpoint_nimg": 20, "log_nimg": 20, "step_seconds": seconds}
+    arguments = {"data": str(data), "run.dir": f"${{root}}/{name}", **sizes}
+    return {"module": "tests.cluster_jobs.toy_train", "args": arguments, "resources": {"nodes": nodes, **resources}}
+
+
+def final_weights(run: Path) -> bytes:
+    return (run / "checkpoints" / "000000000320.safetensors").read_bytes()
+
+
+def until(condition: Callable[[], bool], what: str, timeout: float = 120) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout} s for {what}"
+        time.sleep(0.1)
+
+
+def checkpoints(run: Path) -> list[Path]:
+    return sorted((run / "checkpoints").glob("*.json"))
+
+
+def rank_process(run: Path, rank: int) -> int:
+    """The id of the process that trains as this rank of a run."""
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (directory / "cmdline").read_bytes().split(b"\0")
+            variables = (directory / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if f"run.dir={run}".encode() in words and f"RANK={rank}".encode() in variables:
+            return int(directory.name)
+    raise AssertionError(f"no process is rank {rank} of {run}")
+
+
+def test_runs_that_are_disturbed_end_by_themselves_with_the_weights_of_one_that_is_not(
+    slurm: SlurmCluster, tmp_path: Path, tiny_directory: Path
+) -> None:
+    stages = {name: training(tiny_directory, name) for name in ("calm", "requeued", "signalled", "killed")}
+    stages["timed"] = training(tiny_directory, "timed", seconds=1.2, time="2")  # warned 60 s before its end
+    pipeline = Submitted(slurm, tmp_path, stages)
+    pipeline.call("submit")
+    disturbances: dict[str, Callable[[str], object]] = {
+        "requeued": lambda job: slurm.run(["scontrol", "requeue", job]),
+        "signalled": lambda job: slurm.run(["scancel", "--signal=USR1", job]),
+        "killed": lambda job: os.kill(rank_process(pipeline.root / "killed", 1), signal.SIGKILL),
+    }
+    for name, disturb in disturbances.items():
+        until(lambda name=name: len(checkpoints(pipeline.root / name)) > 0, f"a checkpoint of {name}")  # type: ignore[misc]
+        assert not (pipeline.root / name / "checkpoints" / "000000000320.json").exists(), f"{name} ended too early"
+        disturb(pipeline.job(name))
+    for name in stages:
+        pipeline.wait(name, "COMPLETED")
+        assert final_weights(pipeline.root / name) == final_weights(pipeline.root / "calm"), name
+    rows = pipeline.status()
+    assert {name: row["state"] for name, row in rows.items()} == dict.fromkeys(stages, "done")
+    assert {name: row["restarts"] > 0 for name, row in rows.items()} == {name: name != "calm" for name in stages}
+    for name in ("signalled", "timed"):
+        assert "everything saved" in pipeline.log(name) and "cluster_jobs.verdict: stopped on request" in pipeline.log(
+            name
+        )
+    assert "resuming" in pipeline.log("killed")
+
+
+def test_a_cancelled_job_is_not_requeued_and_resubmit_goes_on(
+    slurm: SlurmCluster, tmp_path: Path, tiny_directory: Path
+) -> None:
+    pipeline = Submitted(slurm, tmp_path / HOSTILE, {"calm": training(tiny_directory, "calm", nodes=1, seconds=0)})
+    stages = {
+        "gan": training(tiny_directory, "gan", nodes=1, seconds=0.2),
+        "after": toy("gan", out="${root}/after"),
+        "calm": training(tiny_directory, "calm", nodes=1, seconds=0),
+    }
+    pipeline = Submitted(slurm, tmp_path / HOSTILE, stages)
+    printed = pipeline.call("submit")
+    assert "3 jobs submitted" in printed and "cluster_jobs.status" in printed
+    assert "0 jobs submitted" in pipeline.call("submit")  # they are in the queue
+    until(lambda: len(checkpoints(pipeline.root / "gan")) > 0, "a checkpoint")
+    assert pipeline.status()["gan"]["images"].endswith("of 320")
+    slurm.run(["scancel", pipeline.job("gan")])
+    pipeline.wait("gan", "CANCELLED")
+    pipeline.wait("after", "CANCELLED")
+    time.sleep(8)  # longer than a requeued job waits
+    assert slurm.state(pipeline.job("gan")) == "CANCELLED"
+    pipeline.wait("calm", "COMPLETED")
+    assert not (pipeline.root / "after").exists()
+    assert "2 jobs submitted" in pipeline.call("resubmit")
+    pipeline.wait("after", "COMPLETED")
+    assert final_weights(pipeline.root / "gan") == final_weights(pipeline.root / "calm")
+    assert "toy_stage" in pipeline.call("logs", "stage=after")
+    assert not list(tmp_path.rglob("e")) and "nothing to cancel" in pipeline.call("cancel")
+
+
+def test_cancel_ends_what_is_queued_and_running(slurm: SlurmCluster, tmp_path: Path) -> None:
+    pipeline = Submitted(slurm, tmp_path, {"a": toy(out="${root}/a", seconds=300), "b": toy("a", out="${root}/b")})
+    pipeline.call("submit")
+    pipeline.wait("a", "RUNNING")
+    printed = pipeline.call("cancel")
+    assert "cancelled a (job" in printed and "cancelled b (job" in printed
+    pipeline.wait("a", "CANCELLED")
+    assert {row["state"] for row in pipeline.status().values()} == {"cancelled"}
+
+
+def test_a_failed_stage_leaves_nothing_waiting_and_one_that_gets_nowhere_is_not_restarted_for_ever(
+    slurm: SlurmCluster, tmp_path: Path
+) -> None:
+    stages = {
+        "user": toy(out="${root}/user", fate="user"),
+        "crash": toy(out="${root}/crash", fate="crash"),
+        "killed": toy(out="${root}/killed", fate="killed"),
+        "after": toy("user", out="${root}/after"),
+        "later": toy("after", out="${root}/later"),
+    }
+    pipeline = Submitted(slurm, tmp_path, stages)
+    pipeline.call("submit")
+    for name, state in {"user": "FAILED", "crash": "FAILED", "killed": "FAILED", "later": "CANCELLED"}.items():
+        pipeline.wait(name, state)
+    assert "this is the user's mistake; not requeued" in pipeline.log("user")
+    assert "life 1 brought it no further than 0" in pipeline.log("crash")
+    assert "ended without an exit record" in pipeline.log("killed")
+    rows = pipeline.status()
+    assert [rows[name]["restarts"] for name in ("user", "crash", "killed")] == [0, 1, 1]
+    assert rows["user"]["message"] == "this is the user's mistake"
+
+
+def test_a_typo_is_refused_before_anything_is_queued_and_a_dry_run_queues_nothing(
+    slurm: SlurmCluster, tmp_path: Path
+) -> None:
+    pipeline = Submitted(slurm, tmp_path, {"a": toy(out="${root}/a"), "b": toy("a", out="${root}/b", secnds=1)})
+    assert "did you mean 'seconds'?" in pipeline.call("submit", code=2)
+    pipeline = Submitted(slurm, tmp_path, {"a": toy(out="${root}/a"), "b": toy("a", out="${root}/b")})
+    printed = pipeline.call("submit", "dry_run=true")
+    assert "#SBATCH --nodes=1" in printed and "--dependency=afterok:JOB_OF_a" in printed
+    assert not slurm.run(["squeue", "-h"]).stdout and not (pipeline.root / "slurm.json").exists()
+
+
+def test_what_sbatch_refuses_is_one_line_and_leaves_no_job_behind(slurm: SlurmCluster, tmp_path: Path) -> None:
+    stages = {"a": toy(out="${root}/a", seconds=300), "b": toy("a", out="${root}/b") | {"resources": {"nodes": 64}}}
+    pipeline = Submitted(slurm, tmp_path, stages)
+    printed = pipeline.call("submit", code=2)
+    assert "stage 'b': sbatch refused" in printed and "the 1 jobs that were queued before it are cancelled" in printed
+    until(lambda: not slurm.run(["squeue", "-h"]).stdout, "an empty queue")
+
+
+def test_the_demo_runs_to_its_report_and_an_array_makes_the_pool_of_one_job(
+    slurm: SlurmCluster, tmp_path: Path
+) -> None:
+    demo = yaml.safe_load((BUILT_IN / "demo.yaml").read_text())
+    stages = demo.pop("stages")
+    stages["pool"]["resources"] = {"array": 2}
+    small = {"encoder_nimg": 640, "gan_nimg": 640, "gan_width": 4, "refiner_nimg": 640, "encoder_width": 4}
+    demo["vars"] |= small | {"label_steps": 10, "score_steps": 10, "synthetic": 200, "pool": 1500}
+    pipeline = Submitted(slurm, tmp_path, stages, **demo)
+    pipeline.call("submit")
+    pipeline.wait("report", "COMPLETED", timeout=800)
+    assert {row["state"] for row in pipeline.status().values()} == {"done"}
+    assert (pipeline.root / "report.html").stat().st_size > 100_000
+    run = next(path.parent for path in pipeline.root.glob("*/network.json"))
+    assert generate([f"run={run}", f"out={tmp_path}/alone", "count=1500", "threads=1"]) == 0
+    for name in ("000000.tar", "000001.tar", "index.bin", "labels.bin"):
+        assert (pipeline.root / "pool" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
