@@ -104,7 +104,7 @@ def test_runs_that_are_disturbed_end_by_themselves_with_the_weights_of_one_that_
     slurm: SlurmCluster, tmp_path: Path, tiny_directory: Path
 ) -> None:
     stages = {name: training(tiny_directory, name) for name in ("calm", "requeued", "signalled", "killed")}
-    stages["timed"] = training(tiny_directory, "timed", seconds=1.2, time="2")  # warned 60 s before its end
+    stages["timed"] = training(tiny_directory, "timed", seconds=0.9, time="2")  # warned 60 s before its end
     pipeline = Submitted(slurm, tmp_path, stages)
     pipeline.call("submit")
     disturbances: dict[str, Callable[[str], object]] = {
