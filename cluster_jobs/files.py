@@ -27,8 +27,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Waits until no other process, on any node, holds the lock file ``path``; holds it meanwhile."""
-    with open(path, "w") as stream:
+    """Waits until no other process, on any node, holds the existing file ``path``; holds it meanwhile."""
+    with open(path, "r+") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 

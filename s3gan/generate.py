@@ -62,7 +62,7 @@ def main(config: GenerateConfig) -> None:
     if (out / "index.json").is_file():
         job.say(f"{out} is finished: {count:,} images")
     else:
-        if job.is_main:
+        if job.is_main and not (out / "pool.json").is_file():  # once: parts lock it, and a new file is another lock
             write_json(out / "pool.json", pool)
         job.barrier()
         write_shards(out, generator, labels, config, network, job)
@@ -152,7 +152,7 @@ def write_shards(
 
 def finish(out: Path, count: int, network: dict[str, Any]) -> None:
     """Writes the index once all parts have written their shards; two parts may end at the same time."""
-    with exclusive(out / ".lock"):
+    with exclusive(out / "pool.json"):
         whole = all(shard_done(out, number) for number in range(shard_total(count)))
         if whole and not (out / "index.json").is_file():
             mode = "L" if network["channels"] == 1 else "RGB"

@@ -188,6 +188,7 @@ def test_a_pool_of_an_earlier_checkpoint_is_refused_unless_that_one_is_named(run
         (["balance=even"], "expected one of uniform, table"),
         (["checkpoint=best"], "no checkpoint"),
         (["checkpoint=nowhere.safetensors"], "nowhere.json"),
+        (["part=2", "parts=2"], "part=2 parts=2: expected 0 <= part < parts"),
         (["cuont=5"], "did you mean 'count'?"),
     ],
 )
@@ -212,6 +213,16 @@ def start(module, run, out, *words):
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", *module, f"run={run}", f"out={out}", "threads=1", *words]
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def test_commands_that_share_out_a_pool_make_the_pool_of_one(run, tmp_path, small_shards, capsys):
+    assert pool(run, tmp_path / "one", "count=90") == 0
+    for part in (2, 0, 1):
+        assert not (tmp_path / "shared" / "index.json").exists()
+        capsys.readouterr()
+        assert pool(run, tmp_path / "shared", "count=90", f"part={part}", "parts=3") == 0
+        assert ("the others are still at work" in capsys.readouterr().out) == (part != 1)
+    assert content(tmp_path / "shared") == content(tmp_path / "one")
 
 
 @pytest.mark.slow
