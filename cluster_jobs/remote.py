@@ -42,7 +42,7 @@ class RemoteStore:
         self._cache = BlockCache.from_environment()
         self._shards: dict[str, tuple[int, int]] = {}  # its number and bytes
         self._folder = ""
-        self._mapped: list[Path] = []
+        self._mapped: set[Path] = set()
 
     def document(self, name: str) -> bytes | None:
         url = child(self.location, name)
@@ -63,13 +63,13 @@ class RemoteStore:
         labels = self._facts("labels.bin")
         self._range("labels.bin", 0, 1)  # refuses a server without ranges before anything large is asked for
         version = {field: str(labels[field]) for field in VERSION_FIELDS if field in labels}
-        identity = json.dumps([self.location, index, version], sort_keys=True)
+        identity = json.dumps([shown(self.location), index, version], sort_keys=True)
         self._folder = hashlib.sha256(identity.encode()).hexdigest()[:32]
 
     def file(self, name: str, size: int) -> Path:
         path = self._cache.path(self._folder, name)
         with self._cache.claim(path):
-            if not self._cache.touch(path):
+            if not self._cache.touch(path) or path.stat().st_size != size:
                 if self._facts(name)["size"] not in (size, None):
                     raise damaged_index(shown(child(self.location, name)), size)
                 with self._cache.writing(path, size) as descriptor, ThreadPoolExecutor(THREADS) as pool:
@@ -79,7 +79,7 @@ class RemoteStore:
                         os.pwrite(descriptor, content, start)
 
                     list(pool.map(copy, range(0, size, BLOCK_BYTES)))
-        self._mapped.append(path)
+        self._mapped.add(path)
         return path
 
     def read(self, name: str, offset: int, size: int) -> bytes:
@@ -94,9 +94,6 @@ class RemoteStore:
     def _piece(self, block: Block, begin: int, size: int) -> bytes:
         """``size`` bytes from ``begin`` of a block, from the cache or else fetched."""
         while True:
-            content = self._cache.read(self._path(block), begin, size)
-            if content is not None:
-                return content
             self._connect().ahead.settle(block)
             content = self._cache.read(self._path(block), begin, size)
             if content is not None:

@@ -18,6 +18,7 @@ PASSING_ERRORS = frozenset(  # by package and name, as none of the packages need
         ("botocore", "HTTPClientError"),
         ("botocore", "ConnectionError"),
         ("botocore", "IncompleteReadError"),
+        ("botocore", "FlexibleChecksumError"),  # how a short body shows
         ("requests", "RequestException"),
         ("httpx", "TransportError"),
         ("httpx2", "TransportError"),

@@ -95,10 +95,10 @@ class LocalStore:
     remote = False
 
     def __init__(self, directory: Path) -> None:
+        self._files: dict[str, int] = {}
         if not directory.is_dir():
             raise UserError(f"data directory {str(directory)!r} does not exist")
         self.directory = directory
-        self._files: dict[str, int] = {}
 
     def read(self, name: str, offset: int, size: int) -> bytes:
         descriptor = self._files.pop(name, None)
@@ -147,5 +147,5 @@ class LocalStore:
         return {"directory": self.directory, "_files": {}}  # descriptors do not travel to reader processes
 
     def __del__(self) -> None:
-        for descriptor in getattr(self, "_files", {}).values():
+        for descriptor in self._files.values():
             os.close(descriptor)

@@ -295,7 +295,7 @@ def test_what_cannot_be_opened_is_one_line_and_exit_code_2(tiny_directory: Path,
 def test_a_missing_package_is_named_with_its_extra(
     scheme: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fsspec.registry._registry", {})
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, scheme, raising=False)  # as in a fresh process
     monkeypatch.setitem(sys.modules, package, None)  # the import fails as if it were not installed
     with pytest.raises(UserError, match=rf"a package that is missing: pip install 'label-efficient-gan\[{extra}\]'"):
         Shards(f"{scheme}://bucket/data")

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import aiohttp
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import ClientError, EndpointConnectionError, FlexibleChecksumError, NoCredentialsError
 from s3fs.errors import translate_boto_error
 
 from cluster_jobs import retries
@@ -51,6 +51,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         aiohttp.ServerDisconnectedError(),
         aiohttp.ClientPayloadError("ends early"),
         EndpointConnectionError(endpoint_url="http://h"),
+        FlexibleChecksumError(error_msg="Expected checksum x did not match"),
         OSError(errno.EIO, "unknown"),
         *(make(status) for make in (http_error, s3_error) for status in (408, 429, 500, 502, 503, 504)),
         s3_error(503, "SlowDown"),
