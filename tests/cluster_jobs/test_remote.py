@@ -247,6 +247,15 @@ def test_labels_alone_that_changed_are_seen(tmp_path: Path) -> None:
             assert Shards(server.url).hidden_labels().tolist() == [label]
 
 
+def test_a_cached_file_that_was_damaged_is_fetched_again(tiny_directory: Path, tiny: Shards, cache: Path) -> None:
+    with serving(files(tiny_directory)) as server:
+        Shards(server.url).image(0)
+        for path in (cache / FILES).glob("*/*"):
+            path.write_bytes(path.read_bytes()[:10])
+        shards = Shards(server.url)
+        assert shards.keys() == tiny.keys() and np.array_equal(shards.image(0), tiny.image(0))
+
+
 @pytest.mark.slow
 def test_two_processes_share_a_cache_and_a_killed_one_leaves_it_usable(
     tiny_directory: Path, tmp_path: Path, cache: Path
@@ -259,7 +268,7 @@ def test_two_processes_share_a_cache_and_a_killed_one_leaves_it_usable(
         os.kill(victim.process.pid or 0, signal.SIGKILL)
         assert victim.ended().code == -signal.SIGKILL
     with serving(files(tiny_directory)) as server:
-        pair = [Forked(tmp_path / f"log{i}", READER, f"data={server.url}", f"workers={i}") for i in (0, 1)]
+        pair = [Forked(tmp_path / f"log{i}", READER, f"data={server.url}") for i in (0, 1)]
         ended = [process.ended() for process in pair]
         assert [one.code for one in ended] == [0, 0], ended
         assert {one.output for one in ended} == {truth.output}

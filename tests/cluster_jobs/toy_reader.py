@@ -1,4 +1,4 @@
-"""A process that reads a stream and prints what it saw: ``data=LOCATION batches=N workers=N``."""
+"""A process that reads a stream and prints what it saw: ``data=LOCATION batches=N``."""
 
 import hashlib
 import itertools
@@ -16,13 +16,12 @@ class ReaderConfig:
 
     data: str = key(MISSING, "shard directory", path=True)
     batches: int = key(10, "global batches of four")
-    workers: int = key(0, "reader processes")
 
 
 @command(ReaderConfig, conf="cluster_jobs.conf")
 def main(config: ReaderConfig) -> None:
     shards = Shards(config.data)
-    stream = Stream(shards, seed=1, batch=4, labels=shards.hidden_labels(), window="2", workers=config.workers)
+    stream = Stream(shards, seed=1, batch=4, labels=shards.hidden_labels(), window="2")
     print(digest(stream, config.batches), flush=True)
 
 
