@@ -21,7 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cluster_jobs.errors import DamagedSample, Preempted, UserError
+from cluster_jobs.errors import DamagedSample, Preempted, UnreadableShard, UserError
 from cluster_jobs.outcome import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, Outcome, rank
 
 __all__ = [
@@ -304,7 +304,7 @@ class Command(Generic[Config]):
             return EXIT_PREEMPTED
         except UserError as error:
             outcome.write("failed", EXIT_USER, str(error))
-            if rank() == 0 or isinstance(error, DamagedSample):
+            if rank() == 0 or isinstance(error, DamagedSample | UnreadableShard):
                 print(f"{module}: error: {error}", file=sys.stderr, flush=True)
             return EXIT_USER
         except BaseException as error:

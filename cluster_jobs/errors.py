@@ -11,5 +11,9 @@ class DamagedSample(UserError):
     """A sample that cannot be read, named ``SHARD/KEY``. May be raised on one rank only."""
 
 
+class UnreadableShard(UserError):
+    """A shard that cannot be read: no sample is at fault, so none is replaced. May be raised on one rank only."""
+
+
 class Preempted(Exception):
     """The run stopped on request with everything saved; exit code 75."""

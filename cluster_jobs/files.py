@@ -42,8 +42,16 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """Reads JSON. Raises UserError naming the file when it is missing or damaged."""
     try:
-        return json.loads(path.read_text())
+        return parse_json(path.read_bytes(), path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise UserError(f"{path}: unreadable ({error})") from error
+
+
+def parse_json(content: bytes, origin: Path | str) -> Any:
+    """What a file of JSON says. Raises UserError naming the file when it is damaged."""
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise UserError(f"{origin}: unreadable ({error})") from error

@@ -20,7 +20,7 @@ def sky(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures whose upper half is bright: 190 of 8 px, so that about ten are held out."""
     images = np.random.default_rng(0).integers(0, 60, (190, 1, 8, 8)).astype(np.uint8)
     images[:, :, :4] += 150
-    return make_shards(tmp_path_factory.mktemp("sky"), [100, 90], [None] * 190, images=images).directory
+    return Path(make_shards(tmp_path_factory.mktemp("sky"), [100, 90], [None] * 190, images=images).directory)
 
 
 def words(data: Path, run: Path, **keys: object) -> list[str]:
