@@ -11,5 +11,9 @@ class DamagedSample(UserError):
     """A sample that cannot be read, named ``SHARD/KEY``. May be raised on one rank only."""
 
 
+class ToldByMain(UserError):
+    """A UserError of the main rank, raised on the others too so that all end; the main rank reports it."""
+
+
 class Preempted(Exception):
     """The run stopped on request with everything saved; exit code 75."""
