@@ -1,7 +1,7 @@
 """A training command small enough for tests: it learns to add pixels, through the real run, stream and checkpoints.
 
 The environment makes it die: ``TOY_KILL_AT_NIMG=N`` after N images, ``TOY_KILL_AT_WRITE=N`` just before its N-th change
-to the run directory (a file opened for writing, renamed or removed). ``TOY_HANG_AT_NIMG=N`` makes it hang after N images.
+to the run directory (a file opened for writing, renamed or removed). ``TOY_HANG_AT_NIMG=N`` makes it hang instead.
 ``TOY_KILL_RANK`` chooses the rank (0).
 """
 
