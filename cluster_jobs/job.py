@@ -14,6 +14,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from cluster_jobs import progress
 from cluster_jobs.config import CommandKeys, Precision, TrainKeys
 from cluster_jobs.errors import ToldByMain, UserError
+from cluster_jobs.files import disk_refusals_told
 from cluster_jobs.outcome import rank
 
 Item = TypeVar("Item")
@@ -66,7 +67,8 @@ class Job:
         refusal: UserError | None = None
         if self.is_main:
             try:
-                work()
+                with disk_refusals_told():
+                    work()
             except UserError as error:
                 refusal = error
         told = f"{refusal or ''}\n".encode() if self.is_main else b""
