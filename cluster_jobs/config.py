@@ -21,7 +21,8 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cluster_jobs.errors import DamagedSample, Preempted, UnreadableShard, UserError
+from cluster_jobs.errors import DamagedSample, Preempted, ToldByMain, UnreadableShard, UserError
+from cluster_jobs.files import disk_refusals_told
 from cluster_jobs.outcome import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, Outcome, rank
 
 __all__ = [
@@ -90,13 +91,15 @@ class TrainKeys:
     threads: int = key(0, "CPU threads a process; 0 takes the default and freezes it with the run")
     validate: bool = key(False, "check and print the configuration, then exit")
     init_from: str = key("", "start a new run from another run's weights", path=True)
+    rebatch: bool = key(False, "go on with another batch: the streams stay at their image position, the steps change")
+    watchdog_seconds: int = key(1_800, "seconds without a finished step after which a hanging run ends; 0: never")
 
     def check(self) -> None:
         """Raises UserError for a number outside its range."""
         for name in ("batch", "total_nimg", "log_nimg", "checkpoint_nimg", "sample_nimg", "eval_nimg", "keep_last"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: expected a positive integer")
-        for name, least in (("workers", -1), ("threads", 0), ("keep_best", 0)):
+        for name, least in (("workers", -1), ("threads", 0), ("keep_best", 0), ("watchdog_seconds", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"{name}={getattr(self, name)}: expected an integer of at least {least}")
         if self.window != "all" and not (self.window.isdigit() and int(self.window) > 0):
@@ -297,11 +300,14 @@ class Command(Generic[Config]):
                 _print_main(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True).rstrip())
                 return EXIT_DONE
             outcome.write("running", None, "")
-            self.body(config)
+            with disk_refusals_told():
+                self.body(config)
         except Preempted as stop:
             outcome.write("preempted", EXIT_PREEMPTED, str(stop))
             _print_main(f"{module}: {stop}")
             return EXIT_PREEMPTED
+        except ToldByMain:
+            return EXIT_USER
         except UserError as error:
             outcome.write("failed", EXIT_USER, str(error))
             if rank() == 0 or isinstance(error, DamagedSample | UnreadableShard):

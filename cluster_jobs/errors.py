@@ -15,5 +15,9 @@ class UnreadableShard(UserError):
     """A shard that cannot be read: no sample is at fault, so none is replaced. May be raised on one rank only."""
 
 
+class ToldByMain(UserError):
+    """A UserError of the main rank, raised on the others too so that all end; the main rank reports it."""
+
+
 class Preempted(Exception):
     """The run stopped on request with everything saved; exit code 75."""

@@ -1,6 +1,7 @@
 """Files that are either absent or whole, whatever happens while they are written."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -9,6 +10,32 @@ from pathlib import Path
 from typing import Any
 
 from cluster_jobs.errors import UserError
+
+DISK_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+@contextlib.contextmanager
+def disk_refusals_told() -> Iterator[None]:
+    """Turns an OSError that means a full or read-only disk, raised anywhere inside, into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_REFUSALS:
+            raise
+        raise UserError(f"cannot write {str(error.filename or 'a file')!r}: {error.strerror}") from error
+
+
+def append_line(path: Path, line: str) -> None:
+    """Adds a line to a text file.
+
+    Raises:
+        UserError: the file system refuses; a torn last line may be left.
+    """
+    try:
+        with open(path, "a") as stream:
+            stream.write(f"{line}\n")
+    except OSError as error:
+        raise UserError(f"cannot write {str(path)!r}: {error.strerror}") from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -3,15 +3,19 @@ bar.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from cluster_jobs import progress
 from cluster_jobs.config import CommandKeys, Precision, TrainKeys
+from cluster_jobs.errors import ToldByMain, UserError
+from cluster_jobs.files import disk_refusals_told
+from cluster_jobs.outcome import rank
 
 Item = TypeVar("Item")
 
@@ -58,6 +62,22 @@ class Job:
         if self.world > 1:
             self.accelerator.wait_for_everyone()
 
+    def on_main(self, work: Callable[[], None]) -> None:
+        """Runs ``work`` on the main rank while the others wait. A UserError that it raises ends all ranks."""
+        refusal: UserError | None = None
+        if self.is_main:
+            try:
+                with disk_refusals_told():
+                    work()
+            except UserError as error:
+                refusal = error
+        told = f"{refusal or ''}\n".encode() if self.is_main else b""
+        text = bytes(self.gather(torch.tensor(list(told), dtype=torch.uint8, device=self.device)).tolist()).decode()
+        if refusal is not None:
+            raise refusal
+        if text.strip():
+            raise ToldByMain(text.strip())
+
     def say(self, text: str) -> None:
         """Prints on the main rank."""
         if self.is_main:
@@ -87,12 +107,43 @@ class _SumOverRanks(torch.autograd.Function):
         return _SumOverRanks.apply(gradient)  # differentiable once more, for gradient penalties
 
 
-def start_accelerator(precision: Precision) -> Accelerator:
+def start_accelerator(precision: Precision, patience: float | None = None) -> Accelerator:
     """An Accelerator whose DDP leaves buffers alone: batch norm and spectral norm are equal on all ranks by
     construction.
+
+    A run's numbers depend on its own keys alone: precision and compilation that the user's configuration of accelerate
+    asks for are not taken.
+
+    Args:
+        patience: seconds that a collective waits for the other ranks; None is torch's default.
+
+    Raises:
+        UserError: accelerate is configured to shard the models.
     """
-    handlers = [DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)]
-    return Accelerator(mixed_precision=precision.name, kwargs_handlers=handlers, cpu=not torch.cuda.is_available())
+    _check_launch(precision)
+    handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)]
+    if patience is not None:
+        handlers.append(InitProcessGroupKwargs(timeout=timedelta(seconds=patience)))
+    return Accelerator(
+        mixed_precision=precision.name,
+        dynamo_backend="no",
+        kwargs_handlers=handlers,
+        cpu=not torch.cuda.is_available(),
+    )
+
+
+def _check_launch(precision: Precision) -> None:
+    """Looks at what ``accelerate launch`` took from its flags or from the user's default_config.yaml."""
+    for name, what in (("DEEPSPEED", "DeepSpeed"), ("FSDP", "FSDP"), ("MEGATRON_LM", "Megatron-LM")):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
+            raise UserError(
+                f"accelerate is configured for {what}, expected plain data parallel: run `accelerate config`, or give "
+                "--multi_gpu, --num_processes and the like to accelerate launch"
+            )
+    for name, decides in (("MIXED_PRECISION", f"precision={precision.name}"), ("DYNAMO_BACKEND", "no compilation")):
+        asked = os.environ.get(f"ACCELERATE_{name}", "no").lower()
+        if asked not in ("no", precision.name) and rank() == 0:
+            print(f"warning: accelerate is configured for {asked} ({name.lower()}), but {decides} decides", flush=True)
 
 
 def set_threads(threads: int) -> int:

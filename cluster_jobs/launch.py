@@ -32,6 +32,7 @@ def launch_words(stage: Stage, place: Place = ALONE) -> list[str]:
         "num_processes": stage.processes * place.nodes,
         "num_machines": place.nodes,
         "machine_rank": place.number,
+        "gpu_ids": "all",
         "mixed_precision": "no",
         "dynamo_backend": "no",
         "main_process_port": place.port,

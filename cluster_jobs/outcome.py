@@ -11,8 +11,9 @@ from typing import Any
 
 from cluster_jobs.errors import UserError
 from cluster_jobs.files import read_json, write_json
+from cluster_jobs.lock import used_by_another
 
-EXIT_DONE, EXIT_USER, EXIT_PREEMPTED = 0, 2, 75
+EXIT_DONE, EXIT_USER, EXIT_HUNG, EXIT_PREEMPTED = 0, 2, 70, 75
 EXIT_FILE_VARIABLE = "CLUSTER_JOBS_EXIT_FILE"
 
 
@@ -24,7 +25,10 @@ def rank() -> int:
 class Outcome:
     """The exit record: ``run.dir/exit.json`` and the file that a pipeline names in the environment."""
 
+    of_process: "Outcome | None" = None  # the newest: that of the command which this process runs
+
     def __init__(self, command_line: str, words: Sequence[str]) -> None:
+        Outcome.of_process = self
         self.command_line = command_line
         given = {name: value for name, _, value in (word.partition("=") for word in words)}
         self.quiet = (
@@ -40,14 +44,24 @@ class Outcome:
             return
         record = {"state": state, "code": code, "message": message, "command": self.command_line}
         for file in self.files:
+            if rank() == 0 and used_by_another(file.parent):
+                continue  # the record is that of the live run, which this command could not join
             if not file.parent.is_dir():
                 continue  # a refused command leaves no half-made directory behind
             try:
-                if code == 1 and file.is_file() and read_json(file)["state"] == "failed":
-                    continue  # another rank said why first; this one merely lost its connection
+                if code != EXIT_USER and state == "failed" and file.is_file() and read_json(file)["state"] == "failed":
+                    continue  # another rank said why first; this one lost its connection, or waited for it
                 write_json(file, record)
             except UserError as error:  # on a full disk the outcome itself matters more than its record
-                print(f"warning: {error}", file=sys.stderr, flush=True)
+                if code in (EXIT_DONE, EXIT_PREEMPTED):  # any other end says itself what went wrong
+                    print(f"warning: {error}", file=sys.stderr, flush=True)
+
+
+def end_process(code: int, message: str) -> None:
+    """Records a failure and ends this process at once, from any thread: nothing else in it has a say."""
+    if Outcome.of_process is not None:
+        Outcome.of_process.write("failed", code, message)
+    os._exit(code)
 
 
 def add_life(directory: Path, command: str, seconds: float) -> dict[str, Any]:

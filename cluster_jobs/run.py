@@ -1,33 +1,30 @@
 """The run of one training command: its directory, frozen configuration, checkpoints, metrics and stop flag."""
 
-import json
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
-import yaml
 
+from cluster_jobs import lock, watchdog
 from cluster_jobs.checkpoint import CheckpointStore, State, load_state
 from cluster_jobs.config import TrainKeys, to_dict
 from cluster_jobs.errors import Preempted, UserError
-from cluster_jobs.files import write_atomically
+from cluster_jobs.freeze import check_unchanged, read_frozen, write_frozen
 from cluster_jobs.job import Job, reader_workers, set_threads, start_accelerator
+from cluster_jobs.metrics import Metrics
 from cluster_jobs.preemption import StopFlag
-from cluster_jobs.progress import duration
 from cluster_jobs.seeds import mix
 from cluster_jobs.shards import Shards
 from cluster_jobs.stream import Stream
 
-CHANGEABLE = frozenset(
-    ("run", "total_nimg", "log_nimg", "checkpoint_nimg", "sample_nimg", "eval_nimg", "keep_last", "keep_best")
-    + ("workers", "validate")
-)
 Item = TypeVar("Item")
 Module = TypeVar("Module", bound=torch.nn.Module)
 
@@ -62,28 +59,42 @@ class Run(Job):
     def __init__(self, config: TrainKeys) -> None:
         self.config = config
         self.dir = Path(config.run.dir)
-        frozen = _read_frozen(self.dir)
+        frozen = read_frozen(self.dir)
         config.threads = set_threads(config.threads or (frozen or {}).get("threads", 0))
-        super().__init__(start_accelerator(config.precision))
+        # the ranks wait longer for each other than the watchdog does, because it says what it saw
+        patience = watchdog.patience(config.watchdog_seconds) + 60 if config.watchdog_seconds else None
+        super().__init__(start_accelerator(config.precision, patience))
+        self.barrier()  # every rank has joined before one may refuse and end
         if config.batch % self.world:
             raise UserError(f"batch={config.batch} does not divide over {self.world} processes")
         self.workers = reader_workers(config, self.device)
         self.local_batch = config.batch // self.world
         self.samples_dir = self.dir / "samples"
         if frozen is not None:
-            _check_unchanged(self.dir, frozen, to_dict(config))
+            check_unchanged(self.dir, frozen, to_dict(config))
+            if frozen.get("batch") != config.batch:
+                self.say(f"batch={config.batch} instead of {frozen.get('batch')} from here on")
         self.barrier()  # every rank has compared before one rewrites
-        if self.is_main:
-            _make_directory(self.dir)
-            text = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
-            write_atomically(self.dir / "config.yaml", text.encode())
-            for leftover in self.dir.glob(".*.tmp"):  # of a life that was killed while it wrote
-                leftover.unlink(missing_ok=True)
-        self.barrier()
+        self.on_main(self._enter)
         self.store = CheckpointStore(self.dir / "checkpoints", config.keep_last, config.keep_best)
-        self._stop = StopFlag(self.dir, dist.new_group(backend="gloo") if self.world > 1 else None)
-        self._metrics = Metrics(self)
+        timeout = None if patience is None else timedelta(seconds=patience)
+        group = dist.new_group(backend="gloo", timeout=timeout) if self.world > 1 else None
+        self._stop = StopFlag(self.dir, group)
+        self._metrics = Metrics(self, self.dir, config.total_nimg)
         self._saved_nimg = -1
+        self._watchdog = watchdog.Watchdog(config.watchdog_seconds, f"rank {self.rank} of {self.world}")
+        weakref.finalize(self, self._watchdog.stop)
+
+    def _enter(self) -> None:
+        """Makes the run directory this process's own."""
+        try:
+            self.dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"run.dir={str(self.dir)!r}: cannot create it ({error.strerror})") from error
+        lock.take(self.dir)
+        write_frozen(self.dir, to_dict(self.config))
+        for leftover in self.dir.glob(".*.tmp"):  # of a life that was killed while it wrote
+            leftover.unlink(missing_ok=True)
 
     def prepare(self, module: Module) -> Module:
         """The module as the accelerator runs it: distributed data parallel over several ranks, autocast by
@@ -156,9 +167,10 @@ class Run(Job):
         this.
         """
         state = {name: part.state_dict() for name, part in parts.items()}
-        if self.is_main:
-            self.store.save(state, nimg, score=score)
+        self.on_main(lambda: self.store.save(state, nimg, score=score))
+        self._metrics.saved(nimg)
         self._saved_nimg = nimg
+        self._watchdog.alive()
 
     def due(self, cadence_nimg: int, nimg: int) -> bool:
         """Whether the step that ended at ``nimg`` images crossed a multiple of the cadence."""
@@ -171,6 +183,13 @@ class Run(Job):
             item = next(items)
             self._metrics.waited += time.perf_counter() - begin
             yield item
+            self._watchdog.alive()
+
+    def track(self, items: Iterable[Item], total: int, unit: str, what: str = "", weight: int = 1) -> Iterator[Item]:
+        """As :meth:`Job.track`; to the watchdog each item is a sign of life."""
+        for item in super().track(items, total, unit, what, weight):
+            yield item
+            self._watchdog.alive()
 
     def log(self, nimg: int, values: Mapping[str, torch.Tensor | float]) -> None:
         """Adds one step's metrics (scalars; device tensors stay there). At the log cadence their means over steps and
@@ -178,10 +197,12 @@ class Run(Job):
         self._metrics.add(values)
         if self.due(self.config.log_nimg, nimg):
             self._metrics.flush(nimg)
+        self._watchdog.step(nimg)
 
     def record(self, nimg: int, values: Mapping[str, float]) -> None:
         """Writes a finished measurement (an evaluation) at once; equal on all ranks."""
         self._metrics.write(nimg, dict(values))
+        self._watchdog.alive()
 
     def should_stop(self) -> bool:
         """Whether all ranks agreed to save and stop. A collective: once a step on every rank."""
@@ -197,77 +218,12 @@ class Run(Job):
         raise Preempted(f"stopped on request at {nimg:,} images, everything saved; the same command goes on from here")
 
     def finish(self, parts: Mapping[str, Stateful], nimg: int) -> None:
-        """Saves the last step and closes the logs."""
+        """Saves the last step, closes the logs and ends the watch: what follows has no steps."""
         if self._saved_nimg != nimg:
             self.save(parts, nimg)
         self._metrics.close()
         self.barrier()
-
-
-class Metrics:
-    """Sums metrics on the device and writes their means at the log cadence."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.waited = 0.0
-        self._sums: dict[str, torch.Tensor] = {}
-        self._counts: dict[str, int] = {}  # a metric need not come with every step
-        self._begin = time.perf_counter()
-        self._last_nimg = 0
-        self._writer: Any = None
-
-    def rewind(self, nimg: int) -> None:
-        """Drops what a killed run logged after its last checkpoint, so that every line appears once."""
-        self._last_nimg = nimg
-        path = self.run.dir / "metrics.jsonl"
-        if self.run.is_main and path.is_file():
-            lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
-            kept = [line for line in lines if json.loads(line)["nimg"] <= nimg]
-            write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
-
-    def add(self, values: Mapping[str, torch.Tensor | float]) -> None:
-        for name, value in values.items():
-            value = value.detach().float() if isinstance(value, torch.Tensor) else torch.tensor(float(value))
-            value = value.to(self.run.device, non_blocking=True)
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-            self._counts[name] = self._counts.get(name, 0) + 1
-
-    def flush(self, nimg: int) -> None:
-        names = list(self._sums)
-        if names:
-            means = torch.stack([self._sums[name] / self._counts[name] for name in names])
-            means = self.run.reduce(means) / self.run.world
-            values = dict(zip(names, means.tolist(), strict=True))
-        else:
-            values = {}
-        now = time.perf_counter()
-        elapsed = max(now - self._begin, 1e-9)
-        rate = (nimg - self._last_nimg) / elapsed
-        values |= {"speed/images_per_second": rate, "speed/data_wait": self.waited / elapsed}
-        self.write(nimg, values)
-        left = (self.run.config.total_nimg - nimg) / max(rate, 1e-9)
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if not name.startswith("speed/"))
-        self.run.say(
-            f"{nimg:,}/{self.run.config.total_nimg:,} images  {rate:,.0f} images/s  "
-            f"data wait {self.waited / elapsed:.0%}  {duration(left)} left  {shown}"
-        )
-        self._sums, self._counts, self.waited, self._begin, self._last_nimg = {}, {}, 0.0, now, nimg
-
-    def write(self, nimg: int, values: dict[str, float]) -> None:
-        if not self.run.is_main:
-            return
-        with open(self.run.dir / "metrics.jsonl", "a") as stream:
-            stream.write(json.dumps({"nimg": nimg, **values}) + "\n")
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter  # imports slowly, and only the main rank writes
-
-            self._writer = SummaryWriter(str(self.run.dir / "tensorboard"), purge_step=nimg)
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, nimg)
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        self._watchdog.stop()
 
 
 def load_run(directory: str | Path, checkpoint: str = "last") -> tuple[dict[str, Any], State, int]:
@@ -280,7 +236,7 @@ def load_run(directory: str | Path, checkpoint: str = "last") -> tuple[dict[str,
         UserError: no run, no checkpoint, or a torn one.
     """
     directory = Path(directory)
-    config = _read_frozen(directory)
+    config = read_frozen(directory)
     if config is None:
         raise UserError(f"{str(directory)!r} is no run directory (it has no config.yaml)")
     store = CheckpointStore(directory / "checkpoints")
@@ -296,34 +252,6 @@ def load_run(directory: str | Path, checkpoint: str = "last") -> tuple[dict[str,
     return config, state, manifest["nimg"]
 
 
-def _read_frozen(directory: Path) -> dict[str, Any] | None:
-    path = directory / "config.yaml"
-    if not path.is_file():
-        return None
-    try:
-        config = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path}: unreadable ({' '.join(str(error).split())})") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: holds no configuration; it was damaged or written by something else")
-    return config
-
-
-def _check_unchanged(directory: Path, frozen: dict[str, Any], config: dict[str, Any]) -> None:
-    """Refuses to continue a run under another configuration, and says what differs."""
-    differences = [
-        f"{name}: {frozen.get(name)!r} -> {config.get(name)!r}"
-        for name in sorted(set(frozen) | set(config))
-        if name not in CHANGEABLE and frozen.get(name) != config.get(name)
-    ]
-    if config["total_nimg"] < frozen.get("total_nimg", 0):
-        differences.append(f"total_nimg: {frozen['total_nimg']} -> {config['total_nimg']} (it may only grow)")
-    if differences:
-        raise UserError(
-            f"{directory} was started with another configuration ({'; '.join(differences)}); choose a new run.dir"
-        )
-
-
 def _load(part: Stateful, state: State, name: str) -> None:
     """Loads a part strictly, and gives optimizer moments the memory layout of their parameters."""
     try:
@@ -336,10 +264,3 @@ def _load(part: Stateful, state: State, name: str) -> None:
                 if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                     # kernels run over strides: same bits as before
                     moments[key] = torch.empty_like(parameter).copy_(value)
-
-
-def _make_directory(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"run.dir={str(directory)!r}: cannot create it ({error.strerror})") from error

@@ -19,6 +19,7 @@ from cluster_jobs.seeds import mix
 from cluster_jobs.shards import Shards
 from cluster_jobs.stores import BLOCK_BYTES
 
+MOST_BLOCKS = 2 << 20  # in 8 TiB; larger data has larger blocks, because each costs every reader 50 bytes of memory
 CACHE_BYTES = 512 << 20  # decoded pictures kept by a reader in the training process; larger data is decoded every epoch
 FEISTEL_ROUNDS = 6
 SCAN_AHEAD_BYTES = 8 * BLOCK_BYTES
@@ -76,7 +77,8 @@ class Order:
     def __init__(self, counts: np.ndarray, sizes: np.ndarray, *, seed: int, window: str = "64") -> None:
         self.count = int(counts.sum())
         self.seed = seed
-        lengths = np.clip(BLOCK_BYTES * counts // np.maximum(sizes, 1), 1, np.maximum(counts, 1))
+        block_bytes = max(BLOCK_BYTES, int(sizes.sum()) // MOST_BLOCKS)
+        lengths = np.clip(block_bytes * counts // np.maximum(sizes, 1), 1, np.maximum(counts, 1))
         blocks = -(-counts // lengths)
         shard = np.repeat(np.arange(len(counts)), blocks)
         place = np.arange(int(blocks.sum())) - np.repeat(np.cumsum(blocks) - blocks, blocks)

@@ -1,7 +1,8 @@
 """A training command small enough for tests: it learns to add pixels, through the real run, stream and checkpoints.
 
 The environment makes it die: ``TOY_KILL_AT_NIMG=N`` after N images, ``TOY_KILL_AT_WRITE=N`` just before its N-th change
-to the run directory (a file opened for writing, renamed or removed); ``TOY_KILL_RANK`` chooses the rank (0).
+to the run directory (a file opened for writing, renamed or removed). ``TOY_HANG_AT_NIMG=N`` makes it hang instead.
+``TOY_KILL_RANK`` chooses the rank (0).
 """
 
 import os
@@ -42,6 +43,12 @@ def kill_at_write(directory: str, count: int) -> None:
     sys.addaudithook(hook)
 
 
+def hang() -> None:
+    """Waits for ever."""
+    while True:
+        time.sleep(1)
+
+
 @command(ToyTrain, conf="cluster_jobs.conf")
 def main(config: ToyTrain) -> None:
     shards = Shards(config.data)
@@ -51,6 +58,7 @@ def main(config: ToyTrain) -> None:
     if chosen and "TOY_KILL_AT_WRITE" in os.environ:
         kill_at_write(config.run.dir, int(os.environ["TOY_KILL_AT_WRITE"]))
     kill_at_nimg = int(os.environ.get("TOY_KILL_AT_NIMG", "0")) if chosen else 0
+    hang_at_nimg = int(os.environ.get("TOY_HANG_AT_NIMG", "0")) if chosen else 0
     run = Run(config)
     torch.manual_seed(config.seed)
     model = torch.nn.Linear(shards.channels * shards.size**2, 1)
@@ -74,6 +82,8 @@ def main(config: ToyTrain) -> None:
         run.log(nimg, {"loss": loss})
         if nimg == kill_at_nimg:
             os.kill(os.getpid(), signal.SIGKILL)
+        if nimg == hang_at_nimg:
+            hang()
         if run.due(config.checkpoint_nimg, nimg):
             run.save(parts, nimg)
         if run.should_stop():

@@ -1,0 +1,105 @@
+"""A rank that hangs ends the run, says where it stood, and the same command finishes as if nothing had happened."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster_jobs.checkpoint import CheckpointStore
+from tests.processes import ROOT, Forked, fork, fork_ranks, launch
+
+TOY = "tests.cluster_jobs.toy_train"
+KEYS = ("batch=4", "total_nimg=80", "checkpoint_nimg=12", "log_nimg=8", "keep_best=0", "threads=1")
+LAST = "checkpoints/000000000080.safetensors"
+
+
+def words(data: Path, run: Path, *more: str) -> list[str]:
+    return [f"data={data}", f"run.dir={run}", *KEYS, *more]
+
+
+def record(run: Path) -> dict:
+    return json.loads((run / "exit.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hanging", [0, 1])
+def test_of_two_ranks_one_hangs_and_both_end_with_their_stacks_in_the_log(
+    tiny_directory: Path, tmp_path: Path, hanging: int
+) -> None:
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert [end.code for end in fork_ranks(tmp_path / "log", TOY, *words(tiny_directory, whole))] == [0, 0]
+    env = {"TOY_HANG_AT_NIMG": "52", "TOY_KILL_RANK": str(hanging)}
+    ends = fork_ranks(tmp_path / "hung", TOY, *words(tiny_directory, run, "watchdog_seconds=2"), env=env)
+    assert [end.code for end in ends] == [70, 70]
+    for rank, end in enumerate(ends):
+        (line,) = [line for line in end.output.splitlines() if line.startswith("error: ")]
+        assert line.startswith(f"error: rank {rank} of 2 waited 2 s for a step to end, at 52 images, in ")
+        assert "most recent call first" in end.output and "toy_train.py" in end.output
+    assert f"in hang ({Path(__file__).with_name('toy_train.py')}:" in ends[hanging].output
+    assert "in hang" not in ends[1 - hanging].output
+    assert record(run)["state"] == "failed" and record(run)["code"] == 70
+    assert "at 52 images" in record(run)["message"]
+    resumed = fork_ranks(tmp_path / "again", TOY, *words(tiny_directory, run, "watchdog_seconds=60"))
+    assert [end.code for end in resumed] == [0, 0], resumed[0].output
+    assert "at 48 images" in resumed[0].output
+    assert (run / LAST).read_bytes() == (whole / LAST).read_bytes()
+
+
+@pytest.mark.slow
+def test_the_launcher_takes_down_what_a_hanging_rank_leaves(tiny_directory: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    env = {"TOY_HANG_AT_NIMG": "40", "TOY_KILL_RANK": "1"}
+    ended = launch(TOY, *words(tiny_directory, run, "watchdog_seconds=2"), processes=2, env=env)
+    assert ended.code == 1 and record(run)["code"] == 70
+    for rank in (0, 1):
+        assert f"error: rank {rank} of 2 waited 2 s" in ended.output
+    store = CheckpointStore(run / "checkpoints")
+    found = store.latest()
+    assert found is not None and found[1] == 36
+
+
+def test_a_run_of_one_process_that_hangs_ends_too(tiny_directory: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    env = {"TOY_HANG_AT_NIMG": "40"}
+    ended = fork(tmp_path / "log", TOY, *words(tiny_directory, run, "watchdog_seconds=1"), env=env)
+    assert ended.code == 70 and "error: rank 0 of 1 waited 1 s" in ended.output
+
+
+@pytest.mark.slow
+def test_slow_first_steps_are_no_hang(tiny_directory: Path, tmp_path: Path) -> None:
+    """Steps of 1.5 s under a limit of one second: the first four are allowed, the fifth is not."""
+    run = tmp_path / "run"
+    slow = words(tiny_directory, run, "watchdog_seconds=1", "step_seconds=1.5")
+    ended = fork(tmp_path / "log", TOY, *slow)
+    assert ended.code == 70 and "at 16 images" in ended.output
+
+
+@pytest.mark.slow
+def test_no_watchdog_watches_where_none_is_wanted(tiny_directory: Path, tmp_path: Path) -> None:
+    env = {"TOY_HANG_AT_NIMG": "40"}
+    forked = Forked(tmp_path / "log", TOY, *words(tiny_directory, tmp_path / "run", "watchdog_seconds=0"), env=env)
+    forked.process.join(6)
+    assert forked.process.is_alive()
+    forked.process.kill()
+    assert forked.ended().code < 0 and "error" not in forked.log.read_text()
+
+
+def python(tmp_path: Path, *lines: str) -> subprocess.CompletedProcess[str]:
+    """Runs a script that has a watchdog over half a second, called ``dog``, behind its first steps."""
+    head = ("import ctypes, time", "from cluster_jobs.watchdog import Watchdog", "dog = Watchdog(0.5, 'rank 0 of 1')")
+    (tmp_path / "script.py").write_text("\n".join((*head, "for step in range(5): dog.step(step)", *lines)))
+    return subprocess.run([sys.executable, tmp_path / "script.py"], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_a_long_phase_that_gives_signs_of_life_is_no_hang_and_a_stopped_watchdog_bites_nobody(tmp_path: Path) -> None:
+    ended = python(tmp_path, "for part in range(10): time.sleep(0.15); dog.alive()", "dog.stop(); time.sleep(3)")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert python(tmp_path, "time.sleep(3)").returncode == 70
+
+
+def test_a_stuck_extension_that_holds_the_interpreter_is_ended_too(tmp_path: Path) -> None:
+    """A sleep in C under the interpreter's lock: no Python thread runs, so the timer in C has to end it."""
+    ended = python(tmp_path, "time.sleep(0.2)", "ctypes.PyDLL(None).sleep(60)")  # unlike CDLL, PyDLL keeps the lock
+    assert ended.returncode == 1 and "Timeout" in ended.stderr and "script.py" in ended.stderr
