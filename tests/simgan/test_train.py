@@ -8,7 +8,7 @@ import pytest
 
 from cluster_jobs.checkpoint import CheckpointStore
 from cluster_jobs.errors import UserError
-from simgan.train import TrainConfig
+from simgan.config import TrainConfig
 from tests.processes import Forked, fork, fork_ranks
 from tests.simgan.domains import train_words, write_domain
 
