@@ -8,12 +8,14 @@ and torch.compile may keep less.
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 MIB = 2**20
 Networks = dict[str, nn.Module]
+Players = Mapping[str, tuple[nn.Module, torch.optim.Optimizer]]
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,10 @@ class Footprint:
 
     def __str__(self) -> str:
         parts = ("parameters", "gradients", "optimizer", "activations")
-        return ", ".join(f"{getattr(self, part) / MIB:,.2f} MiB {part}" for part in parts)
+        return ", ".join(f"{getattr(self, part) / MIB:,.2f} MiB {part}" for part in parts) + " of its step"
 
 
-def measure(
-    players: Mapping[str, tuple[nn.Module, torch.optim.Optimizer]],
-    forwards: Mapping[str, Callable[[Networks], object]],
-) -> dict[str, Footprint]:
+def measure(players: Players, forwards: Mapping[str, Callable[[Networks], object]]) -> dict[str, Footprint]:
     """The footprint of each player by its name.
 
     Args:
@@ -42,31 +41,35 @@ def measure(
             of all networks by name, which it may change, and creates its inputs by torch's factories on the
             networks' device.
     """
+    return {name: _footprint(players, name, forward) for name, forward in forwards.items()}
+
+
+def _footprint(players: Players, name: str, forward: Callable[[Networks], object]) -> Footprint:
+    fake, imitated = _imitate(players)
+    networks = {player: module for player, (module, _) in imitated.items()}
+    module, optimizer = imitated[name]
+    with fake:
+        owned = [tensor for network in networks.values() for tensor in _tensors(network)]
+        activations = _saved_bytes(lambda: forward(networks), owned)
+        learned = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        for parameter in learned:
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()  # it makes its state at the first step
+    state = [value for values in optimizer.state.values() for value in values.values() if isinstance(value, Tensor)]
+    return Footprint(module_bytes(module), _bytes(learned), _bytes(state), activations)
+
+
+def _imitate(players: Players) -> tuple[Any, Players]:
+    """The players out of fake tensors, and the mode in which everything made of them is fake as well."""
     from torch._subclasses.fake_tensor import FakeTensorMode  # imports slowly, and only training needs it
 
-    footprints = {}
-    for name, forward in forwards.items():
-        fake = FakeTensorMode()
-        memo: dict[int, object] = {}  # what deepcopy takes in place of a copy
-        for module, _ in players.values():
-            for parameter in module.parameters():
-                memo[id(parameter)] = nn.Parameter(fake.from_tensor(parameter.detach()), parameter.requires_grad)
-            memo |= {id(buffer): fake.from_tensor(buffer) for buffer in module.buffers()}
-        imitated = copy.deepcopy(dict(players), memo)
-        networks = {player: module for player, (module, _) in imitated.items()}
-        module, optimizer = imitated[name]
-        owned = [tensor for network in networks.values() for tensor in _tensors(network)]
-        with fake:
-            activations = _saved_bytes(lambda: forward(networks), owned)  # noqa: B023
-            gradients = [parameter for parameter in module.parameters() if parameter.requires_grad]
-            for parameter in gradients:
-                parameter.grad = torch.zeros_like(parameter)
-            optimizer.step()  # it makes its state at the first step
-        state = [
-            value for moments in optimizer.state.values() for value in moments.values() if isinstance(value, Tensor)
-        ]
-        footprints[name] = Footprint(module_bytes(module), _bytes(gradients), _bytes(state), activations)
-    return footprints
+    fake = FakeTensorMode()
+    memo: dict[int, Any] = {}  # what deepcopy takes in place of a copy
+    for module, _ in players.values():
+        for parameter in module.parameters():
+            memo[id(parameter)] = nn.Parameter(fake.from_tensor(parameter.detach()), parameter.requires_grad)
+        memo |= {id(buffer): fake.from_tensor(buffer) for buffer in module.buffers()}
+    return fake, copy.deepcopy(dict(players), memo)
 
 
 def report(footprints: Mapping[str, Footprint], images: int, others: int) -> list[str]:
