@@ -1,7 +1,7 @@
 """One rank of a bandwidth measurement; ``bandwidth.py`` starts them. Rank 0 prints the result as a line of JSON.
 
 Usage: ``python -m cluster_jobs.all_reduce nccl|gloo MIB SECONDS TIMEOUT`` with MASTER_ADDR and MASTER_PORT, and with
-rank and world from Slurm's variables or from RANK, LOCAL_RANK and WORLD_SIZE.
+rank and world from a launcher (RANK, LOCAL_RANK, WORLD_SIZE) or from srun.
 """
 
 import json
@@ -19,9 +19,9 @@ WARM_UP = 3
 def measure(backend: str, mib: float, seconds: float, timeout: float) -> None:
     """Sums a tensor over all ranks again and again for about ``seconds``, and checks the sum once."""
     environment = os.environ
-    rank = int(environment.get("SLURM_PROCID") or environment["RANK"])
-    world = int(environment.get("SLURM_NTASKS") or environment["WORLD_SIZE"])
-    local = int(environment.get("SLURM_LOCALID") or environment["LOCAL_RANK"])
+    rank = int(environment.get("RANK") or environment["SLURM_PROCID"])
+    world = int(environment.get("WORLD_SIZE") or environment["SLURM_NTASKS"])
+    local = int(environment.get("LOCAL_RANK") or environment["SLURM_LOCALID"])
     device = torch.device("cpu")
     if backend == "nccl":
         device = torch.device("cuda", local % torch.cuda.device_count())

@@ -33,11 +33,18 @@ class Allocation:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: exit code (None: it was killed after its time), stdout, and stderr in one line."""
+    """How a command ended: exit code (None: it was killed after its time), stdout and stderr."""
 
     code: int | None
     output: str
     error: str
+
+    @property
+    def reason(self) -> str:
+        """The first error that it reported, else its last words, in one line of at most 300 characters."""
+        lines = [" ".join(line.split()) for line in self.error.splitlines() if line.strip()]
+        errors = [line for line in lines if re.search(r"^(\S+: )?[\w.]*Error: ", line)]
+        return (errors or lines[-1:] or [f"exit code {self.code}"])[0][:300]
 
 
 def run(words: Sequence[str], timeout: float, environment: Mapping[str, str] | None = None) -> Ended:
@@ -55,13 +62,12 @@ def run(words: Sequence[str], timeout: float, environment: Mapping[str, str] | N
             except subprocess.TimeoutExpired:
                 process.kill()
                 output, error = process.communicate()
-    return Ended(code, output.decode(errors="replace"), " ".join(error.decode(errors="replace").split()))
+    return Ended(code, output.decode(errors="replace"), error.decode(errors="replace"))
 
 
 def srun(nodes: int, tasks: int) -> list[str]:
     """The beginning of a command that starts ``tasks`` tasks on each node, beside whatever else the job runs."""
-    total = f"--ntasks={nodes * tasks}"
-    return ["srun", "--overlap", f"--nodes={nodes}", total, f"--ntasks-per-node={tasks}", "--kill-on-bad-exit=1"]
+    return ["srun", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes * tasks}", f"--ntasks-per-node={tasks}"]
 
 
 def allocation(environment: Mapping[str, str]) -> Allocation | None:
@@ -87,7 +93,7 @@ def slurm_version(shown: Ended) -> Finding:
     """From a line such as ``slurm-wlm 22.05.8``."""
     numbers = re.search(r"(\d+)\.(\d+)", shown.output)
     if numbers is None:
-        return warn("slurm", f"installed, but not usable here: {shown.error}", "submit from a login node")
+        return warn("slurm", f"installed, but not usable here: {shown.reason}", "submit from a login node")
     version = shown.output.strip()
     if tuple(map(int, numbers.groups())) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
@@ -99,7 +105,7 @@ def requeue(shown: Ended) -> Finding:
     """From ``scontrol show job``."""
     found = re.search(r"\bRequeue=(\d)", shown.output)
     if found is None:
-        return warn("requeue", f"scontrol does not show this job ({shown.error})", "is slurmctld reachable from here?")
+        return warn("requeue", f"scontrol does not show this job ({shown.reason})", "is slurmctld reachable from here?")
     if found[1] == "0":
         return warn("requeue", "this job cannot be requeued, so a preemption ends it", "submit with sbatch --requeue")
     return ok("requeue", "this job can be requeued")
@@ -116,7 +122,7 @@ def probe(inside: Allocation, shared: str, timeout: float) -> tuple[list[Finding
     with ClockServer(nonce) as server:
         address = os.environ.get("MASTER_ADDR") or socket.gethostname()
         words = [sys.executable, "-m", "cluster_jobs.node_probe", nonce, address, str(server.port), shared]
-        ended = run([*srun(len(inside.nodes), 1), *words, *inside.nodes], timeout)
+        ended = run([*srun(len(inside.nodes), 1), "--kill-on-bad-exit=0", *words, *inside.nodes], timeout)
     answers = {answer["node"]: answer for answer in _answers(ended.output)}
     seen = _collect(Path(shared), nonce, inside.nodes) if shared else {}
     findings = [answered(inside.nodes, answers, ended, timeout)]
@@ -151,7 +157,7 @@ def answered(nodes: Sequence[str], answers: Mapping[str, Any], ended: Ended, tim
     silent = [node for node in nodes if node not in answers]
     if not silent:
         return ok("nodes", f"all {len(nodes)} answer: {', '.join(nodes)}")
-    reason = f"nothing within {timeout:g} s" if ended.code is None else ended.error or f"srun ended with {ended.code}"
+    reason = f"nothing within {timeout:g} s" if ended.code is None else ended.reason
     remedy = "is this Python on a file system that every node has? otherwise exclude the node (sbatch --exclude=)"
     return fail("nodes", f"no answer from {', '.join(silent)}: {reason}", remedy)
 
