@@ -4,6 +4,7 @@ A shard counts as verified while its size and time of change are those that were
 it is the one that it was checked against.
 """
 
+import fcntl
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class Record:
         identity: what the shards are checked against, as plain values.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written or read, or another verification is writing it.
     """
 
     def __init__(self, path: Path, identity: dict[str, Any], *, fresh: bool = False) -> None:
@@ -55,6 +56,9 @@ class Record:
             if fresh or not path.is_file() or not _begins_with(path, head):
                 write_atomically(path, head)
             self._stream = open(path, "r+b")  # noqa: SIM115 it stays open while shards are verified
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{str(path)!r} is being written by another verify; wait for it, or give out=") from None
         except OSError as error:
             raise UserError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
         self.noted = self._scan()
@@ -67,7 +71,10 @@ class Record:
         for line in iter(self._stream.readline, b""):
             if not line.endswith(b"\n"):
                 break
-            entry = json.loads(line)
+            try:
+                entry = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{str(self.path)!r} is damaged ({error}); begin anew with fresh=true") from error
             samples = sum(key is not None for key, _ in entry["damage"])
             mark = tuple(entry["stamp"]) if entry["stamp"] else None
             noted[entry["split"], entry["number"]] = Noted(offset, mark, samples, len(entry["damage"]) - samples)

@@ -1,5 +1,6 @@
 """``python -m cluster_jobs.verify`` from the outside: what it names, and that it goes on where it was killed."""
 
+import fcntl
 import hashlib
 import io
 import json
@@ -315,6 +316,22 @@ def test_another_index_is_checked_from_the_start(copied: Path, capsys: pytest.Ca
     os.utime(copied / "labels.bin", ns=(1, 1))
     assert verify(copied) == 0
     assert "verified before" not in capsys.readouterr().out
+
+
+def test_a_record_that_is_in_use_or_damaged_is_one_clear_line(copied: Path, capsys: pytest.CaptureFixture) -> None:
+    assert verify(copied) == 0
+    state = copied / "verify.json.state"
+    capsys.readouterr()
+    with open(state) as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert verify(copied) == 2
+    error = capsys.readouterr().err
+    assert "is being written by another verify" in error and error.count("\n") == 1
+    lines = state.read_bytes().splitlines(keepends=True)
+    state.write_bytes(b"".join([lines[0], b"\0" * 20 + b"\n", *lines[2:]]))
+    assert verify(copied) == 2
+    assert "fresh=true" in capsys.readouterr().err
+    assert verify(copied, "fresh=true") == 0
 
 
 @pytest.mark.slow
