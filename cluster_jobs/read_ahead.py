@@ -29,7 +29,8 @@ class ReadAhead(Generic[Item]):
         with self._lock:
             if item in self._pending:
                 return
-            self._pending[item] = future = Future()
+            future: Future[None] = Future()
+            self._pending[item] = future
             if self._threads < THREADS:
                 self._threads += 1
                 threading.Thread(target=self._work, daemon=True).start()
