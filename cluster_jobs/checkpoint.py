@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from cluster_jobs.errors import UserError
-from cluster_jobs.files import read_json, write_json
+from cluster_jobs.files import read_json, remove, write_json
 
 VERSION = 1
 State = dict[str, Any]
@@ -81,7 +81,7 @@ def save_state(path: Path, state: State, **facts: Any) -> None:
         digest = _digest(temporary)
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
         raise UserError(f"cannot write the checkpoint {path}: {error}") from error
     manifest = {"version": VERSION, "sha256": digest, **facts, "state": tree}
     write_json(path.with_suffix(".json"), {**manifest, "seal": _seal(manifest)})

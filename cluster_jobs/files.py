@@ -53,8 +53,14 @@ def write_parts(path: Path, parts: Iterable[bytes]) -> None:
             os.fsync(stream.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
         raise UserError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+
+
+def remove(path: Path) -> None:
+    """Removes a half-written file where it exists and the file system still lets us."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

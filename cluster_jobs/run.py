@@ -170,8 +170,12 @@ class Run(Job):
         this.
         """
         state = {name: part.state_dict() for name, part in parts.items()}
-        self.on_main(lambda: self.store.save(state, nimg, score=score))
-        self._metrics.saved(nimg)
+
+        def write() -> None:
+            self.store.save(state, nimg, score=score)
+            self._metrics.saved(nimg)
+
+        self.on_main(write)
         self._saved_nimg = nimg
         self._watchdog.alive()
 

@@ -30,11 +30,11 @@ pytestmark = pytest.mark.cluster
 TOY = "tests.cluster_jobs.toy_train"
 TOTAL = 80
 KEYS = ("batch=4", f"total_nimg={TOTAL}", "checkpoint_nimg=12", "log_nimg=8", "keep_best=0", "threads=1")
-SLOW = "step_seconds=0.1"
+KEYS += ("step_seconds=0.1",)  # time for something to happen
 
 
-def final(run: Path) -> bytes:
-    return (run / "checkpoints" / f"{TOTAL:012d}.safetensors").read_bytes()
+def final(run: Path, nimg: int = TOTAL) -> bytes:
+    return (run / "checkpoints" / f"{nimg:012d}.safetensors").read_bytes()
 
 
 def saved(run: Path) -> int:
@@ -98,7 +98,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room_again(
     disk = mount("-t", "tmpfs", "-o", "size=1m")
     run = disk / "run"
     words = (f"data={tiny_directory}", f"run.dir={run}", *KEYS, f"log_nimg={log_nimg}")
-    forked = Forked(tmp_path / "log", TOY, *words, SLOW)
+    forked = Forked(tmp_path / "log", TOY, *words)
     wait_for(lambda: (run / "checkpoints" / f"{24:012d}.json").exists())
     with pytest.raises(OSError, match="No space left"), open(disk / "something else", "wb", buffering=0) as filler:
         while True:
@@ -118,7 +118,7 @@ def test_two_ranks_both_end_when_the_main_one_cannot_save(
     tiny_directory: Path, tmp_path: Path, mount: Callable[..., Path]
 ) -> None:
     disk = mount("-t", "tmpfs", "-o", "size=1m")
-    words = (f"data={tiny_directory}", f"run.dir={disk / 'run'}", *KEYS, "log_nimg=1000", SLOW)
+    words = (f"data={tiny_directory}", f"run.dir={disk / 'run'}", *KEYS, "log_nimg=1000")
     ranks = start_ranks(tmp_path / "log", TOY, *words)
     wait_for(lambda: (disk / "run" / "checkpoints" / f"{12:012d}.json").exists())
     with pytest.raises(OSError, match="No space left"), open(disk / "something else", "wb", buffering=0) as filler:
@@ -155,9 +155,11 @@ def test_a_second_live_run_in_a_directory_is_refused_and_the_first_does_not_noti
     tiny_directory: Path, tmp_path: Path, whole: Path, processes: int
 ) -> None:
     run = tmp_path / "run"
-    words = (f"data={tiny_directory}", f"run.dir={run}", *KEYS, "step_seconds=0.6")
+    words = (f"data={tiny_directory}", f"run.dir={run}", *KEYS, "step_seconds=0.5")
+    assert fork(tmp_path / "log", TOY, *words, env={"TOY_KILL_AT_NIMG": "16"}).code == -signal.SIGKILL
+    notes = (run / "order-0.txt").stat().st_size
     first = Forked(tmp_path / "log", TOY, *words)
-    wait_for(lambda: (run / "order-0.txt").exists())
+    wait_for(lambda: (run / "order-0.txt").stat().st_size > notes)
     before = (run / "exit.json").read_bytes(), (run / "config.yaml").read_bytes()
     start = fork if processes == 1 else fork_ranks
     ended = start(tmp_path / "second", TOY, *words, "log_nimg=4")
@@ -185,10 +187,10 @@ def test_a_shard_that_vanishes_in_mid_run_is_named_and_the_run_goes_on_when_it_i
     shards = Shards(data)
     order = Order(shards.shard_counts, shards.shard_bytes, seed=0, window="1").indices(np.arange(len(shards)))
     vanishing = data / shards.shard_names[shards._members[int(order[-1])]["shard"]]
-    keys = (*KEYS, "window=1", "batch=1", "checkpoint_nimg=3")
+    keys = (*KEYS, "window=1", "batch=1", "total_nimg=30", "checkpoint_nimg=3", "step_seconds=0.3")
     assert fork(tmp_path / "log", TOY, f"data={tiny_directory}", f"run.dir={tmp_path / 'whole'}", *keys).code == 0
     words = (f"data={data}", f"run.dir={run}", *keys)
-    forked = Forked(tmp_path / "log", TOY, *words, "step_seconds=0.5")
+    forked = Forked(tmp_path / "log", TOY, *words)
     wait_for(lambda: (run / "config.yaml").exists())  # after the start has looked at every shard
     vanishing.rename(tmp_path / "gone.tar")
     ended = forked.ended()
@@ -201,7 +203,7 @@ def test_a_shard_that_vanishes_in_mid_run_is_named_and_the_run_goes_on_when_it_i
     (tmp_path / "gone.tar").rename(vanishing)
     resumed = fork(tmp_path / "log", TOY, *words)
     assert resumed.code == 0 and "resuming" in resumed.output
-    assert final(run) == final(tmp_path / "whole")
+    assert final(run, 30) == final(tmp_path / "whole", 30)
 
 
 # --- accelerate's configuration in the home directory
@@ -286,7 +288,7 @@ def test_a_signal_to_the_launcher_of_two_processes_tears_nothing(
     """The launcher passes SIGTERM on to its ranks and dies; what they do until then must not matter."""
     run = tmp_path / "run"
     words = (f"data={tiny_directory}", f"run.dir={run}", *KEYS)
-    line = executable_words(launch_words(Stage("toy", TOY, (*words, SLOW), (), 2, 1)))
+    line = executable_words(launch_words(Stage("toy", TOY, words, (), 2, 1)))
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     with open(tmp_path / "log", "w") as log:
         launcher = subprocess.Popen(line, cwd=ROOT, env=variables, stdout=log, stderr=log)
