@@ -21,7 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cluster_jobs.errors import DamagedSample, Preempted, ToldByMain, UserError
+from cluster_jobs.errors import DamagedSample, Preempted, ToldByMain, UnreadableShard, UserError
 from cluster_jobs.files import disk_refusals_told
 from cluster_jobs.outcome import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, Outcome, rank
 
@@ -88,6 +88,8 @@ class TrainKeys:
     window: str = key("64", "blocks shuffled together; 'all' is the full shuffle")
     damaged: Damaged = key(Damaged.fatal, "a sample that cannot be decoded: stop, or replace it by the next one")
     precision: Precision = key(Precision.no, "automatic mixed precision")
+    accumulate: int = key(1, "micro-batches a rank and step: same batch, less memory; batch norm sees each alone")
+    compile: bool = key(False, "torch.compile the networks that learn: minutes at the start, faster steps")
     threads: int = key(0, "CPU threads a process; 0 takes the default and freezes it with the run")
     validate: bool = key(False, "check and print the configuration, then exit")
     init_from: str = key("", "start a new run from another run's weights", path=True)
@@ -102,6 +104,8 @@ class TrainKeys:
         for name, least in (("workers", -1), ("threads", 0), ("keep_best", 0), ("watchdog_seconds", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"{name}={getattr(self, name)}: expected an integer of at least {least}")
+        if self.accumulate < 1 or self.batch % self.accumulate:
+            raise UserError(f"accumulate={self.accumulate}: expected a positive divisor of batch={self.batch}")
         if self.window != "all" and not (self.window.isdigit() and int(self.window) > 0):
             raise UserError(f"window={self.window}: expected 'all' or a positive number of blocks")
 
@@ -310,7 +314,7 @@ class Command(Generic[Config]):
             return EXIT_USER
         except UserError as error:
             outcome.write("failed", EXIT_USER, str(error))
-            if rank() == 0 or isinstance(error, DamagedSample):
+            if rank() == 0 or isinstance(error, DamagedSample | UnreadableShard):
                 print(f"{module}: error: {error}", file=sys.stderr, flush=True)
             return EXIT_USER
         except BaseException as error:

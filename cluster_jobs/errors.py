@@ -11,6 +11,10 @@ class DamagedSample(UserError):
     """A sample that cannot be read, named ``SHARD/KEY``. May be raised on one rank only."""
 
 
+class UnreadableShard(UserError):
+    """A shard that cannot be read: no sample is at fault, so none is replaced. May be raised on one rank only."""
+
+
 class ToldByMain(UserError):
     """A UserError of the main rank, raised on the others too so that all end; the main rank reports it."""
 

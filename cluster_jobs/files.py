@@ -5,7 +5,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,15 @@ def append_line(path: Path, line: str) -> None:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file so that it is either absent or whole, whatever happens: temporary name, fsync, rename."""
+    write_parts(path, [content])
+
+
+def write_parts(path: Path, parts: Iterable[bytes]) -> None:
+    """Writes a file of many parts atomically, holding one at a time."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as stream:
-            stream.write(content)
+            stream.writelines(parts)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
@@ -75,8 +80,16 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """Reads JSON. Raises UserError naming the file when it is missing or damaged."""
     try:
-        return json.loads(path.read_text())
+        return parse_json(path.read_bytes(), path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise UserError(f"{path}: unreadable ({error})") from error
+
+
+def parse_json(content: bytes, origin: Path | str) -> Any:
+    """What a file of JSON says. Raises UserError naming the file when it is damaged."""
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise UserError(f"{origin}: unreadable ({error})") from error

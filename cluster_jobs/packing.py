@@ -4,14 +4,8 @@ Nothing looks finished before everything is: the indices are written last, when 
 the files that are no pictures are covered by ``allow_bad``.
 """
 
-import multiprocessing
-import multiprocessing.connection
-import os
 import shutil
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +22,7 @@ from cluster_jobs.shard_makers import Bad, Index, ShardMaker
 from cluster_jobs.shard_writer import PARTS
 from cluster_jobs.shards import Shards
 from cluster_jobs.sources import class_names
+from cluster_jobs.workers import cores, do
 
 STATE = "pack.json"  # what is being packed, so that only the same command continues
 BAD_FILES = "bad_files.json"
@@ -185,42 +180,13 @@ class Rate(ProgressColumn):
 def _results(makers: Makers, jobs: list[Job], workers: int) -> Iterator[tuple[Job, list[Bad]]]:
     """Does the jobs in ``workers`` processes; 0: in this one; -1: one a core, none where starting them takes longer."""
     if workers < 0:
-        workers = min(os.cpu_count() or 1, len(jobs) // 4)
-    if workers <= 1:
-        for split, number, left_out in jobs:
-            yield (split, number, left_out), makers[split].make(number, left_out)
-        return
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (makers,))
-    try:
-        futures = {executor.submit(_make, job): job for job in jobs}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BrokenProcessPool:
-        raise UserError("a worker process was killed (out of memory?); try fewer workers=") from None
-    finally:
-        executor.shutdown(cancel_futures=True)
+        workers = min(cores(), len(jobs) // 4)
+    return do(_make, makers, jobs, min(workers, len(jobs)))
 
 
-_makers: Makers = {}  # a worker's copy
-
-
-def _start_worker(makers: Makers) -> None:
-    _makers.update(makers)
-    threading.Thread(target=_follow_parent, daemon=True).start()
-
-
-def _follow_parent() -> None:
-    """Ends this worker when the command is killed: a pool's worker would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)
-
-
-def _make(job: Job) -> list[Bad]:
+def _make(makers: Makers, job: Job) -> list[Bad]:
     split, number, left_out = job
-    return _makers[split].make(number, left_out)
+    return makers[split].make(number, left_out)
 
 
 def print_table(console: Console, shards: dict[str, Shards]) -> None:

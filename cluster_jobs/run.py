@@ -65,8 +65,9 @@ class Run(Job):
         patience = watchdog.patience(config.watchdog_seconds) + 60 if config.watchdog_seconds else None
         super().__init__(start_accelerator(config.precision, patience))
         self.barrier()  # every rank has joined before one may refuse and end
-        if config.batch % self.world:
-            raise UserError(f"batch={config.batch} does not divide over {self.world} processes")
+        if config.batch % (self.world * config.accumulate):
+            parts = f" of accumulate={config.accumulate} micro-batches" if config.accumulate > 1 else ""
+            raise UserError(f"batch={config.batch} does not divide over {self.world} processes{parts}")
         self.workers = reader_workers(config, self.device)
         self.local_batch = config.batch // self.world
         self.samples_dir = self.dir / "samples"
@@ -98,8 +99,10 @@ class Run(Job):
 
     def prepare(self, module: Module) -> Module:
         """The module as the accelerator runs it: distributed data parallel over several ranks, autocast by
-        ``precision``.
+        ``precision``, its forward pass compiled where ``compile`` says so (in place: its state keeps its names).
         """
+        if self.config.compile:
+            module.compile(dynamic=False)  # there are few shapes, and each has kernels of its own
         with warnings.catch_warnings():  # torch 2.13 renames an argument that accelerate passes by its old name
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             return self.accelerator.prepare(module)

@@ -114,7 +114,10 @@ def index_shard(path: Path) -> ShardPart:
     key_start = 0
     try:
         with tarfile.open(path, "r:") as tar:
-            for key, files in _samples(tar):
+            for key, named in members_by_key(tar):
+                files = dict(named)
+                if len(files) < len(named):
+                    raise tarfile.ReadError(f"{_repeated(named)} is there twice")
                 extension = next((name for name in IMAGE_EXTENSIONS if name in files), None)
                 if extension is None:
                     raise UserError(f"{path}: sample {key!r} has no image (found {', '.join(files)})")
@@ -127,23 +130,24 @@ def index_shard(path: Path) -> ShardPart:
                 key_start += key_bytes
                 keys.append(key)
                 labels.append(_parse_label(path, key, _content(tar, label)) if label else -1)
-            end = tar.offset
-            assert tar.fileobj is not None
-            tar.fileobj.seek(end)
-            closed = tar.fileobj.read(tarfile.BLOCKSIZE) == tarfile.NUL * tarfile.BLOCKSIZE
+            whole = closed(tar)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise UserError(f"{path}: damaged or truncated tar after {len(keys)} samples ({error})") from error
-    if end > size or not closed or not keys:
+    if not whole or not keys:
         raise UserError(f"{path}: {'truncated' if keys else 'empty'} tar ({size} bytes, {len(keys)} whole samples)")
     if len(set(keys)) < len(keys):
         raise UserError(f"{path}: {len(keys) - len(set(keys))} keys are there twice; a sample's key must be its own")
     return ShardPart(np.array(members, MEMBER), keys, np.array(labels, "<i4"), size, digest.hexdigest())
 
 
-def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
-    """Groups consecutive members by key, as WebDataset does: the name up to the first dot of its last part."""
+def members_by_key(tar: tarfile.TarFile) -> Iterator[tuple[str, list[tuple[str, tarfile.TarInfo]]]]:
+    """Groups consecutive files by key, as WebDataset does (the name up to the first dot of its last part).
+
+    Yields each group's key and its files as pairs of lower-case extension and member. A damaged header may end the
+    walk like the end of the tar does; :func:`closed` tells them apart.
+    """
     current: str | None = None
-    files: dict[str, tarfile.TarInfo] = {}
+    files: list[tuple[str, tarfile.TarInfo]] = []
     for member in tar:
         if not member.isfile():
             continue
@@ -152,13 +156,24 @@ def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarI
         key = folder + slash + stem
         if key != current and files:
             yield str(current), files
-            files = {}
+            files = []
         current = key
-        if extension.lower() in files:
-            raise tarfile.ReadError(f"{member.name} is there twice")
-        files[extension.lower()] = member
+        files.append((extension.lower(), member))
     if files:
         yield str(current), files
+
+
+def closed(tar: tarfile.TarFile) -> bool:
+    """Whether a tar that was walked to its end ends as tars do, with a block of zeros."""
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    return tar.fileobj.read(tarfile.BLOCKSIZE) == tarfile.NUL * tarfile.BLOCKSIZE
+
+
+def _repeated(named: list[tuple[str, tarfile.TarInfo]]) -> str:
+    """The first file of a group whose extension the group has already."""
+    extensions = [extension for extension, _ in named]
+    return next(member.name for place, (_, member) in enumerate(named) if extensions[place] in extensions[:place])
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

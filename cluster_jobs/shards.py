@@ -1,10 +1,9 @@
-"""Random access to a directory of shards by sample index, through one small seam that knows where shards lie."""
+"""Random access to a directory of shards by sample index; ``stores.py`` knows where it lies."""
 
 import io
 import json
-import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,57 +11,23 @@ from PIL import Image
 from cluster_jobs.errors import DamagedSample, UserError
 from cluster_jobs.images import to_array
 from cluster_jobs.shard_writer import MEMBER, VERSION
-
-OPEN_FILES = 256  # a process may hold 1,024 by default, a data set has more shards than that
-
-
-class Store(Protocol):
-    """The seam behind which shards may lie on a disk or, later, in an object store."""
-
-    def read(self, name: str, offset: int, size: int) -> bytes:
-        """``size`` bytes of shard ``name`` from ``offset``; fewer only at the end of the shard."""
-
-    def size(self, name: str) -> int:
-        """Bytes of shard ``name``. Raises FileNotFoundError."""
-
-
-class LocalStore:
-    """Shards on a local or shared file system, read by ``pread`` (no file position, so forked readers may share it)."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._files: dict[str, int] = {}
-
-    def read(self, name: str, offset: int, size: int) -> bytes:
-        descriptor = self._files.pop(name, None)
-        if descriptor is None:
-            if len(self._files) >= OPEN_FILES:
-                os.close(self._files.pop(next(iter(self._files))))
-            descriptor = os.open(self.directory / name, os.O_RDONLY)
-        self._files[name] = descriptor  # last: the first is the one that was not read for longest
-        return os.pread(descriptor, size, offset)
-
-    def size(self, name: str) -> int:
-        return (self.directory / name).stat().st_size
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"directory": self.directory, "_files": {}}  # descriptors do not travel to reader processes
-
-    def __del__(self) -> None:
-        for descriptor in self._files.values():
-            os.close(descriptor)
+from cluster_jobs.stores import BLOCK_BYTES, Store, child, open_store
 
 
 class Shards:
     """Random access to a directory of shards by sample index, 0 ≤ index < ``count``.
 
+    ``directory`` is a local path or a URL (see ``stores.py``).
+
     Raises:
-        UserError: the directory is missing or holds no index, the index is damaged, or a shard is missing or truncated.
+        UserError: the directory is missing or holds no index, the index is damaged, or a shard is missing or truncated
+            (of remote shards this shows when they are read).
     """
 
     def __init__(self, directory: Path | str) -> None:
-        self.directory = Path(directory)
-        index = _read_index(self.directory)
+        self.directory = str(directory)
+        self.store: Store = open_store(self.directory)
+        index = _read_index(self.directory, self.store)
         self.index: dict[str, Any] = index
         self.count: int = index["count"]
         self.classes: list[str] = index["classes"]
@@ -72,29 +37,14 @@ class Shards:
         self.shard_names: list[str] = [entry["name"] for entry in index["shards"]]
         self.shard_counts = np.array([entry["count"] for entry in index["shards"]], np.int64)
         self.shard_bytes = np.array([entry["bytes"] for entry in index["shards"]], np.int64)
-        self.store: Store = LocalStore(self.directory)
-        for name, expected in zip(self.shard_names, self.shard_bytes.tolist(), strict=True):
-            self._check_shard(name, expected)
+        self.store.accept(index)
         self._members = self._map("index.bin", MEMBER)
         last = self._members[-1]
         self._keys = self._map("keys.bin", np.dtype(np.uint8), int(last["key_start"]) + int(last["key_size"]))
 
-    def _check_shard(self, name: str, expected: int) -> None:
-        try:
-            size = self.store.size(name)
-        except FileNotFoundError:
-            raise UserError(f"{self.directory / name}: the index names this shard, but it is missing") from None
-        if size != expected:
-            raise UserError(
-                f"{self.directory / name}: truncated or changed shard ({size} bytes, the index says {expected})"
-            )
-
     def _map(self, name: str, dtype: np.dtype, count: int | None = None) -> np.ndarray:
-        path = self.directory / name
-        expected = (self.count if count is None else count) * dtype.itemsize
-        if not path.is_file() or path.stat().st_size != expected:
-            raise UserError(f"{path}: damaged index, expected {expected} bytes; pack the data again")
-        return np.memmap(path, dtype, "r")
+        size = (self.count if count is None else count) * dtype.itemsize
+        return np.memmap(self.store.file(name, size), dtype, "r")
 
     def __len__(self) -> int:
         return self.count
@@ -119,7 +69,7 @@ class Shards:
         content = self.store.read(name, offset, size)
         if len(content) != size:
             raise DamagedSample(
-                f"{self.directory / name}: sample {self.key(index)} ends early; was the shard truncated?"
+                f"{child(self.directory, name)}: sample {self.key(index)} ends early; was the shard truncated?"
             )
         return content
 
@@ -136,6 +86,18 @@ class Shards:
             if isinstance(error, UserError):
                 raise
             raise DamagedSample(f"{self.directory}: sample {self.key(index)} is no readable image ({error})") from error
+
+    def prefetch(self, indices: np.ndarray) -> None:
+        """Begins to fetch the pictures of samples (indices, int64) that will be read soon, where that takes long."""
+        if not (self.store.remote and len(indices)):
+            return
+        members = self._members[indices]
+        ends = members["image_offset"] + np.maximum(members["image_size"], 1) - 1
+        shards = np.tile(members["shard"].astype(np.int64), 2)
+        blocks = (np.concatenate([members["image_offset"], ends]) // BLOCK_BYTES).astype(np.int64)
+        _, first = np.unique(np.stack([shards, blocks]), axis=1, return_index=True)
+        first.sort()  # what is needed first is fetched first
+        self.store.prefetch((self.shard_names[shards[place]], int(blocks[place])) for place in first)
 
     def annotation(self, index: int) -> dict[str, Any] | None:
         """A sample's ``.json``, or None."""
@@ -156,21 +118,13 @@ class Shards:
         return self._map("labels.bin", np.dtype("<i4"))
 
 
-def _read_index(directory: Path) -> dict[str, Any]:
-    if not directory.is_dir():
-        raise UserError(f"data directory {str(directory)!r} does not exist")
-    path = directory / "index.json"
-    if not path.is_file():
-        tars = sorted(directory.glob("*.tar"))
-        if tars:
-            advice = f"it holds {len(tars)} tars: index them with cluster_jobs.pack source=webdataset path=…"
-        elif (directory / "train" / "index.json").is_file():
-            advice = f"did you mean {str(directory / 'train')!r}?"
-        else:
-            advice = "make it with python -m cluster_jobs.pack"
-        raise UserError(f"{str(directory)!r} holds no index.json, so it is no finished shard directory; {advice}")
+def _read_index(directory: str, store: Store) -> dict[str, Any]:
+    path = child(directory, "index.json")
+    content = store.document("index.json")
+    if content is None:
+        raise UserError(f"{directory!r} holds no index.json, so it is no finished shard directory; {store.advice()}")
     try:
-        index = json.loads(path.read_text())
+        index = json.loads(content)
         version = index["version"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged index ({error}); pack the data again") from error

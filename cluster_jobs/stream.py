@@ -7,7 +7,7 @@ and a seek to any position takes constant time. Every epoch holds every sample e
 
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +17,12 @@ from torch.utils.data import DataLoader, Dataset
 from cluster_jobs.errors import DamagedSample, UserError
 from cluster_jobs.seeds import mix
 from cluster_jobs.shards import Shards
+from cluster_jobs.stores import BLOCK_BYTES
 
-BLOCK_BYTES = 4 << 20
 MOST_BLOCKS = 2 << 20  # in 8 TiB; larger data has larger blocks, because each costs every reader 50 bytes of memory
 CACHE_BYTES = 512 << 20  # decoded pictures kept by a reader in the training process; larger data is decoded every epoch
 FEISTEL_ROUNDS = 6
+SCAN_AHEAD_BYTES = 8 * BLOCK_BYTES
 REPLACEMENT_TRIES = 100
 
 
@@ -99,6 +100,26 @@ class Order:
         blocks = np.argsort(ranks, kind="stable")
         return _Epoch(blocks, np.concatenate([[0], np.cumsum(self._lengths[blocks])]))
 
+    def ahead(self, start: int, stop: int) -> np.ndarray:
+        """The samples (int64) of the blocks to fetch while positions ``start`` to ``stop`` are read.
+
+        They are those of the next window, a share of it that is as large as what is read of this one; none where a
+        window holds the whole epoch, whose every block is needed all the time.
+        """
+        if self.window >= len(self._starts):
+            return np.empty(0, np.int64)
+        distance = self.window * self.count // len(self._starts)
+        found = [np.empty(0, np.int64)]
+        for epoch in range((start + distance) // self.count, (stop + distance - 1) // self.count + 1):
+            arrangement = self._epoch(epoch)
+            limits = np.array([start, stop]) + distance - epoch * self.count
+            first, last = np.searchsorted(arrangement.begins[:-1], limits)
+            found += [
+                np.arange(self._starts[block], self._starts[block] + self._lengths[block])
+                for block in arrangement.blocks[first:last]
+            ]
+        return np.concatenate(found)
+
     def indices(self, positions: np.ndarray) -> np.ndarray:
         """The sample index at each position (int64); positions count on over the epochs."""
         result = np.empty(len(positions), np.int64)
@@ -165,6 +186,7 @@ class Reader:
 
     def read(self, indices: np.ndarray, position: int) -> Batch:
         """The samples at ``indices`` (int64) as a batch at ``position``."""
+        self.shards.prefetch(indices)  # all at once, as one after the other would wait for each
         used = indices.copy()
         images = np.empty((len(indices), self.shards.channels, self.shards.size, self.shards.size), np.uint8)
         for place, index in enumerate(indices):
@@ -202,8 +224,14 @@ class _GlobalBatches(Dataset):
     def __init__(self, stream: "Stream", reader: Reader) -> None:
         self.stream, self.reader = stream, reader
 
-    def __getitem__(self, start: int) -> Batch:
-        return self.reader.read(self.stream.indices(start), start)
+    def __getitem__(self, start: int) -> Batch | UserError:
+        """The batch, or why there is none: as an exception of a reader process it would arrive as a traceback."""
+        try:
+            batch = self.reader.read(self.stream.indices(start), start)
+            self.stream.prefetch(start)
+        except UserError as error:
+            return error
+        return batch
 
 
 class Stream:
@@ -251,14 +279,19 @@ class Stream:
         indices = self.order.indices(np.arange(first, first + share))
         return indices if self.subset is None else np.asarray(self.subset)[indices]
 
+    def prefetch(self, start: int) -> None:
+        """Begins to fetch what the stream needs one window after the global batch at position ``start``."""
+        if self.shards.store.remote:
+            ahead = self.order.ahead(start, start + self.batch)
+            self.shards.prefetch(ahead if self.subset is None else np.asarray(self.subset)[ahead])
+
     def batches(self, start: int) -> Iterator[Batch]:
         """Batches from position ``start`` (images seen) on, without end."""
         starts = itertools.count(start, self.batch)
         batches = _GlobalBatches(self, self._reader)
-        if self.workers == 0:
-            yield from (batches[start] for start in starts)
-        else:
-            yield from DataLoader(
+        read: Iterable[Batch | UserError] = (batches[start] for start in starts)
+        if self.workers > 0:
+            read = DataLoader(
                 batches,
                 sampler=starts,  # type: ignore[arg-type]
                 batch_size=None,
@@ -266,6 +299,10 @@ class Stream:
                 prefetch_factor=4,
                 pin_memory=torch.cuda.is_available(),
             )
+        for batch in read:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
 
 
 def scan(
@@ -285,6 +322,9 @@ def scan(
     reader = Reader(shards, labels, damaged, indices, cache=False)
     chosen = np.arange(len(shards)) if indices is None else np.asarray(indices)
     share = -(-batch // world)
-    for start in range(0, len(chosen), share * world):
+    step = share * world
+    ahead = -(-SCAN_AHEAD_BYTES * len(shards) // int(shards.shard_bytes.sum()) // step) * step  # in samples
+    for start in range(0, len(chosen), step):
         first = start + rank * share
         yield reader.read(chosen[first : first + share], start)
+        shards.prefetch(chosen[first + ahead : first + ahead + share])

@@ -43,7 +43,7 @@ def read_conditions(path: str, method: Method, classes: int, shards: Shards) -> 
     table = read_table(path) if path else None
     if table is not None and table.metadata.get("fingerprint") != shards.fingerprint:
         raise UserError(
-            f"labels={path} was made for other data than {str(shards.directory)!r} (its fingerprint is "
+            f"labels={path} was made for other data than {shards.directory!r} (its fingerprint is "
             f"{table.metadata.get('fingerprint')}, the data's {shards.fingerprint}): make it again for this data"
         )
     method.check(table, len(shards))

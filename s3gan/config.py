@@ -49,3 +49,10 @@ class TrainConfig(TrainKeys):
                 f"batch={self.batch} does not divide by 4 * rotated_batch_fraction = {shown}: "
                 "an image is shown in all four turns or not at all"
             )
+        if self.turned % self.accumulate:
+            raise UserError(f"accumulate={self.accumulate}: expected a divisor of the {self.turned} images to turn")
+
+    @property
+    def turned(self) -> int:
+        """Images of a global batch that are also shown turned."""
+        return self.batch // (4 * self.rotated_batch_fraction) if METHODS[self.method.name].rotation else 0

@@ -18,6 +18,7 @@ from cluster_jobs.errors import UserError
 from cluster_jobs.files import read_json, write_json
 from cluster_jobs.job import Job
 from cluster_jobs.shards import Shards
+from cluster_jobs.stores import child, is_remote
 from s3gan.metrics.detector import class_names
 from s3gan.metrics.labelled import Labelled, digest
 from s3gan.metrics.summary import result_lines, write_summary
@@ -61,7 +62,7 @@ def main(config: EvaluateConfig) -> None:
     job = Job.open(config)
     out = Path(config.out or Path(config.run or config.pool) / "evaluation")
     subject = open_subject(config, job)
-    train, test = Shards(Path(config.data) / "train"), Shards(Path(config.data) / "test")
+    train, test = (Shards(child(config.data, split)) for split in ("train", "test"))
     check_fit(subject, train, test)
     if config.budget:
         aligned_labels(
@@ -90,7 +91,7 @@ def main(config: EvaluateConfig) -> None:
                 write_json(out / "scores.json", stored)
         if job.is_main:
             results = {name: stored[name]["results"] for name in parts}
-            write_summary(out, results, images, subject.class_names, names, str(subject.directory))
+            write_summary(out, results, images, subject.class_names, names, subject.origin)
     for line in result_lines({name: stored[name]["results"] for name in parts}):
         job.say(line)
     job.barrier()
@@ -108,6 +109,8 @@ def check(config: EvaluateConfig) -> None:
     """Raises UserError for what can be known before any input exists."""
     if bool(config.run) == bool(config.pool):
         raise UserError(f"run={config.run!r} pool={config.pool!r}: expected one of the two")
+    if is_remote(config.pool) and not config.out:
+        raise UserError(f"pool={config.pool}: scores are written to this machine, give out=DIRECTORY")
     if config.count < 2:
         raise UserError(f"count={config.count}: expected at least 2 images")
     if config.truncation < 0:
@@ -117,7 +120,7 @@ def check(config: EvaluateConfig) -> None:
 
 def open_subject(config: EvaluateConfig, job: Job) -> Subject:
     if config.pool:
-        return pool_subject(Path(config.pool))
+        return pool_subject(config.pool)
     return run_subject(
         Path(config.run),
         config.checkpoint,
@@ -134,7 +137,7 @@ def check_fit(subject: Subject, *splits: Shards) -> None:
     for shards in splits:
         if (shards.size, shards.channels) != (subject.size, subject.channels):
             raise UserError(
-                f"{subject.directory} makes images of {subject.size} px with {subject.channels} channels, "
+                f"{subject.origin} makes images of {subject.size} px with {subject.channels} channels, "
                 f"{shards.directory} holds {shards.size} px with {shards.channels}"
             )
 

@@ -13,9 +13,9 @@ from selfsup.batchnorm import BatchNorm
 class SpectralNorm(nn.Module):
     """Divides a weight by its largest singular value, estimated by power iteration (Miyato et al. 2018, Algorithm 1).
 
-    One iteration per forward in training, none in evaluation. The two singular vectors are the state; both are buffers,
-    so that evaluation and a resumed run use the very vectors of the last step. The vectors used by a forward are fresh
-    tensors, so several forwards may precede one backward.
+    A forward uses the two singular vectors as they stand; whoever changes the weight calls `iterate` before the next
+    forward, once a training step however many forwards it makes. The vectors are buffers, so that evaluation and a
+    resumed run use the very ones of the last step.
     """
 
     u: Tensor
@@ -28,17 +28,17 @@ class SpectralNorm(nn.Module):
         self.register_buffer("u", F.normalize(torch.randn(rows), dim=0, eps=eps))
         self.register_buffer("v", F.normalize(torch.randn(columns), dim=0, eps=eps))
 
+    @torch.no_grad()
+    def iterate(self, weight: Tensor) -> None:
+        """One power iteration on the whole matrix of the weight (out, ...) float32."""
+        matrix = weight.flatten(1)
+        self.v.copy_(F.normalize(matrix.t().mv(self.u), dim=0, eps=self.eps))
+        self.u.copy_(F.normalize(matrix.mv(self.v), dim=0, eps=self.eps))
+
     def forward(self, weight: Tensor) -> Tensor:
         """The weight (out, ...) with a spectral norm of one, in float32 also under autocast."""
         with torch.autocast(weight.device.type, enabled=False):
-            matrix = weight.flatten(1)
-            u, v = self.u, self.v
-            if self.training:
-                with torch.no_grad():
-                    v = F.normalize(matrix.t().mv(u), dim=0, eps=self.eps)
-                    u = F.normalize(matrix.mv(v), dim=0, eps=self.eps)
-                    self.u, self.v = u, v
-            return weight / torch.dot(u, matrix.mv(v))
+            return weight / torch.dot(self.u, weight.flatten(1).mv(self.v))
 
 
 class Conv2d(nn.Conv2d):
@@ -110,12 +110,11 @@ def normalised_weight(layer: Conv2d | Linear | Embedding) -> Tensor:
 
 
 def iterate_spectral_norm(module: nn.Module, iterations: int) -> None:
-    """Brings every estimate closer to the largest singular value, for weights that changed since their last forward."""
+    """Brings every estimate closer to the largest singular value, for weights that have changed."""
     for layer in module.modules():
         if isinstance(layer, Conv2d | Linear | Embedding) and layer.spectral is not None:
-            layer.spectral.train()
             for _ in range(iterations):
-                layer.spectral(layer.weight.detach())
+                layer.spectral.iterate(layer.weight)
 
 
 def fold_spectral_norm(module: nn.Module) -> nn.Module:

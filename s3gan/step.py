@@ -2,21 +2,26 @@
 
 Both run over any number of ranks: noise and fake labels are drawn for the global batch and sliced, losses are means
 over equal shares, and the two prepared modules average their gradients. Nothing here waits for the device.
+
+A rank's share may be cut into micro-batches (`Game.accumulate`), with the same noise for the same images and the same
+images turned. What that changes: the generator's batch norm normalises each micro-batch alone (over all ranks), and its
+running moments move once a micro-batch. Spectral norms iterate once a step. D has no batch norm: on the same fakes its
+gradient is that of the undivided share up to rounding.
 """
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from cluster_jobs import seeds
-from cluster_jobs.optimise import update
+from cluster_jobs.optimise import Metrics, micro_batches, update
+from s3gan.layers import iterate_spectral_norm
 from s3gan.losses import hinge_d, hinge_g, quarter_turns, rotation_loss
 from s3gan.networks.biggan import Discriminator, Generator
-
-Metrics = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -70,17 +75,39 @@ class Game:
     fakes: Fakes
     rotation: Rotation
     autocast: Callable[[], AbstractContextManager] = nullcontext
+    accumulate: int = 1  # micro-batches a rank and step; `rotation.images` divides by it
 
 
 def discriminator_step(game: Game, images: Tensor, labels: Tensor, position: int) -> Metrics:
-    """Updates D on real images (n, C, H, W) in [-1, 1] with labels (n,) int64, and on as many fakes.
+    """Updates D on real images (n, C, H, W) in [-1, 1] with labels (n,) int64, and on as many fakes."""
+    _iterate_spectral_norms(game)
+    parts = micro_batches(game.accumulate, images, labels, *game.fakes.draw("discriminator", position))
+    metrics, skipped = update(game.optimizer_d, game.prepared_discriminator, parts, partial(_discriminator_loss, game))
+    return metrics | {"skipped/d": skipped}
 
-    Real, fake and turned real images pass D together. Turned fakes have no part in D's loss, so D does not see them.
-    """
-    z, fake_labels = game.fakes.draw("discriminator", position)
+
+def generator_step(game: Game, position: int) -> Metrics:
+    """Updates G against the frozen D: its scores, and its recognition of turned fakes."""
+    _iterate_spectral_norms(game)
+    parts = micro_batches(game.accumulate, *game.fakes.draw("generator", position))
+    game.discriminator.requires_grad_(False)  # its gradients are neither needed nor averaged
+    metrics, skipped = update(game.optimizer_g, game.prepared_generator, parts, partial(_generator_loss, game))
+    game.discriminator.requires_grad_(True)
+    return metrics | {"skipped/g": skipped}
+
+
+def _iterate_spectral_norms(game: Game) -> None:
+    for player in (game.generator, game.discriminator):
+        iterate_spectral_norm(player, 1)
+
+
+def _discriminator_loss(
+    game: Game, images: Tensor, labels: Tensor, z: Tensor, fake_labels: Tensor
+) -> tuple[Tensor, Metrics]:
+    """Real, fake and turned real images pass D together. Turned fakes have no part in its loss: D does not see them."""
     with torch.no_grad(), game.autocast():
         fakes = game.generator(z, fake_labels)
-    count, turned = len(images), game.rotation.images
+    count, turned = len(images), game.rotation.images // game.accumulate
     shown = torch.cat([images, fakes, quarter_turns(images[count - turned :])])
     conditions = torch.cat([labels, fake_labels, labels[count - turned :].repeat(3)])
     score, logits, _ = game.prepared_discriminator(shown, conditions)
@@ -91,18 +118,14 @@ def discriminator_step(game: Game, images: Tensor, labels: Tensor, position: int
         upright = logits[count - turned : count]
         metrics |= _rotation_metrics("d", torch.cat([upright, logits[2 * count :]]))
         loss = loss + game.rotation.weight_d * metrics["loss/rotation_d"]
-    metrics["skipped/d"] = update(game.optimizer_d, loss)
-    return _detached(metrics)
+    return loss, metrics
 
 
-def generator_step(game: Game, position: int) -> Metrics:
-    """Updates G against the frozen D: its scores, and its recognition of turned fakes."""
-    z, labels = game.fakes.draw("generator", position)
+def _generator_loss(game: Game, z: Tensor, labels: Tensor) -> tuple[Tensor, Metrics]:
     fakes = game.prepared_generator(z, labels)
-    count, turned = len(fakes), game.rotation.images
+    count, turned = len(fakes), game.rotation.images // game.accumulate
     shown = torch.cat([fakes, quarter_turns(fakes[count - turned :])])
     conditions = torch.cat([labels, labels[count - turned :].repeat(3)])
-    game.discriminator.requires_grad_(False)  # its gradients are neither needed nor averaged
     with game.autocast():
         score, logits, _ = game.discriminator(shown, conditions)
     loss = hinge_g(score[:count].float()).mean()
@@ -110,9 +133,7 @@ def generator_step(game: Game, position: int) -> Metrics:
     if logits is not None:
         metrics |= _rotation_metrics("g", logits[count - turned :])
         loss = loss + game.rotation.weight_g * metrics["loss/rotation_g"]
-    metrics["skipped/g"] = update(game.optimizer_g, loss)
-    game.discriminator.requires_grad_(True)
-    return _detached(metrics)
+    return loss, metrics
 
 
 def _rotation_metrics(player: str, logits: Tensor) -> Metrics:
@@ -123,7 +144,3 @@ def _rotation_metrics(player: str, logits: Tensor) -> Metrics:
         f"loss/rotation_{player}": rotation_loss(logits, turns).mean(),
         f"accuracy/rotation_{player}": accuracy,
     }
-
-
-def _detached(metrics: Metrics) -> Metrics:
-    return {name: value.detach() for name, value in metrics.items()}

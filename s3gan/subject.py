@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from cluster_jobs.errors import UserError
-from cluster_jobs.files import read_json
+from cluster_jobs.files import parse_json
 from cluster_jobs.job import Job
 from cluster_jobs.shards import Shards
+from cluster_jobs.stores import child
 from s3gan.metrics.labelled import Labelled, digest, from_arrays, from_shards
 from s3gan.sampling import Balance, block_size, class_weights, draw_noise, label_table, make_images, plan_labels
 from s3gan.snapshot import load_generator, read_network
@@ -23,7 +24,7 @@ from s3gan.snapshot import load_generator, read_network
 class Subject:
     """Labelled images in the making; their labels are classes of their own, named by `class_names`."""
 
-    directory: Path  # the run or the pool
+    origin: str  # the run or the pool, as the user calls it
     identity: dict[str, Any]  # equal for equal images
     size: int
     channels: int
@@ -63,16 +64,17 @@ def run_subject(
         "seed": seed,
     }
     names, table = network["class_names"], label_table(network)
-    return Subject(run, identity, network["size"], network["channels"], names, table, draw)
+    return Subject(str(run), identity, network["size"], network["channels"], names, table, draw)
 
 
-def pool_subject(pool: Path) -> Subject:
+def pool_subject(pool: str) -> Subject:
     """All images of a pool, whatever wrote it; `pool.json` says which label table its classes come from."""
     shards = Shards(pool)
-    made_by = read_json(pool / "pool.json") if (pool / "pool.json").is_file() else {}
+    content = shards.store.document("pool.json")
+    made_by = parse_json(content, child(pool, "pool.json")) if content else {}
     labels = np.asarray(shards.hidden_labels())  # a pool's labels are its generator's conditions: nothing is hidden
     if labels.max() < 0:
-        raise UserError(f"pool={str(pool)!r}: none of its images has a label")
+        raise UserError(f"pool={pool!r}: none of its images has a label")
     names = [*shards.classes, *map(str, range(len(shards.classes), int(labels.max()) + 1))]
     identity = {"pool": shards.fingerprint, "labels": digest(labels)}
     table = made_by.get("label_table") or {}

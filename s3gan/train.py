@@ -15,6 +15,7 @@ from cluster_jobs.shards import Shards
 from s3gan.conditions import Conditions, open_conditions, read_conditions
 from s3gan.config import TrainConfig
 from s3gan.ema import Ema
+from s3gan.footprint import memory_lines
 from s3gan.gallery import save_samples, write_report
 from s3gan.methods import METHODS
 from s3gan.networks.biggan import ARCHITECTURES, Discriminator, Generator
@@ -76,12 +77,21 @@ def build(config: TrainConfig, run: Run, conditions: Conditions, shards: Shards)
     discriminator = Discriminator(shards.size, shards.channels, classes, config.width, rotation=method.rotation)
     generator, discriminator = generator.to(run.device), discriminator.to(run.device)
     ema = Ema(generator, config.ema_decay, config.ema_start_nimg)  # before the run wraps it and the ranks share moments
+    parts = run.world * config.accumulate
+    if config.turned % parts:
+        raise UserError(
+            f"batch={config.batch}: the {config.turned} images to turn do not divide over {run.world} processes "
+            f"of accumulate={config.accumulate} micro-batches"
+        )
+    betas = (config.beta1, config.beta2)
+    optimizers = (
+        torch.optim.Adam(generator.parameters(), config.g_lr, betas, fused=True),
+        torch.optim.Adam(discriminator.parameters(), config.d_lr, betas, fused=True),
+    )
+    for line in memory_lines(run, generator, discriminator, optimizers, shards.channels, config.turned // parts):
+        run.say(line)
     if run.world > 1:
         synchronise(generator, run.reduce)
-    betas = (config.beta1, config.beta2)
-    turned = config.batch // (4 * config.rotated_batch_fraction) if method.rotation else 0
-    if turned % run.world:
-        raise UserError(f"batch={config.batch}: the {turned} images to turn do not divide over {run.world} processes")
     fakes = Fakes(
         seed=config.seed,
         batch=config.batch,
@@ -97,11 +107,11 @@ def build(config: TrainConfig, run: Run, conditions: Conditions, shards: Shards)
         discriminator,
         run.prepare(generator),
         run.prepare(discriminator),
-        torch.optim.Adam(generator.parameters(), config.g_lr, betas, fused=True),
-        torch.optim.Adam(discriminator.parameters(), config.d_lr, betas, fused=True),
+        *optimizers,
         fakes,
-        Rotation(turned // run.world, config.rotation_weight_d, config.rotation_weight_g),
+        Rotation(config.turned // run.world, config.rotation_weight_d, config.rotation_weight_g),
         run.autocast,
+        config.accumulate,
     )
     return game, ema
 

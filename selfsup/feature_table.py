@@ -72,7 +72,7 @@ def read_features(path: Path, shards: Shards) -> np.ndarray:
     except (OSError, ValueError) as error:
         raise UserError(f"{str(path)!r}: unreadable feature table ({error})") from error
     if not isinstance(facts, dict) or facts.get("fingerprint") != shards.fingerprint:
-        raise UserError(f"the feature table {str(path)!r} was made for other data than {str(shards.directory)!r}")
+        raise UserError(f"the feature table {str(path)!r} was made for other data than {shards.directory!r}")
     if rows.ndim != 2 or rows.dtype != np.float32 or len(rows) != len(shards):
         raise UserError(f"{str(path)!r}: holds {rows.dtype} {rows.shape}, expected float32 ({len(shards)}, F)")
     return rows

@@ -25,14 +25,10 @@ def reveal(shards: Shards, fraction: float, seed: int) -> LabelTable:
     """
     labels = np.asarray(shards.hidden_labels())
     if not (labels >= 0).any():
-        raise UserError(
-            f"{str(shards.directory)!r}: no sample has a label (.cls) to reveal; method=import brings your own"
-        )
+        raise UserError(f"{shards.directory!r}: no sample has a label (.cls) to reveal; method=import brings your own")
     classes = shards.classes or [str(number) for number in range(int(labels.max()) + 1)]
     if labels.max() >= len(classes):
-        raise UserError(
-            f"{str(shards.directory)!r}: a label is {labels.max()}, but its index names {len(classes)} classes"
-        )
+        raise UserError(f"{shards.directory!r}: a label is {labels.max()}, but its index names {len(classes)} classes")
     chosen = budget(shards.keys(), labels, fraction, seed)
     return _true_table(shards, chosen, labels[chosen], classes, fraction=fraction)
 
@@ -59,7 +55,7 @@ def import_labels(shards: Shards, file: Path | str) -> LabelTable:
     for row in rows:
         if row.name not in places:
             raise UserError(
-                f"{file}, line {row.line}: no sample is called {row.name!r} in {str(shards.directory)!r} "
+                f"{file}, line {row.line}: no sample is called {row.name!r} in {shards.directory!r} "
                 "(expected SHARD/KEY or an original file name)"
             )
         index, label = places[row.name], _class_number(row, names, file)

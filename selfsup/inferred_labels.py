@@ -25,7 +25,7 @@ def single(shards: Shards) -> LabelTable:
 def random(shards: Shards, classes: int, seed: int) -> LabelTable:
     """A label in [0, classes) for every sample, keyed by (seed, key)."""
     if classes < 1:
-        raise UserError(f"{str(shards.directory)!r} names no classes: clusters=N says how many random labels there are")
+        raise UserError(f"{shards.directory!r} names no classes: clusters=N says how many random labels there are")
     names = [f"random {number}" for number in range(classes)]
     table = _whole_table(shards, np.zeros(len(shards)), "random", names)
     table.labels = np.array([key_hash(f"random labels/{seed}", key) % classes for key in table.keys], np.int32)

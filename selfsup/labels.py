@@ -192,7 +192,7 @@ def merge(table: LabelTable, shards: Shards, into: Path | str) -> np.memmap:
     if table.metadata["fingerprint"] != shards.fingerprint:
         raise UserError(
             f"the label table was made for other data: its fingerprint is {table.metadata['fingerprint']}, "
-            f"that of {str(shards.directory)!r} is {shards.fingerprint}"
+            f"that of {shards.directory!r} is {shards.fingerprint}"
         )
     temporary = into.with_name(f".{into.name}.{os.getpid()}")
     make_parent(into)
@@ -243,7 +243,7 @@ def _misfit(key: str, shards: Shards) -> str:
     """Why a key of the table found no place in the pass over the shards."""
     if _holds(key, shards):
         return f"the label table is not in index order, or names a sample twice, at {key!r}"
-    return f"the label table names the sample {key!r}, which {str(shards.directory)!r} does not hold"
+    return f"the label table names the sample {key!r}, which {shards.directory!r} does not hold"
 
 
 def _holds(key: str, shards: Shards) -> bool:

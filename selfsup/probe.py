@@ -21,6 +21,7 @@ from cluster_jobs.files import write_json
 from cluster_jobs.job import Job
 from cluster_jobs.sections import write_section
 from cluster_jobs.shards import Shards
+from cluster_jobs.stores import child
 from selfsup.feature_table import TABLE, features_of
 
 QUERIES, BANK = 1024, 65536  # rows of the similarity matrix that is held at a time, and its columns
@@ -80,7 +81,7 @@ def readable(score: float | None) -> str:
 
 def labelled_features(config: ProbeConfig, split: str, job: Job) -> tuple[np.ndarray, np.ndarray]:
     """Features (n, F) float32 and labels (n,) of the samples of a split that have a label."""
-    shards = Shards(Path(config.data) / split)
+    shards = Shards(child(config.data, split))
     table = Path(config.encoder) / f"{split}{TABLE}"
     features = features_of(str(table) if table.is_file() else config.encoder, shards, job)
     labels = np.asarray(shards.hidden_labels())

@@ -18,6 +18,7 @@ from cluster_jobs.images import save_grid
 from cluster_jobs.job import Job
 from cluster_jobs.sections import write_section
 from cluster_jobs.shards import Shards
+from cluster_jobs.stores import child
 from simgan.refiner import Refiner
 from simgan.snapshot import check_images, load_refiner, refine_images
 from simgan.tasks import TASKS, TaskName
@@ -53,7 +54,7 @@ def main(config: EvaluateConfig) -> None:
         return
     job, out, task = Job.open(config), Path(config.run) / "evaluation", TASKS[config.task]
     synthetic, real = (
-        {split: Shards(Path(directory) / split) for split in ("train", "test")}
+        {split: Shards(child(directory, split)) for split in ("train", "test")}
         for directory in (config.synthetic, config.real)
     )
     task.check_scoring(synthetic["train"], real["train"])
@@ -76,6 +77,7 @@ def main(config: EvaluateConfig) -> None:
 def refine(refiner: Refiner, synthetic: Shards, limit: int, job: Job) -> Refined:
     """The first images of the shards, as they are and refined. A simulator's labels are free, so they are read here."""
     count = min(len(synthetic), limit)
+    synthetic.prefetch(np.arange(count))
     before = np.stack([synthetic.image(index) for index in range(count)])
     return Refined(before, refine_images(refiner, before, job.device), np.asarray(synthetic.hidden_labels()[:count]))
 

@@ -110,6 +110,7 @@ def write_shards(out: Path, refiner: Refiner, synthetic: Shards, job: Job) -> No
 
     def samples(number: int) -> Iterator[Sample]:
         begin, end = int(ends[number] - synthetic.shard_counts[number]), int(ends[number])
+        synthetic.prefetch(np.arange(begin, end))
         for start in range(begin, end, BLOCK):
             indices = range(start, min(start + BLOCK, end))
             images = np.stack([synthetic.image(index) for index in indices])

@@ -1,19 +1,23 @@
-"""One step of the refiner and one of the discriminator, over any number of ranks, without waiting for the device."""
+"""One step of the refiner and one of the discriminator, over any number of ranks, without waiting for the device.
+
+A rank's share may be cut into micro-batches (``Game.accumulate``): neither network has batch norm, so the gradients are
+those of the undivided share up to rounding. The history is asked and fed once a step, with the whole batch.
+"""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
-from cluster_jobs.optimise import update
+from cluster_jobs.compiling import one_line_errors
+from cluster_jobs.optimise import Metrics, micro_batches, update
 from simgan.discriminator import PatchDiscriminator
 from simgan.history import History
 from simgan.losses import adversarial_loss, discriminator_loss, self_regularisation
 from simgan.refiner import Refiner
-
-Metrics = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -34,23 +38,17 @@ class Game:
     rank: int = 0
     gather: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor
     autocast: Callable[[], AbstractContextManager] = nullcontext
+    accumulate: int = 1  # micro-batches a rank and step
 
 
 def refiner_step(game: Game, synthetic: torch.Tensor, *, adversarial: bool) -> Metrics:
     """Updates R on synthetic images (n, C, H, W) in [-1, 1]; without ``adversarial`` on self-regularisation alone."""
-    refined = game.prepared_refiner(synthetic)
-    change = self_regularisation(refined, synthetic).mean()
-    loss = game.regularisation * change
-    metrics = {"loss/change": change}
-    if adversarial:
-        game.discriminator.requires_grad_(False)  # its gradients are neither needed nor averaged
-        with game.autocast():
-            logits = game.discriminator(refined)
-        game.discriminator.requires_grad_(True)
-        metrics["loss/adversarial"] = adversarial_loss(logits).mean()
-        loss = loss + metrics["loss/adversarial"]
-    metrics["skipped/r"] = update(game.optimizer_r, loss)
-    return {name: value.detach() for name, value in metrics.items()}
+    loss = _adversarial_loss if adversarial else _warm_up_loss
+    game.discriminator.requires_grad_(False)  # its gradients are neither needed nor averaged
+    parts = micro_batches(game.accumulate, synthetic)
+    metrics, skipped = update(game.optimizer_r, game.prepared_refiner, parts, partial(loss, game))
+    game.discriminator.requires_grad_(True)
+    return metrics | {"skipped/r": skipped}
 
 
 def discriminator_step(game: Game, synthetic: torch.Tensor, real: torch.Tensor, step: int) -> Metrics:
@@ -59,8 +57,8 @@ def discriminator_step(game: Game, synthetic: torch.Tensor, real: torch.Tensor, 
     The other half of what R just made goes into the history instead (until the history holds half a batch, D sees that
     too). Halves are the even and the odd places of the batch, so they do not depend on the number of ranks.
     """
-    with torch.no_grad(), game.autocast():
-        refined = game.refiner(synthetic).float()
+    with torch.no_grad(), game.autocast(), one_line_errors():
+        refined = torch.cat([game.refiner(part).float() for part in synthetic.chunk(game.accumulate)])
     shown, kept = refined[::2], refined[1::2]
     fresh = game.gather(kept)
     if game.history.filled >= len(fresh):
@@ -68,11 +66,29 @@ def discriminator_step(game: Game, synthetic: torch.Tensor, real: torch.Tensor, 
     else:
         old = kept
     game.history.add(fresh, step)
-    logits = game.prepared_discriminator(torch.cat([shown, old, real]))
-    on_refined, on_real = discriminator_loss(logits[: len(refined)], logits[len(refined) :])
-    metrics = {"loss/d_refined": on_refined.mean(), "loss/d_real": on_real.mean()}
-    metrics["skipped/d"] = update(game.optimizer_d, metrics["loss/d_refined"] + metrics["loss/d_real"])
-    return {name: value.detach() for name, value in metrics.items()}
+    parts = micro_batches(game.accumulate, torch.cat([shown, old]), real)
+    metrics, skipped = update(game.optimizer_d, game.prepared_discriminator, parts, partial(_discriminator_loss, game))
+    return metrics | {"skipped/d": skipped}
+
+
+def _warm_up_loss(game: Game, synthetic: torch.Tensor) -> tuple[torch.Tensor, Metrics]:
+    change = self_regularisation(game.prepared_refiner(synthetic), synthetic).mean()
+    return game.regularisation * change, {"loss/change": change}
+
+
+def _adversarial_loss(game: Game, synthetic: torch.Tensor) -> tuple[torch.Tensor, Metrics]:
+    refined = game.prepared_refiner(synthetic)
+    change = self_regularisation(refined, synthetic).mean()
+    with game.autocast():
+        logits = game.discriminator(refined)
+    adversarial = adversarial_loss(logits).mean()
+    return game.regularisation * change + adversarial, {"loss/change": change, "loss/adversarial": adversarial}
+
+
+def _discriminator_loss(game: Game, refined: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, Metrics]:
+    logits = game.prepared_discriminator(torch.cat([refined, real]))
+    on_refined, on_real = (loss.mean() for loss in discriminator_loss(logits[: len(refined)], logits[len(refined) :]))
+    return on_refined + on_real, {"loss/d_refined": on_refined, "loss/d_real": on_real}
 
 
 @torch.no_grad()

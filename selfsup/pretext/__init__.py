@@ -22,7 +22,10 @@ class PretextTask(Protocol):
         """What maps features of the examples to `outputs`."""
 
     def examples(self, images: Tensor, *key: int | str) -> tuple[Tensor, Tensor]:
-        """Pictures (N, C, H, W) -> the encoder's inputs, and the answers (N·M,)."""
+        """Pictures (N, C, H, W) -> the encoder's inputs (N·M, ...), and the answers (N·M,).
+
+        In blocks of N: example number j shows picture j mod N, so that micro-batches hold whole pictures.
+        """
 
     def losses(self, outputs: Tensor, answers: Tensor) -> Tensor:
         """The loss of each picture, (N,)."""

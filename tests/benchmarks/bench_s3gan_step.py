@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s3gan.layers import Conv2d, DownConv2d, UpConv2d, normalised_weight
+from s3gan.layers import Conv2d, DownConv2d, UpConv2d, iterate_spectral_norm, normalised_weight
 from s3gan.losses import hinge_d, hinge_g, quarter_turns, rotation_loss
 from s3gan.networks.biggan import Discriminator, Generator
 from s3gan.step import Fakes, Game, Rotation, discriminator_step, generator_step
@@ -80,10 +80,16 @@ def ours(game: Game, images: Tensor, labels: Tensor, position: int) -> None:
     generator_step(game, position)
 
 
+def iterate(game: Game) -> None:
+    for player in (game.generator, game.discriminator):
+        iterate_spectral_norm(player, 1)
+
+
 def plain(game: Game, images: Tensor, labels: Tensor, position: int) -> None:
     turned = game.rotation.images
     turns = torch.arange(1, 4).repeat_interleave(turned)
     for step in range(2):
+        iterate(game)
         z, fake_labels = game.fakes.draw("discriminator", position + step)
         real = game.discriminator(images, labels)
         fake = game.discriminator(game.generator(z, fake_labels).detach(), fake_labels)
@@ -93,6 +99,7 @@ def plain(game: Game, images: Tensor, labels: Tensor, position: int) -> None:
         loss.backward()
         if loss.isfinite().item():
             game.optimizer_d.step()
+    iterate(game)
     z, labels = game.fakes.draw("generator", position)
     fakes = game.generator(z, labels)
     score = game.discriminator(fakes, labels).score

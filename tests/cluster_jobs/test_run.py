@@ -310,7 +310,7 @@ def test_the_record_names_the_damaged_sample_that_one_rank_met(tiny_directory: P
     shards = Shards(shutil.copytree(tiny_directory, tmp_path / "data"))
     index = int(Stream(shards, seed=0, batch=BATCH, rank=1, world=2).indices(8)[0])
     member = shards._members[index]
-    path = shards.directory / shards.shard_names[member["shard"]]
+    path = Path(shards.directory) / shards.shard_names[member["shard"]]
     content = bytearray(path.read_bytes())
     content[int(member["image_offset"])] ^= 0xFF
     path.write_bytes(content)

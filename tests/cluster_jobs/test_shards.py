@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cluster_jobs import shards as shards_module
+from cluster_jobs import stores as stores_module
 from cluster_jobs.errors import DamagedSample, UserError
 from cluster_jobs.images import encode_png
 from cluster_jobs.shard_writer import (
@@ -143,7 +143,7 @@ def test_the_fingerprint_covers_keys_and_images_but_never_labels(tmp_path: Path)
 
 
 def test_only_so_many_shards_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards_module, "OPEN_FILES", 2)
+    monkeypatch.setattr(stores_module, "OPEN_FILES", 2)
     shards = Shards(write_tiny_shards(tmp_path, counts=(1,) * 9))
     before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else 0
     for index in [*range(9), 3, 3, 0]:

@@ -200,6 +200,33 @@ def test_a_batch_survives_what_a_training_step_does_to_it(tiny: Shards) -> None:
     assert np.array_equal(again.images.numpy(), tiny_images()[again.indices.numpy()])
 
 
+# --- reading ahead
+
+
+@pytest.mark.parametrize("window", ["1", "2", "5"])
+def test_what_is_fetched_ahead_is_every_block_once_an_epoch_a_window_before_it_is_read(window: str) -> None:
+    counts = np.array([40, 25, 60])
+    order = Order(counts, counts * (stream_module.BLOCK_BYTES // 5), seed=4, window=window)  # blocks of five samples
+    distance = int(window) * 5
+    ahead = {start: order.ahead(start, start + 4).tolist() for start in range(0, 3 * 125, 4)}
+    assert max(map(len, ahead.values())) <= 5  # a block at a time, as the stream goes on
+    fetched = [index for found in ahead.values() for index in found]
+    assert fetched[: 125 - distance] == list(dict.fromkeys(fetched[: 125 - distance]))
+    assert sorted(fetched[125 - distance : 250 - distance]) == list(range(125))
+    first_read = {index: place for place, index in reversed(list(enumerate(order.indices(np.arange(125)).tolist())))}
+    for start, found in ahead.items():
+        for index in found:
+            if start + distance + 4 <= 125:
+                assert start < first_read[index] < start + 2 * distance + 5
+
+
+def test_nothing_is_fetched_ahead_where_a_window_is_the_whole_epoch() -> None:
+    counts = np.array([40, 25])
+    for window in ("all", "1000"):
+        order = Order(counts, counts * (stream_module.BLOCK_BYTES // 5), seed=0, window=window)
+        assert order.ahead(0, 64).tolist() == []
+
+
 # --- damaged samples
 
 
@@ -209,7 +236,7 @@ def damaged(tiny_directory: Path, tmp_path: Path) -> Shards:
     shards = Shards(shutil.copytree(tiny_directory, tmp_path / "damaged"))
     for index in (9, 10):
         member = shards._members[index]
-        path = shards.directory / shards.shard_names[member["shard"]]
+        path = Path(shards.directory) / shards.shard_names[member["shard"]]
         content = bytearray(path.read_bytes())
         content[int(member["image_offset"]) : int(member["image_offset"]) + 8] = b"no image"
         path.write_bytes(content)

@@ -16,6 +16,7 @@ from selfsup.labels import LabelTable, write_table
 from tests.s3gan.test_generate import LAUNCH
 from tests.s3gan.toy_run import make_run
 from tests.selfsup.toy_shards import make_shards
+from tests.servers import files, serving
 
 NAMES = ["cat", "dog", "éléphant blanc"]
 RECIPE = ["classifier.width=4", "classifier.steps=3", "classifier.batch=8", "threads=1"]
@@ -167,6 +168,18 @@ def test_a_pool_of_unknown_origin_is_scored_by_its_class_names(data, tmp_path):
     assert "accuracy" in found["cas"]["all"]
 
 
+def test_a_pool_and_images_on_a_web_server_score_like_local_ones(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("SHARD_CACHE_DIR", str(tmp_path / "blocks"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    labels = [0, 1, 2, 1] * 5
+    make_shards(tmp_path / "pool", [20], labels, ["dog", "cat", "fish"], images=pictures(labels, 9))
+    write_json(tmp_path / "pool" / "pool.json", {"label_table": {"method": "reveal"}})
+    local = scores(f"pool={tmp_path / 'pool'}", data, "count=10")
+    with serving(files(tmp_path)) as server:
+        remote = scores(f"pool={server.url}/pool", f"{server.url}/{data.name}", "count=10", f"out={tmp_path / 'out'}")
+    assert remote == local and local["cas"]["pool"]["accuracy"] is not None
+
+
 def test_labels_that_nobody_has_print_not_available_with_the_reason(run, tmp_path, capsys):
     data = real(tmp_path / "unlabelled", [None] * 9, [None] * 5)
     found = scores(f"run={run}", data, "count=10")
@@ -212,6 +225,7 @@ def test_uninformed_methods_have_distances_but_no_accuracy(template, data, budge
         (["run=RUN", "classifier.stesp=3"], "did you mean 'classifier.steps'?"),
         (["run=RUN", "classifier.steps=0"], "steps=0: expected a positive integer"),
         (["pool=nowhere"], "'nowhere' does not exist"),
+        (["pool=http://host/pool"], "scores are written to this machine, give out=DIRECTORY"),
         (["run=RUN", "data=nowhere"], "nowhere/train' does not exist"),
         (["run=RUN", "budget=nowhere.parquet"], "'nowhere.parquet': no such file"),
     ],

@@ -33,14 +33,17 @@ def test_the_spectral_norm_of_a_weight_becomes_one(layer: Conv2d | Linear) -> No
     torch.testing.assert_close(normalised_weight(layer), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_power_iteration_moves_in_training_and_rests_in_evaluation() -> None:
+def test_power_iteration_moves_when_asked_and_rests_in_every_forward() -> None:
     layer = Linear(6, 6, normalise=True)
     before = {name: value.clone() for name, value in layer.state_dict().items()}
-    layer.eval()(torch.randn(2, 6))
-    assert all(torch.equal(before[name], value) for name, value in layer.state_dict().items())
-    layer.train()(torch.randn(2, 6))
-    moved = [name for name, value in layer.state_dict().items() if not torch.equal(before[name], value)]
-    assert moved == ["spectral.u", "spectral.v"]
+    for mode in (True, False):
+        layer.train(mode)(torch.randn(2, 6))
+        assert all(torch.equal(before[name], value) for name, value in layer.state_dict().items())
+    iterate_spectral_norm(layer, 1)
+    v = F.normalize(layer.weight.t() @ before["spectral.u"], dim=0)  # Miyato et al. 2018, Algorithm 1
+    torch.testing.assert_close(layer.spectral.v, v.detach())
+    torch.testing.assert_close(layer.spectral.u, F.normalize(layer.weight @ v, dim=0).detach())
+    assert torch.equal(layer.weight, before["weight"])
 
 
 def test_several_forwards_may_precede_one_backward() -> None:

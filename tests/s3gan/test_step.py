@@ -2,10 +2,12 @@
 
 import copy
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from s3gan.layers import SpectralNorm, iterate_spectral_norm
 from s3gan.networks.biggan import Discriminator, Generator
 from s3gan.step import Fakes, Game, Rotation, discriminator_step, generator_step
 
@@ -13,7 +15,7 @@ BATCH, TURNED, CLASSES = 8, 2, 3
 CPU = torch.device("cpu")
 
 
-def make_game(rotation: bool = True, weight_d: float = 1.0, weight_g: float = 0.2) -> Game:
+def make_game(rotation: bool = True, weight_d: float = 1.0, weight_g: float = 0.2, accumulate: int = 1) -> Game:
     torch.manual_seed(0)
     generator = Generator(32, 1, CLASSES, 4)
     discriminator = Discriminator(32, 1, CLASSES, 4, rotation=rotation)
@@ -26,6 +28,7 @@ def make_game(rotation: bool = True, weight_d: float = 1.0, weight_g: float = 0.
         torch.optim.Adam(discriminator.parameters(), 1e-3, (0.0, 0.999), fused=True),
         Fakes(0, BATCH, 0, 1, generator.z_dim, CLASSES, CPU),
         Rotation(TURNED if rotation else 0, weight_d, weight_g),
+        accumulate=accumulate,
     )
 
 
@@ -43,6 +46,8 @@ def test_the_discriminators_loss_is_the_hinge_and_the_rotation_of_the_last_real_
     other = copy.deepcopy(game)
     metrics = discriminator_step(game, images, labels, position=0)
 
+    for player in (other.generator, other.discriminator):
+        iterate_spectral_norm(player, 1)
     z, fake_labels = other.fakes.draw("discriminator", 0)
     fakes = other.generator(z, fake_labels).detach()
     turned = [torch.rot90(images[-TURNED:], turn, (2, 3)) for turn in range(1, 4)]
@@ -64,6 +69,8 @@ def test_the_generators_loss_is_the_score_and_the_rotation_of_the_last_fakes() -
     other = copy.deepcopy(game)
     metrics = generator_step(game, position=5)
 
+    for player in (other.generator, other.discriminator):
+        iterate_spectral_norm(player, 1)
     z, labels = other.fakes.draw("generator", 5)
     fakes = other.generator(z, labels)
     turned = [torch.rot90(fakes[-TURNED:], turn, (2, 3)) for turn in range(1, 4)]
@@ -73,6 +80,54 @@ def test_the_generators_loss_is_the_score_and_the_rotation_of_the_last_fakes() -
     torch.testing.assert_close(metrics["loss/rotation_g"], rotation.detach())
     for mine, plain in zip(game.generator.parameters(), other.generator.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, plain.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_micro_batches_give_the_gradients_of_the_whole_batch_where_there_is_no_batch_statistic() -> None:
+    whole, parts = make_game(), make_game(accumulate=2)
+    images, labels = real_batch()
+    for game in (whole, parts):
+        game.generator.eval()  # batch norm by its running moments: every image by itself
+    for step in (lambda game: discriminator_step(game, images, labels, 0), lambda game: generator_step(game, 0)):
+        expected, found = step(whole), step(parts)
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
+    for player in ("generator", "discriminator"):
+        pairs = zip(getattr(whole, player).parameters(), getattr(parts, player).parameters(), strict=True)
+        assert all(a.grad is not None for a in getattr(whole, player).parameters())
+        for one, other in pairs:
+            torch.testing.assert_close(other.grad, one.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_four_micro_batches_give_the_discriminators_gradients_of_one_batch() -> None:
+    games = [make_game(rotation=False), make_game(rotation=False, accumulate=4)]
+    for game in games:
+        game.generator.eval()
+        discriminator_step(game, *real_batch(), 0)
+    for one, four in zip(*(game.discriminator.parameters() for game in games), strict=True):
+        torch.testing.assert_close(four.grad, one.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_the_generators_batch_norm_sees_micro_batches() -> None:
+    game, seen = make_game(accumulate=2), []
+    game.generator.norm.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    generator_step(game, 0)
+    assert seen == [BATCH // 2] * 2
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_spectral_norms_iterate_once_a_step(accumulate: int) -> None:
+    game, (images, labels) = make_game(accumulate=accumulate), real_batch()
+    for step in (lambda: discriminator_step(game, images, labels, 0), lambda: generator_step(game, 0)):
+        once = copy.deepcopy([game.generator, game.discriminator])
+        for player in once:
+            iterate_spectral_norm(player, 1)
+        step()
+        for player, expected in zip((game.generator, game.discriminator), once, strict=True):
+            norms = [layer for layer in player.modules() if isinstance(layer, SpectralNorm)]
+            others = [layer for layer in expected.modules() if isinstance(layer, SpectralNorm)]
+            assert len(norms) > 5
+            for norm, other in zip(norms, others, strict=True):
+                assert torch.equal(norm.u, other.u) and torch.equal(norm.v, other.v)
 
 
 def test_each_step_changes_the_parameters_of_its_own_player_only() -> None:

@@ -66,13 +66,16 @@ def test_there_is_a_generator_step_after_every_second_discriminator_step(data: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lines", [2, 7])
+@pytest.mark.parametrize(
+    ("lines", "keys"),
+    [(2, []), (7, []), (7, ["accumulate=2", "rotated_batch_fraction=2"]), (7, ["precision=bf16"])],
+)
 def test_a_killed_run_ends_with_the_very_weights_of_an_uninterrupted_one(
-    data: Path, tmp_path: Path, lines: int
+    data: Path, tmp_path: Path, lines: int, keys: list[str]
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert fork(tmp_path / "log", "s3gan.train", *words(data, whole)).code == 0
-    victim = Forked(tmp_path / "victim", "s3gan.train", *words(data, killed))
+    assert fork(tmp_path / "log", "s3gan.train", *words(data, whole), *keys).code == 0
+    victim = Forked(tmp_path / "victim", "s3gan.train", *words(data, killed), *keys)
     metrics = killed / "metrics.jsonl"
     deadline = time.monotonic() + 60
     while not metrics.is_file() or metrics.read_text().count("\n") < lines:
@@ -81,7 +84,7 @@ def test_a_killed_run_ends_with_the_very_weights_of_an_uninterrupted_one(
     os.kill(victim.process.pid or 0, signal.SIGKILL)
     assert victim.ended().code == -signal.SIGKILL
     assert not (killed / LAST).is_file()
-    again = fork(tmp_path / "again", "s3gan.train", *words(data, killed))
+    again = fork(tmp_path / "again", "s3gan.train", *words(data, killed), *keys)
     assert again.code == 0, again.output
     assert ("resuming" in again.output) == (lines > 3)  # the first checkpoint comes with the third line
     assert (killed / LAST).read_bytes() == (whole / LAST).read_bytes()
@@ -113,6 +116,21 @@ def test_two_processes_train_with_rotation(data: Path, tmp_path: Path) -> None:
     ):
         assert ended.code == 0, ended.output
     assert load_run(tmp_path / "run")[2] == 160
+
+
+@pytest.mark.slow
+def test_a_run_says_first_what_memory_it_takes_and_half_precision_keeps_less(data: Path, tmp_path: Path) -> None:
+    kept = []
+    for name in ("no", "bf16"):
+        ended = fork(tmp_path / name, "s3gan.train", *words(data, tmp_path / f"run-{name}"), f"precision={name}")
+        assert ended.code == 0, ended.output
+        lines = ended.output.splitlines()[:3]
+        assert [line.split(",")[1].split(":")[0] for line in lines] == [" generator", " discriminator", " in all"]
+        kept.append(float(lines[1].split(" MiB activations")[0].split()[-1]))
+    assert kept[1] < 0.8 * kept[0]
+    states = [load_run(tmp_path / f"run-{name}")[1]["discriminator"] for name in ("no", "bf16")]
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in states[1].values())
+    assert not all(torch.equal(value, states[0][name]) for name, value in states[1].items())
 
 
 def test_hidden_labels_have_no_part_in_training(data: Path, tmp_path: Path) -> None:
@@ -159,6 +177,11 @@ def test_every_method_trains(data: Path, tmp_path: Path, method: str, origin: st
         (["method=random_label", "labels="], "classes=0"),
         (["method=clustering"], "origin cluster"),
         (["batch=24"], "batch=24 does not divide"),
+        (["accumulate=0"], "accumulate=0: expected a positive divisor of batch=16"),
+        (["accumulate=3"], "accumulate=3: expected a positive divisor of batch=16"),
+        (["accumulate=2"], "accumulate=2: expected a divisor of the 1 images to turn"),
+        (["accumulate=half"], "accumulate=half on the command line: expected an integer"),
+        (["compile=perhaps"], "compile=perhaps on the command line: expected true or false"),
         (["d_lr=0"], "d_lr=0"),
         (["ema_decay=1"], "ema_decay=1"),
         (["method=biggan"], "expected one of supervised"),

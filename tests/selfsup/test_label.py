@@ -36,7 +36,7 @@ def label(shards: Shards, out: Path, method: str, *words: str) -> LabelTable:
 def refusal(capsys: pytest.CaptureFixture, shards: Shards, *words: str) -> str:
     """The one line that the command prints when it refuses."""
     capsys.readouterr()
-    out = shards.directory.parent / "refused.parquet"
+    out = Path(shards.directory).parent / "refused.parquet"
     assert main([f"data={shards.directory}", f"out={out}", *words]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and not out.exists(), lines

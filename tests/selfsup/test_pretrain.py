@@ -20,7 +20,7 @@ def sky(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures whose upper half is bright: 190 of 8 px, so that about ten are held out."""
     images = np.random.default_rng(0).integers(0, 60, (190, 1, 8, 8)).astype(np.uint8)
     images[:, :, :4] += 150
-    return make_shards(tmp_path_factory.mktemp("sky"), [100, 90], [None] * 190, images=images).directory
+    return Path(make_shards(tmp_path_factory.mktemp("sky"), [100, 90], [None] * 190, images=images).directory)
 
 
 def words(data: Path, run: Path, **keys: object) -> list[str]:
@@ -66,6 +66,18 @@ def test_a_killed_run_started_again_ends_with_the_bits_of_an_uninterrupted_one(s
 
 
 @pytest.mark.slow
+def test_micro_batches_learn_rotation_as_well_and_take_as_many_steps(sky: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    ended = fork(tmp_path / "log", "selfsup.pretrain", *words(sky, run, accumulate=4))
+    assert ended.code == 0, ended.output
+    assert "at 4 images a micro-batch" in ended.output
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert max(line.get("held_out/accuracy", 0.0) for line in lines) > 0.9
+    steps = {moments["step"].item() for moments in load_run(run)[1]["optimizer"]["state"].values()}
+    assert steps == {640 // 16}
+
+
+@pytest.mark.slow
 def test_two_processes_train_what_one_trains(sky: Path, tmp_path: Path):
     short = {"total_nimg": 64, "checkpoint_nimg": 64, "lr": 1e-3, "eval_nimg": 64}
     assert fork(tmp_path / "log", "selfsup.pretrain", *words(sky, tmp_path / "one", **short)).code == 0
@@ -91,6 +103,7 @@ def test_the_average_is_half_way_after_one_half_life():
         ("task", "rotatoin", "rotation"),
         ("encoder", "resnet9", "resnet8"),
         ("lr", "-1", "positive"),
+        ("accumulate", "3", "positive divisor of batch=16"),
         ("ema_nimg", "0", "at least 1"),
     ],
 )

@@ -10,12 +10,13 @@ from simgan.refiner import Refiner
 from simgan.step import Game, average, discriminator_step, refiner_step
 
 
-def new_game(regularisation: float = 0.1, capacity: int = 8) -> Game:
+def new_game(regularisation: float = 0.1, capacity: int = 8, accumulate: int = 1) -> Game:
     torch.manual_seed(0)
     refiner, discriminator = Refiner(1, width=4, blocks=1), PatchDiscriminator(1, "gaze")
     optimizers = [torch.optim.Adam(module.parameters(), 1e-2, fused=True) for module in (refiner, discriminator)]
     history = History(capacity, (1, 8, 8), seed=0, device=torch.device("cpu"))
-    return Game(refiner, discriminator, refiner, discriminator, optimizers[0], optimizers[1], history, regularisation)
+    players = (refiner, discriminator, refiner, discriminator)
+    return Game(*players, optimizers[0], optimizers[1], history, regularisation, accumulate=accumulate)
 
 
 def images(count: int, level: float = 0.5) -> torch.Tensor:
@@ -95,6 +96,25 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(player: str) -
     refiner_step(game, images(4), adversarial=True)
     discriminator_step(game, images(4), images(4), 2)
     assert not torch.equal(weights(getattr(game, player)), before)
+
+
+def test_micro_batches_give_the_gradients_and_the_history_of_the_whole_batch() -> None:
+    whole, parts = new_game(), new_game(accumulate=4)
+    synthetic, real = images(8), images(8)
+    for step in range(3):
+        for one in (
+            lambda game: refiner_step(game, synthetic, adversarial=True),
+            lambda game: discriminator_step(game, synthetic, real, step),  # noqa: B023
+        ):
+            expected, found = one(whole), one(parts)
+            for name, value in expected.items():
+                torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4)
+        assert parts.history.filled == whole.history.filled == min(8, 4 * (step + 1))
+        torch.testing.assert_close(parts.history.images, whole.history.images, rtol=1e-3, atol=1e-3)
+    for player in ("refiner", "discriminator"):
+        pairs = zip(getattr(whole, player).parameters(), getattr(parts, player).parameters(), strict=True)
+        for mine, other in pairs:
+            torch.testing.assert_close(other.grad, mine.grad, rtol=1e-2, atol=1e-3)
 
 
 def test_an_average_moves_by_one_minus_its_decay() -> None:

@@ -1,0 +1,65 @@
+"""All-reduce bandwidth: NCCL with GPUs, gloo without; over the nodes of an allocation, or between local processes."""
+
+import json
+import os
+import socket
+import sys
+
+from cluster_jobs.allocation import Allocation, Ended, run, srun
+from cluster_jobs.findings import Finding, fail, ok, warn
+
+MIB = {"nccl": 64, "gloo": 16}
+LEAST = {"nccl": 1.0, "gloo": 0.05}  # GB/s, below which all-reduce holds a training up
+
+
+def on_this_machine(gpus: int, seconds: float, timeout: float) -> Finding:
+    """Between one process a GPU, or between two on the CPU."""
+    processes = max(2, gpus)
+    chosen = "nccl" if gpus > 1 else "gloo"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1", f"--nproc-per-node={processes}"]
+    launcher += ["--master-addr=127.0.0.1", f"--master-port={port}", "-m"]
+    ended = run([*launcher, *worker(chosen, seconds, timeout)], timeout)
+    return judge(chosen, f"{processes} processes of this machine", ended, timeout)
+
+
+def over_nodes(inside: Allocation, gpus: int, seconds: float, timeout: float) -> Finding:
+    """Between all nodes of an allocation, one process a GPU or one a node.
+
+    Args:
+        gpus: the GPUs of the node that has the fewest.
+    """
+    tasks = max(1, gpus)
+    processes = tasks * len(inside.nodes)
+    if processes == 1:
+        return on_this_machine(gpus, seconds, timeout)
+    chosen = "nccl" if gpus else "gloo"
+    port = 20000 + (int(inside.job) * 7 + 6) % 20000  # like the port of a batch job's ranks, but another one
+    environment = os.environ | {"MASTER_ADDR": inside.head, "MASTER_PORT": str(port)}
+    words = [*srun(len(inside.nodes), tasks), "--kill-on-bad-exit=1", sys.executable, "-m"]
+    ended = run([*words, *worker(chosen, seconds, timeout)], timeout, environment)
+    return judge(chosen, f"{processes} processes on {', '.join(inside.nodes)}", ended, timeout)
+
+
+def worker(chosen: str, seconds: float, timeout: float) -> list[str]:
+    """One rank's module and arguments; it gives up in time to say why."""
+    return ["cluster_jobs.all_reduce", chosen, str(MIB[chosen]), str(seconds), str(timeout / 2)]
+
+
+def judge(chosen: str, between: str, ended: Ended, timeout: float) -> Finding:
+    """The finding from rank 0's line."""
+    line = next((line for line in ended.output.splitlines() if line.startswith('{"world"')), None)
+    if line is None:
+        reason = f"not finished within {timeout:g} s" if ended.code is None else ended.reason
+        remedy = "name the interface between nodes (NCCL_SOCKET_IFNAME, GLOO_SOCKET_IFNAME), open its ports, "
+        return fail("all-reduce", f"{chosen} between {between}: {reason}", remedy + "and look at NCCL_DEBUG=INFO")
+    result = json.loads(line)
+    what = f"{chosen} between {between}: {result['gigabytes_a_second']:.2f} GB/s (bus bandwidth, {MIB[chosen]} MiB)"
+    if not result["correct"]:
+        return fail("all-reduce", f"{what}, but the sum is wrong", "do not train here: report the nodes")
+    if result["gigabytes_a_second"] < LEAST[chosen]:
+        remedy = "is it the fast network? NCCL_DEBUG=INFO says which one is used, NCCL_SOCKET_IFNAME chooses"
+        return warn("all-reduce", what, remedy)
+    return ok("all-reduce", what)

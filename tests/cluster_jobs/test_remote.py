@@ -1,0 +1,363 @@
+"""Shards over HTTP and S3 against real servers on 127.0.0.1, that answer badly where the test asks for it."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import numpy as np
+import pytest
+from moto.server import ThreadedMotoServer
+
+from cluster_jobs import remote, retries, stream
+from cluster_jobs import shards as shards_module
+from cluster_jobs.block_cache import FILES
+from cluster_jobs.errors import UnreadableShard, UserError
+from cluster_jobs.images import encode_png
+from cluster_jobs.shard_writer import Sample, finish_index, index_shard, write_index_part, write_shard
+from cluster_jobs.shards import Shards
+from cluster_jobs.stores import child
+from cluster_jobs.stream import Batch, Stream, scan
+from tests.cluster_jobs.tiny import tiny_images, write_tiny_shards
+from tests.cluster_jobs.toy_reader import digest
+from tests.processes import Forked, fork
+from tests.servers import FAULTS, Server, files, proxy, serving
+
+READER = "tests.cluster_jobs.toy_reader"
+BLOCK = 4096  # two tiny samples
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of this test's own, small blocks, short pauses."""
+    for module in (remote, shards_module, stream):
+        monkeypatch.setattr(module, "BLOCK_BYTES", BLOCK)
+    monkeypatch.setattr(retries, "FIRST_PAUSE", 0.01)
+    monkeypatch.setenv("SHARD_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[tuple[str, int]]:
+    """Where an S3-compatible server listens."""
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    yield server.get_host_and_port()
+    server.stop()
+
+
+@pytest.fixture
+def served(request: pytest.FixtureRequest, tiny_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple]:
+    """The tiny shards behind a server that is "http" or "s3", every request of which fails twice: (server, URL)."""
+    if request.param == "http":
+        with serving(files(tiny_directory.parent), FAULTS) as server:
+            yield server, child(server.url, tiny_directory.name)
+        return
+    host, port = request.getfixturevalue("moto")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    s3 = boto3.client("s3", endpoint_url=f"http://{host}:{port}")
+    s3.create_bucket(Bucket="data")
+    for path in tiny_directory.iterdir():
+        s3.upload_file(str(path), "data", f"tiny/{path.name}")
+    with serving(proxy(host, port), FAULTS) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+        yield server, "s3://data/tiny"
+
+
+both = pytest.mark.parametrize("served", ["http", "s3"], indirect=True)
+
+
+def kinds_met(server: Server) -> set[str]:
+    return {kind for kind, count in server.met.items() if count}
+
+
+def assert_same(first: list[Batch], second: list[Batch]) -> None:
+    assert len(first) == len(second) > 0
+    for ours, theirs in zip(first, second, strict=True):
+        assert ours.position == theirs.position
+        for name in ("indices", "images", "labels"):
+            assert np.array_equal(getattr(ours, name).numpy(), getattr(theirs, name).numpy()), name
+
+
+# --- the same as local ones
+
+
+@both
+@pytest.mark.parametrize("window", ["1", "2", "all"])
+def test_the_stream_is_that_of_local_shards_whatever_the_server_does(served, window: str, tiny: Shards) -> None:
+    server, url = served
+    shards = Shards(url)
+    assert shards.keys() == tiny.keys() and shards.fingerprint == tiny.fingerprint
+    both = [
+        Stream(one, seed=3, batch=4, labels=np.asarray(one.hidden_labels()), window=window) for one in (shards, tiny)
+    ]
+    assert_same(*(list(itertools.islice(one.batches(8), 12)) for one in both))
+    assert kinds_met(server) == set(FAULTS)
+
+
+@both
+def test_a_scan_a_subset_and_annotations_are_those_of_local_shards(served, tiny: Shards) -> None:
+    shards = Shards(served[1])
+    assert_same(list(scan(shards, 4)), list(scan(tiny, 4)))
+    few = np.array([1, 2, 5, 9, 20])
+    both = [Stream(one, seed=0, batch=2, subset=few) for one in (shards, tiny)]
+    assert_same(*(list(itertools.islice(one.batches(0), 6)) for one in both))
+    assert [shards.annotation(i) for i in range(21)] == [None] * 21
+    assert [shards.encoded(i) for i in range(21)] == [tiny.encoded(i) for i in range(21)]
+
+
+@pytest.mark.slow
+@both
+def test_reader_processes_see_the_same_over_the_network(served, tiny: Shards) -> None:
+    both = [Stream(Shards(place), seed=5, batch=4, window="2", workers=2) for place in (served[1], tiny.directory)]
+    assert digest(both[0], 9) == digest(both[1], 9)
+
+
+def test_a_silent_server_is_given_up_and_asked_again(tiny_directory: Path, tiny: Shards, monkeypatch) -> None:
+    monkeypatch.setattr(remote, "SILENT_SECONDS", 0.3)
+    with serving(files(tiny_directory), ["stalled"], times=1, only=r"GET .*tar") as server:
+        assert np.array_equal(Shards(server.url).image(0), tiny.image(0))
+        assert server.met["stalled"] == 1
+
+
+def test_names_with_spaces_accents_and_marks_are_found(tmp_path: Path) -> None:
+    name = "a b é=ü 50% #1"
+    write_tiny_shards(tmp_path / "www" / name / "train", (2, 1))
+    with serving(files(tmp_path / "www")) as server:
+        shards = Shards(child(child(server.url, name), "train") + "?token=1")
+        assert np.array_equal(shards.image(2), tiny_images(3)[2])
+
+
+def test_shards_that_lie_beside_their_index_are_read(tmp_path: Path) -> None:
+    write_shard(tmp_path / "www" / "theirs", 0, [Sample("x", encode_png(tiny_images()[0]))])
+    tar, ours = tmp_path / "www" / "theirs" / "000000.tar", tmp_path / "www" / "ours"
+    write_index_part(ours, 0, index_shard(tar))
+    finish_index(ours, 1, classes=[], size=8, mode="L", files=["../theirs/000000.tar"])
+    with serving(files(tmp_path / "www")) as server:
+        assert np.array_equal(Shards(f"{server.url}/ours").image(0), tiny_images()[0])
+
+
+def test_an_index_cannot_have_a_local_file_read(tmp_path: Path) -> None:
+    directory = write_tiny_shards(tmp_path / "www", (2,))
+    index = json.loads((directory / "index.json").read_text())
+    index["shards"][0]["name"] = "/etc/passwd"
+    (directory / "index.json").write_text(json.dumps(index))
+    with serving(files(directory)) as server, pytest.raises(UserError, match="'/etc/passwd' by a path of another mach"):
+        Shards(server.url)
+
+
+# --- what is fetched, and when
+
+
+def test_opening_many_shards_asks_for_few_files(tmp_path: Path) -> None:
+    directory = write_tiny_shards(tmp_path / "www", (1,) * 40)
+    with serving(files(directory)) as server:
+        Shards(server.url)
+        assert server.requests.total() <= 7 and not any(".tar" in name for name in server.requests)
+
+
+def test_every_block_is_fetched_once_and_the_next_window_before_it_is_read(tiny_directory: Path, tiny: Shards) -> None:
+    with serving(files(tiny_directory)) as server:
+        reader = Stream(Shards(server.url), seed=0, batch=2, window="2")
+        batches = reader.batches(0)
+        next(batches)
+        members = tiny._members[reader.order.ahead(0, 2)]
+        starts = members["image_offset"] // BLOCK * BLOCK
+        wanted = [
+            f"GET /{tiny.shard_names[shard]} bytes={start}-"
+            for shard, start in zip(members["shard"], starts, strict=True)
+        ]
+        deadline = time.monotonic() + 20
+        while not all(any(name.startswith(one) for name in list(server.requests)) for one in wanted):
+            assert wanted and time.monotonic() < deadline  # nothing else is read meanwhile
+            time.sleep(0.01)
+        list(itertools.islice(batches, 40))
+        assert max(count for name, count in server.requests.items() if ".tar" in name) == 1
+
+
+def blocks_of(server: Server) -> int:
+    return sum(".tar" in name for name in server.requests)
+
+
+def test_a_second_reading_asks_for_no_block_again(tiny_directory: Path) -> None:
+    with serving(files(tiny_directory)) as server:
+        first = [Shards(server.url).image(i) for i in range(21)]
+        before = blocks_of(server)
+        again = Shards(server.url)
+        assert all(np.array_equal(again.image(i), first[i]) for i in range(21))
+        assert blocks_of(server) == before == sum(server.requests[n] for n in server.requests if ".tar" in n)
+
+
+def test_the_cache_stays_within_its_bound_and_the_pictures_right(
+    tiny_directory: Path, tiny: Shards, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound = 4 * BLOCK + 2000  # the index takes some of it; the tars are larger
+    assert sum(path.stat().st_size for path in tiny_directory.glob("*.tar")) > 2 * bound
+    monkeypatch.setenv("SHARD_CACHE_BYTES", str(bound))
+    with serving(files(tiny_directory)) as server:
+        reader = Stream(Shards(server.url), seed=0, batch=2, window="2")
+        local = Stream(tiny, seed=0, batch=2, window="2")
+        for ours, theirs in itertools.islice(zip(reader.batches(0), local.batches(0), strict=True), 40):
+            assert np.array_equal(ours.images, theirs.images)
+            assert 0 < size_of(cache) <= bound
+
+
+def size_of(cache: Path) -> int:
+    """The bytes of the cached files; some may go while they are counted."""
+    total = 0
+    for path in (cache / FILES).rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def test_data_that_were_packed_anew_are_never_read_from_the_cache(tmp_path: Path) -> None:
+    directory = tmp_path / "www"
+    with serving(files(directory)) as server:
+        for shift in (0, 1):
+            write_tiny_shards(directory, (3, 2))
+            for number in (0, 1):  # the same keys and sizes, other pictures and labels
+                images = np.roll(tiny_images(5), shift, axis=0)
+                chosen = range(3) if number == 0 else range(3, 5)
+                samples = [Sample(f"{i:08d}", encode_png(images[i]), label=(i + shift) % 3) for i in chosen]
+                write_shard(directory, number, samples)
+            finish_index(directory, 2, classes=["a", "b", "c"], size=8, mode="L")
+            shards = Shards(server.url)
+            assert all(np.array_equal(shards.image(i), images[i]) for i in range(5))
+            assert shards.hidden_labels().tolist() == [(i + shift) % 3 for i in range(5)]
+
+
+def test_labels_alone_that_changed_are_seen(tmp_path: Path) -> None:
+    directory = tmp_path / "www"
+    with serving(files(directory)) as server:
+        for label in (1, 2):
+            write_shard(directory, 0, [Sample("0", encode_png(tiny_images()[0]), label=label)])
+            finish_index(directory, 1, classes=["a", "b", "c"], size=8, mode="L")
+            assert Shards(server.url).hidden_labels().tolist() == [label]
+
+
+def test_a_cached_file_that_was_damaged_is_fetched_again(tiny_directory: Path, tiny: Shards, cache: Path) -> None:
+    with serving(files(tiny_directory)) as server:
+        Shards(server.url).image(0)
+        for path in (cache / FILES).glob("*/*"):
+            path.write_bytes(path.read_bytes()[:10])
+        shards = Shards(server.url)
+        assert shards.keys() == tiny.keys() and np.array_equal(shards.image(0), tiny.image(0))
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_cache_and_a_killed_one_leaves_it_usable(
+    tiny_directory: Path, tmp_path: Path, cache: Path
+) -> None:
+    truth = fork(tmp_path / "local", READER, f"data={tiny_directory}")
+    with serving(files(tiny_directory), ["stalled"], times=9, only="GET .*tar") as server:
+        victim = Forked(tmp_path / "victim", READER, f"data={server.url}")
+        while not server.met:
+            time.sleep(0.01)
+        os.kill(victim.process.pid or 0, signal.SIGKILL)
+        assert victim.ended().code == -signal.SIGKILL
+    with serving(files(tiny_directory)) as server:
+        pair = [Forked(tmp_path / f"log{i}", READER, f"data={server.url}") for i in (0, 1)]
+        ended = [process.ended() for process in pair]
+        assert [one.code for one in ended] == [0, 0], ended
+        assert {one.output for one in ended} == {truth.output}
+        assert {count for name, count in server.requests.items() if ".tar" in name} == {1}
+
+
+# --- what cannot be read is one clear line and exit code 2
+
+
+def refusal(tmp_path: Path, url: str, *words: str) -> str:
+    """The one line with which a process refuses a location."""
+    ended = fork(tmp_path / "log", READER, f"data={url}", *words, env={"SHARD_TRIES": "2"})
+    assert ended.code == 2, ended.output
+    lines = ended.output.strip().splitlines()
+    assert len(lines) == 1, ended.output
+    return lines[0]
+
+
+@pytest.mark.slow
+def test_what_cannot_be_opened_is_one_line_and_exit_code_2(tiny_directory: Path, tmp_path: Path) -> None:
+    with serving(files(tiny_directory.parent, forbidden="secret")) as server:
+        assert f"{server.url}/nowhere' holds no index.json" in refusal(tmp_path, f"{server.url}/nowhere")
+        line = refusal(tmp_path, f"{server.url}/secret?token=hidden")
+        assert f"{server.url}/secret/index.json: HTTP 403 Forbidden" in line and "hidden" not in line
+        assert server.requests["GET /secret/index.json?token=hidden "] == 1
+    line = refusal(tmp_path, server.url)  # nobody listens there any more
+    assert f"{server.url}/index.json: gave up after 2 tries in" in line and "Cannot connect to host" in line
+    line = refusal(tmp_path, "ftp://host/data")
+    assert "unknown scheme ftp://, expected a local path or http://, https://, s3://" in line
+
+
+@pytest.mark.parametrize(("scheme", "package", "extra"), [("s3", "s3fs", "remote"), ("gs", "gcsfs", "gs")])
+def test_a_missing_package_is_named_with_its_extra(
+    scheme: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, scheme, raising=False)  # as in a fresh process
+    monkeypatch.setitem(sys.modules, package, None)  # the import fails as if it were not installed
+    with pytest.raises(UserError, match=rf"a package that is missing: pip install 'label-efficient-gan\[{extra}\]'"):
+        Shards(f"{scheme}://bucket/data")
+
+
+def test_a_directory_above_the_shards_is_answered_with_a_hint(tmp_path: Path) -> None:
+    write_tiny_shards(tmp_path / "www" / "train", (1,))
+    with (
+        serving(files(tmp_path / "www")) as server,
+        pytest.raises(UserError, match=r"did you mean 'http://.*/train'\?"),
+    ):
+        Shards(server.url)
+
+
+def test_a_server_without_ranges_is_refused(tiny_directory: Path) -> None:
+    refused = pytest.raises(UserError, match="labels.bin: the server ignores ranges and sends whole files")
+    with serving(files(tiny_directory, ranges=False)) as server, refused:
+        Shards(server.url)
+
+
+@pytest.mark.parametrize("name", ["index.bin", "keys.bin", "labels.bin"])
+@pytest.mark.parametrize("how", ["cut", "missing"])
+def test_a_damaged_index_is_refused_by_name(name: str, how: str, tiny_directory: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(tiny_directory, tmp_path / "www")) / name
+    content = path.read_bytes()
+    path.unlink()
+    if how == "cut":
+        path.write_bytes(content[:-1])
+    with serving(files(tmp_path / "www")) as server, pytest.raises(UserError, match=rf"{name}: damaged index"):
+        Shards(server.url).hidden_labels()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_shard_that_is_missing_or_cut_is_one_line_when_it_is_read(
+    workers: int, tiny_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHARD_TRIES", "2")
+    directory = Path(shutil.copytree(tiny_directory, tmp_path / "www"))
+    with serving(files(directory)) as server:
+        reader = Stream(Shards(server.url), seed=0, batch=21, workers=workers, damaged="replace")
+        (directory / "000001.tar").write_bytes((directory / "000001.tar").read_bytes()[:700])
+        with pytest.raises(UnreadableShard, match=r"000001\.tar \(bytes 0 to 4096\): gave up .* 700 of 4096 byt"):
+            next(reader.batches(0))
+        (directory / "000001.tar").unlink()
+        with pytest.raises(UnreadableShard, match=r"000001\.tar: the index names this file, but it is missing$"):
+            next(reader.batches(0))
+
+
+@pytest.mark.parametrize("served", ["s3"], indirect=True)
+def test_a_bucket_that_is_not_there_and_one_that_refuses_are_one_line(served) -> None:
+    server, _ = served
+    with pytest.raises(UserError, match="'s3://nobodys/tiny' holds no index.json"):
+        Shards("s3://nobodys/tiny")
+    server.faults, server.times, server.only = ("403",), 99, "index.json"
+    with pytest.raises(UnreadableShard, match=r"^s3://data/tiny/index\.json: HTTP 403 Forbidden$"):
+        Shards("s3://data/tiny")
