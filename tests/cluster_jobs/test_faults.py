@@ -126,7 +126,7 @@ def test_two_ranks_both_end_when_the_main_one_cannot_save(
             filler.write(bytes(4096))
     ends = [rank.ended() for rank in ranks]
     assert [end.code for end in ends] == [2, 2]
-    assert "cannot write the checkpoint" in ends[0].output and errors(ends[1].output) == []
+    assert "cannot write" in ends[0].output and errors(ends[1].output) == []
     assert saved(disk / "run") >= 12
 
 
@@ -263,7 +263,7 @@ def test_a_plain_launch_takes_the_processes_of_a_default_config_but_not_its_prec
     words = (f"data={tiny_directory}", f"run.dir={tmp_path / 'run'}", *KEYS)
     ended = run_words(["accelerate", "launch", "-m", TOY, *words], home(tmp_path, **settings))
     assert ended.code == 0, ended.output
-    for line in ("bf16 (mixed_precision), but precision=no decides", "inductor (dynamo_backend), but no compilation"):
+    for line in ("bf16 (mixed_precision), but precision=no decides", "inductor (dynamo_backend), but the key compile"):
         assert ended.output.count(f"warning: accelerate is configured for {line}") == 1
     assert final(tmp_path / "run") == final(pair)
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["precision"] == "no"
