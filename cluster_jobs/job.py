@@ -140,7 +140,7 @@ def _check_launch(precision: Precision) -> None:
                 f"accelerate is configured for {what}, expected plain data parallel: run `accelerate config`, or give "
                 "--multi_gpu, --num_processes and the like to accelerate launch"
             )
-    for name, decides in (("MIXED_PRECISION", f"precision={precision.name}"), ("DYNAMO_BACKEND", "no compilation")):
+    for name, decides in (("MIXED_PRECISION", f"precision={precision.name}"), ("DYNAMO_BACKEND", "the key compile")):
         asked = os.environ.get(f"ACCELERATE_{name}", "no").lower()
         if asked not in ("no", precision.name) and rank() == 0:
             print(f"warning: accelerate is configured for {asked} ({name.lower()}), but {decides} decides", flush=True)

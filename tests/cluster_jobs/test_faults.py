@@ -48,7 +48,7 @@ def record(run: Path) -> dict:
     return json.loads((run / "exit.json").read_text())
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 200) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -126,7 +126,7 @@ def test_two_ranks_both_end_when_the_main_one_cannot_save(
             filler.write(bytes(4096))
     ends = [rank.ended() for rank in ranks]
     assert [end.code for end in ends] == [2, 2]
-    assert "cannot write the checkpoint" in ends[0].output and errors(ends[1].output) == []
+    assert "cannot write" in ends[0].output and errors(ends[1].output) == []
     assert saved(disk / "run") >= 12
 
 
@@ -263,7 +263,7 @@ def test_a_plain_launch_takes_the_processes_of_a_default_config_but_not_its_prec
     words = (f"data={tiny_directory}", f"run.dir={tmp_path / 'run'}", *KEYS)
     ended = run_words(["accelerate", "launch", "-m", TOY, *words], home(tmp_path, **settings))
     assert ended.code == 0, ended.output
-    for line in ("bf16 (mixed_precision), but precision=no decides", "inductor (dynamo_backend), but no compilation"):
+    for line in ("bf16 (mixed_precision), but precision=no decides", "inductor (dynamo_backend), but the key compile"):
         assert ended.output.count(f"warning: accelerate is configured for {line}") == 1
     assert final(tmp_path / "run") == final(pair)
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["precision"] == "no"
@@ -294,7 +294,7 @@ def test_a_signal_to_the_launcher_of_two_processes_tears_nothing(
         launcher = subprocess.Popen(line, cwd=ROOT, env=variables, stdout=log, stderr=log)
         wait_for(lambda: (run / "checkpoints" / f"{12:012d}.json").exists())
         launcher.send_signal(number)
-        assert launcher.wait(60) != 0
+        assert launcher.wait(120) != 0
     reached = saved(run)
     assert 12 <= reached < TOTAL
     resumed = launch(TOY, *words, processes=2)
