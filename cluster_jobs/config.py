@@ -89,7 +89,7 @@ class TrainKeys:
     damaged: Damaged = key(Damaged.fatal, "a sample that cannot be decoded: stop, or replace it by the next one")
     precision: Precision = key(Precision.no, "automatic mixed precision")
     accumulate: int = key(1, "micro-batches a rank and step: same batch, less memory; batch norm sees each alone")
-    compile: bool = key(False, "torch.compile the networks that learn: minutes at the start, faster steps")
+    compile: bool = key(False, "torch.compile the networks that learn; takes minutes at the start")
     threads: int = key(0, "CPU threads a process; 0 takes the default and freezes it with the run")
     validate: bool = key(False, "check and print the configuration, then exit")
     init_from: str = key("", "start a new run from another run's weights", path=True)
