@@ -79,8 +79,15 @@ def allocation(environment: Mapping[str, str]) -> Allocation | None:
     return Allocation(job, nodes, environment.get("MASTER_ADDR") or nodes[0]) if nodes else None
 
 
-def slurm(inside: Allocation | None) -> list[Finding]:
-    """Slurm's version, and whether this job can be requeued."""
+def slurm(inside: Allocation | None, job: str | None) -> list[Finding]:
+    """Slurm's version, and whether this job can be requeued.
+
+    Args:
+        job: the job's id by the environment, which is there in a container that lacks Slurm's commands, too.
+    """
+    if job and inside is None:
+        found = f"job {job} runs here, but scontrol is missing or does not know it, so its nodes are not checked"
+        return [warn("slurm", found, "run the doctor outside of the container, or make Slurm's client available in it")]
     if not shutil.which("sinfo"):
         return [ok("slurm", "not installed on this machine")]
     findings = [slurm_version(run(["sinfo", "--version"], 30))]

@@ -50,16 +50,17 @@ def worker(chosen: str, seconds: float, timeout: float) -> list[str]:
 
 def judge(chosen: str, between: str, ended: Ended, timeout: float) -> Finding:
     """The finding from rank 0's line."""
+    interface = f"{chosen.upper()}_SOCKET_IFNAME"
     line = next((line for line in ended.output.splitlines() if line.startswith('{"world"')), None)
     if line is None:
         reason = f"not finished within {timeout:g} s" if ended.code is None else ended.reason
-        remedy = "name the interface between nodes (NCCL_SOCKET_IFNAME, GLOO_SOCKET_IFNAME), open its ports, "
-        return fail("all-reduce", f"{chosen} between {between}: {reason}", remedy + "and look at NCCL_DEBUG=INFO")
+        remedy = f"first mend what failed above; else name the interface between nodes ({interface}) and open its ports"
+        return fail("all-reduce", f"{chosen} between {between}: {reason}", remedy)
     result = json.loads(line)
     what = f"{chosen} between {between}: {result['gigabytes_a_second']:.2f} GB/s (bus bandwidth, {MIB[chosen]} MiB)"
     if not result["correct"]:
         return fail("all-reduce", f"{what}, but the sum is wrong", "do not train here: report the nodes")
     if result["gigabytes_a_second"] < LEAST[chosen]:
-        remedy = "is it the fast network? NCCL_DEBUG=INFO says which one is used, NCCL_SOCKET_IFNAME chooses"
+        remedy = f"is this the fast network ({interface} chooses), and is nothing else using it or the cores?"
         return warn("all-reduce", what, remedy)
     return ok("all-reduce", what)

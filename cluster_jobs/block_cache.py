@@ -47,11 +47,11 @@ class BlockCache:
             raise UserError(f"SHARD_CACHE_BYTES={text} in the environment: expected a positive number of bytes")
         return cls(Path(directory).absolute(), int(text))
 
-    def path(self, folder: str, name: str) -> Path:
-        """Where a cached file lies, whether it is there or not."""
-        return self.directory / FILES / folder / name
+    def path(self, folder: str, name: str) -> str:
+        """Where a cached file lies, whether it is there or not. Text, as one is made for every sample that is read."""
+        return f"{self.directory}/{FILES}/{folder}/{name}"
 
-    def touch(self, path: Path) -> bool:
+    def touch(self, path: str) -> bool:
         """Whether a file is there; it then counts as just used."""
         try:
             os.utime(path)
@@ -59,7 +59,7 @@ class BlockCache:
             return False
         return True
 
-    def read(self, path: Path, offset: int, size: int) -> bytes | None:
+    def read(self, path: str, offset: int, size: int) -> bytes | None:
         """Exactly ``size`` bytes of a file, None where it is not there (any more)."""
         try:
             descriptor = os.open(path, os.O_RDONLY)
@@ -70,25 +70,26 @@ class BlockCache:
         finally:
             os.close(descriptor)
         if len(content) < size:  # not written by us
-            path.unlink(missing_ok=True)
+            Path(path).unlink(missing_ok=True)
             return None
         return content
 
     @contextlib.contextmanager
-    def claim(self, path: Path) -> Iterator[None]:
+    def claim(self, path: str) -> Iterator[None]:
         """Holds the right to write a file; others wait. Files share a few hundred locks."""
-        name = hashlib.blake2b(str(path).encode(), digest_size=1).hexdigest()
+        name = hashlib.blake2b(os.fsencode(path), digest_size=1).hexdigest()
         with self._locked(f"{LOCKS}/{name}"):
             yield
 
     @contextlib.contextmanager
-    def writing(self, path: Path, size: int) -> Iterator[int]:
+    def writing(self, path: str, size: int) -> Iterator[int]:
         """A descriptor to write ``size`` bytes to; the file appears whole when the block ends without an error.
 
         Raises:
             UnreadableShard: it is larger than the bound, or cannot be written.
         """
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}{UNFINISHED}")
+        folder, name = os.path.split(path)
+        temporary = Path(folder, f".{name}.{os.getpid()}.{threading.get_native_id()}{UNFINISHED}")
         try:
             descriptor = self._reserve(temporary, size)
             try:

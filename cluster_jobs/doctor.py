@@ -52,7 +52,7 @@ def examine(config: DoctorConfig) -> Iterator[Finding]:
     seen, gpus = software_checks.this_machines_gpus()
     yield from seen
     yield from guarded("machine", lambda: machine_checks.machine(os.environ, gpus))
-    yield from guarded("slurm", lambda: allocation.slurm(inside))
+    yield from guarded("slurm", lambda: allocation.slurm(inside, os.environ.get("SLURM_JOB_ID")))
     if config.shared:
         yield from guarded("shared directory", lambda: storage_checks.shared(Path(config.shared)))
     else:

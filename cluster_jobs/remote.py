@@ -42,7 +42,7 @@ class RemoteStore:
         self._cache = BlockCache.from_environment()
         self._shards: dict[str, tuple[int, int]] = {}  # its number and bytes
         self._folder = ""
-        self._mapped: set[Path] = set()
+        self._mapped: set[str] = set()
 
     def document(self, name: str) -> bytes | None:
         url = child(self.location, name)
@@ -69,7 +69,7 @@ class RemoteStore:
     def file(self, name: str, size: int) -> Path:
         path = self._cache.path(self._folder, name)
         with self._cache.claim(path):
-            if not self._cache.touch(path) or path.stat().st_size != size:
+            if not self._cache.touch(path) or os.path.getsize(path) != size:
                 if self._facts(name)["size"] not in (size, None):
                     raise damaged_index(shown(child(self.location, name)), size)
                 with self._cache.writing(path, size) as descriptor, ThreadPoolExecutor(THREADS) as pool:
@@ -80,7 +80,7 @@ class RemoteStore:
 
                     list(pool.map(copy, range(0, size, BLOCK_BYTES)))
         self._mapped.add(path)
-        return path
+        return Path(path)
 
     def read(self, name: str, offset: int, size: int) -> bytes:
         end = min(offset + size, self._shards[name][1])
@@ -119,7 +119,7 @@ class RemoteStore:
             return "make it with python -m cluster_jobs.pack and copy it there"
         return f"did you mean {shown(inside)!r}?"
 
-    def _path(self, block: Block) -> Path:
+    def _path(self, block: Block) -> str:
         name, number = block
         return self._cache.path(self._folder, f"{self._shards[name][0]:06d}-{number:06d}")
 

@@ -17,6 +17,9 @@ class TrainConfig(TrainKeys):
     classes: int = key(0, "random_label without a table: number of random classes")
     eval_nimg: int = key(50_000, "no effect here: s3gan.evaluate scores a run afterwards")
     width: int = key(32, "channels of the narrowest layers; every layer is a multiple")
+    embedding_std: float = key(
+        1.0, "spread of G's class embedding at the start; less, if samples of a class look alike"
+    )
     d_steps: int = key(2, "discriminator steps a generator step")
     g_lr: float = key(2e-4, "generator's learning rate")
     d_lr: float = key(2e-4, "discriminator's learning rate")
@@ -33,7 +36,7 @@ class TrainConfig(TrainKeys):
         for name in ("width", "d_steps", "rotated_batch_fraction"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: expected a positive integer")
-        for name in ("g_lr", "d_lr"):
+        for name in ("g_lr", "d_lr", "embedding_std"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name}={getattr(self, name)}: expected a positive number")
         for name in ("beta1", "beta2", "ema_decay"):

@@ -73,7 +73,7 @@ def build(config: TrainConfig, run: Run, conditions: Conditions, shards: Shards)
     """The two players with keyed initial weights, their optimizers, and the generator's average."""
     method, classes = conditions.method, len(conditions.class_names)
     torch.manual_seed(seeds.mix(config.seed, "networks"))
-    generator = Generator(shards.size, shards.channels, classes, config.width)
+    generator = Generator(shards.size, shards.channels, classes, config.width, embedding_std=config.embedding_std)
     discriminator = Discriminator(shards.size, shards.channels, classes, config.width, rotation=method.rotation)
     generator, discriminator = generator.to(run.device), discriminator.to(run.device)
     ema = Ema(generator, config.ema_decay, config.ema_start_nimg)  # before the run wraps it and the ranks share moments

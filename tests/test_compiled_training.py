@@ -51,7 +51,7 @@ def test_a_compiled_refiner_keeps_its_names_resumes_exactly_and_trains_alike(
     run_forked(tmp_path / "log", "simgan.train", words("ranks", compile="true"), cache, processes=2)
     last = "checkpoints/000000000080.safetensors"
     assert (tmp_path / "halves" / last).read_bytes() == (tmp_path / "whole" / last).read_bytes()
-    assert (tmp_path / "whole" / last).read_bytes() != (tmp_path / "plain" / last).read_bytes()  # it was compiled
+    assert list(Path(cache["TORCHINDUCTOR_CACHE_DIR"]).rglob("*.so"))  # it was compiled
     plain, whole, ranks = (load_run(tmp_path / name)[1] for name in ("plain", "whole", "ranks"))
     for part in ("refiner", "discriminator", "refiner_ema"):
         assert plain[part].keys() == whole[part].keys()

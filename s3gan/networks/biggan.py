@@ -43,9 +43,24 @@ ARCHITECTURES = {
 
 
 class Generator(nn.Module):
-    """Maps noise and a class to an image. `size` names the table entry; `width` scales every layer."""
+    """Maps noise and a class to an image.
 
-    def __init__(self, size: int, channels: int, classes: int, width: int = 32, *, normalise: bool = True) -> None:
+    Args:
+        size: names the table entry.
+        width: scales every layer.
+        embedding_std: of the values at which the class embedding starts; those of the noise beside it have 1.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        channels: int,
+        classes: int,
+        width: int = 32,
+        *,
+        embedding_std: float = 1.0,
+        normalise: bool = True,
+    ) -> None:
         super().__init__()
         architecture = ARCHITECTURES[size]
         features = [width * multiple for multiple in architecture.generator]
@@ -66,7 +81,7 @@ class Generator(nn.Module):
         self.to_image = Conv2d(features[-1], channels, 3, normalise=normalise)
         initialise(self)
         # On the scale of the noise beside it; orthogonal rows are several times smaller, so classes start out weaker.
-        nn.init.normal_(self.embedding.weight)
+        nn.init.normal_(self.embedding.weight, std=embedding_std)
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """z (N, z_dim) ~ N(0, I), labels (N,) int64 in [0, classes) -> (N, C, size, size) in [-1, 1]."""

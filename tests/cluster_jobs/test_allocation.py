@@ -19,6 +19,7 @@ from cluster_jobs.allocation import (
     requeue,
     run,
     shared_by_all,
+    slurm,
     slurm_version,
     versions,
 )
@@ -56,6 +57,12 @@ def test_the_reason_of_a_failure_is_its_error_in_one_line() -> None:
 
 def test_without_slurms_variables_there_is_no_allocation() -> None:
     assert allocation({}) is None and allocation({"SLURM_JOB_ID": "7"}) is None
+
+
+def test_a_job_whose_nodes_cannot_be_asked_for_is_a_warning() -> None:
+    (found,) = slurm(None, "7")
+    assert found.level == "warn" and "job 7 runs here, but scontrol is missing or does not know it" in found.finding
+    assert not any("job 7" in item.finding for item in slurm(None, None))
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import pytest
 from cluster_jobs.findings import Finding
 from tests.processes import ROOT
 
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("slurm")]  # one Slurm at a time on one machine
 
-@pytest.mark.cluster
+
 def test_the_doctor_checks_both_nodes_of_a_real_allocation(slurm: Any, tiny_directory: Path, tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     words = [f"data={tiny_directory}", f"shared={tmp_path / 'runs'}", f"json={tmp_path / 'found.json'}", "seconds=0.5"]
@@ -30,7 +31,6 @@ def test_the_doctor_checks_both_nodes_of_a_real_allocation(slurm: Any, tiny_dire
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-@pytest.mark.cluster
 def test_a_shared_directory_that_no_node_can_write_fails_in_a_real_allocation(slurm: Any, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     words = [f"shared={tmp_path / 'file'}", "seconds=0.5", "timeout=100"]

@@ -202,7 +202,7 @@ def test_a_typo_is_refused_before_anything_is_queued_and_a_dry_run_queues_nothin
 
 
 def test_what_sbatch_refuses_is_one_line_and_leaves_no_job_behind(slurm: SlurmCluster, tmp_path: Path) -> None:
-    stages = {"a": toy(out="${root}/a", seconds=300), "b": toy("a", out="${root}/b") | {"resources": {"nodes": 64}}}
+    stages = {"a": toy(out="${root}/a", seconds=300), "b": toy("a", out="${root}/b") | {"resources": {"gpus": 5}}}
     pipeline = Submitted(slurm, tmp_path, stages)
     printed = pipeline.call("submit", code=2)
     assert "stage 'b': sbatch refused" in printed and "the 1 jobs that were queued before it are cancelled" in printed
@@ -222,7 +222,7 @@ def test_the_demo_runs_to_its_report_and_an_array_makes_the_pool_of_one_job(
     pipeline.wait("report", "COMPLETED", timeout=800)
     assert {row["state"] for row in pipeline.status().values()} == {"done"}
     assert (pipeline.root / "report.html").stat().st_size > 100_000
-    run = next(path.parent for path in pipeline.root.glob("*/network.json"))
+    run = read_json(pipeline.root / "pool" / "pool.json")["run"]
     assert generate([f"run={run}", f"out={tmp_path}/alone", "count=1500", "threads=1"]) == 0
     for name in ("000000.tar", "000001.tar", "index.bin", "labels.bin"):
         assert (pipeline.root / "pool" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()

@@ -60,9 +60,15 @@ def test_the_shared_embedding_is_not_normalised_and_all_other_weights_are(genera
     assert [name for name, layer in layers.items() if layer.spectral is None] == ["embedding"]
 
 
-def test_class_and_noise_begin_on_the_same_scale() -> None:
-    torch.manual_seed(0)
-    assert Generator(32, 1, 50, 2).embedding.weight.std().item() == pytest.approx(1, abs=0.1)
+def test_class_and_noise_begin_on_the_same_scale_unless_told_otherwise_and_nothing_else_differs() -> None:
+    networks = []
+    for std in (1.0, 0.2):
+        torch.manual_seed(0)
+        networks.append(Generator(32, 1, 50, 2, embedding_std=std).state_dict())
+    even, weaker = (network.pop("embedding.weight") for network in networks)
+    assert even.std().item() == pytest.approx(1, abs=0.1)
+    torch.testing.assert_close(weaker, 0.2 * even)
+    assert all(torch.equal(networks[0][name], networks[1][name]) for name in networks[0])
 
 
 def test_initial_weights_are_orthogonal(generator: Generator) -> None:
