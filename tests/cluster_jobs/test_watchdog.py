@@ -1,6 +1,7 @@
 """A rank that hangs ends the run, says where it stood, and the same command finishes as if nothing had happened."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +36,7 @@ def test_of_two_ranks_one_hangs_and_both_end_with_their_stacks_in_the_log(
     assert [end.code for end in ends] == [70, 70]
     for rank, end in enumerate(ends):
         (line,) = [line for line in end.output.splitlines() if line.startswith("error: ")]
-        assert line.startswith(f"error: rank {rank} of 2 waited 2 s for a step to end, at 52 images, in ")
+        assert re.match(rf"error: rank {rank} of 2 waited \d+ s for a step to end, at 52 images, in ", line)
         assert "most recent call first" in end.output and "toy_train.py" in end.output
     assert f"in hang ({Path(__file__).with_name('toy_train.py')}:" in ends[hanging].output
     assert "in hang" not in ends[1 - hanging].output
@@ -47,14 +48,14 @@ def test_of_two_ranks_one_hangs_and_both_end_with_their_stacks_in_the_log(
     assert (run / LAST).read_bytes() == (whole / LAST).read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_the_launcher_takes_down_what_a_hanging_rank_leaves(tiny_directory: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     env = {"TOY_HANG_AT_NIMG": "40", "TOY_KILL_RANK": "1"}
-    ended = launch(TOY, *words(tiny_directory, run, "watchdog_seconds=2"), processes=2, env=env)
+    ended = launch(TOY, *words(tiny_directory, run, "watchdog_seconds=10"), processes=2, env=env)
     assert ended.code == 1 and record(run)["code"] == 70
     for rank in (0, 1):
-        assert f"error: rank {rank} of 2 waited 2 s" in ended.output
+        assert re.search(rf"error: rank {rank} of 2 waited 1\d s for a step to end, at 40 images", ended.output)
     store = CheckpointStore(run / "checkpoints")
     found = store.latest()
     assert found is not None and found[1] == 36
@@ -64,7 +65,7 @@ def test_a_run_of_one_process_that_hangs_ends_too(tiny_directory: Path, tmp_path
     run = tmp_path / "run"
     env = {"TOY_HANG_AT_NIMG": "40"}
     ended = fork(tmp_path / "log", TOY, *words(tiny_directory, run, "watchdog_seconds=1"), env=env)
-    assert ended.code == 70 and "error: rank 0 of 1 waited 1 s" in ended.output
+    assert ended.code == 70 and re.search(r"error: rank 0 of 1 waited \d s ", ended.output)
 
 
 @pytest.mark.slow
