@@ -10,9 +10,7 @@ import torch
 
 from cluster_jobs.files import append_line, write_atomically, write_json
 from cluster_jobs.job import Job
-from cluster_jobs.progress import duration
-
-PROGRESS_FILE = "progress.json"
+from cluster_jobs.progress import PROGRESS_FILE, duration
 
 
 class Metrics:

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 LINE_SECONDS = 30.0
+PROGRESS_FILE = "progress.json"  # in a run's directory: how far it is, for those who look from outside (metrics.py)
 Item = TypeVar("Item")
 
 

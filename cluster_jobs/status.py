@@ -14,7 +14,7 @@ from cluster_jobs.config import MISSING, command, key
 from cluster_jobs.errors import UserError
 from cluster_jobs.files import read_json
 from cluster_jobs.local import exit_record
-from cluster_jobs.progress import duration
+from cluster_jobs.progress import PROGRESS_FILE, duration
 from cluster_jobs.scheduler import QueuedJob
 from cluster_jobs.submission import read_record
 
@@ -82,22 +82,15 @@ def stage_state(record: dict[str, Any], queued: QueuedJob | None, job: str | Non
 def training(outputs: list[Path]) -> dict[str, str]:
     """Images seen, rate and time left of a stage that trains; empty for one that does not."""
     for output in outputs:
-        log = output / "metrics.jsonl"
-        lines = log.read_text().splitlines() if log.is_file() else []
-        rates = [json.loads(line) for line in lines[-50:] if line.endswith("}")]
-        rates = [line for line in rates if "speed/images_per_second" in line]
-        if rates:
-            nimg, rate = rates[-1]["nimg"], rates[-1]["speed/images_per_second"]
-            total = total_nimg(output)
-            left = duration((total - nimg) / max(rate, 1e-9)) if total > nimg else ""
-            return {"images": f"{nimg:,} of {total:,}", "images/s": f"{rate:,.0f}", "left": left}
+        if (output / PROGRESS_FILE).is_file():
+            found = read_json(output / PROGRESS_FILE)
+            rate, left = found["images_per_second"], found["seconds_left"]
+            return {
+                "images": f"{found['nimg']:,} of {found['total_nimg']:,}",
+                "images/s": f"{rate:,.0f}" if rate else "",
+                "left": duration(left) if left else "",
+            }
     return {"images": "", "images/s": "", "left": ""}
-
-
-def total_nimg(run: Path) -> int:
-    import yaml  # only a run in work needs it
-
-    return int(yaml.safe_load((run / "config.yaml").read_text())["total_nimg"])
 
 
 if __name__ == "__main__":
