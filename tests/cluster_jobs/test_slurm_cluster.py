@@ -18,8 +18,13 @@ from tests.cluster_jobs.slurm_cluster import SlurmCluster
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.xdist_group("slurm")]
 REPOSITORY = Path(__file__).parents[2]
 HOSTILE = "a b'c\"d$(touch e);g%j#h=é"
-# the nodes' names resolve nowhere, as both are this machine
-SITE = {"environment": ["export MASTER_ADDR=127.0.0.1 GLOO_SOCKET_IFNAME=lo"], "grace_seconds": 60}
+SITE = {
+    "environment": [
+        "export MASTER_ADDR=127.0.0.1 GLOO_SOCKET_IFNAME=lo",  # the nodes' names resolve nowhere
+        '[ "$SLURM_JOB_NAME:${SLURM_RESTART_COUNT:-0}" != pipeline-hung:0 ] || export TOY_HANG_AT_NIMG=60',
+    ],
+    "grace_seconds": 60,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -31,8 +36,10 @@ def idle(slurm: SlurmCluster) -> Iterator[None]:
 class Submitted:
     """A pipeline file under ``tmp_path`` and the commands that work on its root."""
 
-    def __init__(self, slurm: SlurmCluster, directory: Path, stages: dict, **keys: object) -> None:
-        self.slurm, self.root, self.file = slurm, directory / "root", directory / "pipeline.yaml"
+    def __init__(
+        self, slurm: SlurmCluster, directory: Path, stages: dict, name: str = "pipeline", **keys: object
+    ) -> None:
+        self.slurm, self.root, self.file = slurm, directory / "root", directory / f"{name}.yaml"
         directory.mkdir(parents=True, exist_ok=True)
         self.file.write_text(yaml.safe_dump({"threads": 1, "stages": stages, **keys}, sort_keys=False))
         self.site = directory / "site.yaml"
@@ -104,6 +111,8 @@ def test_runs_that_are_disturbed_end_by_themselves_with_the_weights_of_one_that_
     slurm: SlurmCluster, tmp_path: Path, tiny_directory: Path
 ) -> None:
     stages = {name: training(tiny_directory, name) for name in ("calm", "requeued", "signalled", "killed")}
+    stages["hung"] = training(tiny_directory, "hung")
+    stages["hung"]["args"]["watchdog_seconds"] = 20
     stages["timed"] = training(tiny_directory, "timed", seconds=0.9, time="2")  # warned 60 s before its end
     pipeline = Submitted(slurm, tmp_path, stages)
     pipeline.call("submit")
@@ -127,18 +136,18 @@ def test_runs_that_are_disturbed_end_by_themselves_with_the_weights_of_one_that_
             name
         )
     assert "resuming" in pipeline.log("killed")
+    assert "waited" in pipeline.log("hung") and "watchdog_seconds=20" in pipeline.log("hung")
 
 
 def test_a_cancelled_job_is_not_requeued_and_resubmit_goes_on(
     slurm: SlurmCluster, tmp_path: Path, tiny_directory: Path
 ) -> None:
-    pipeline = Submitted(slurm, tmp_path / HOSTILE, {"calm": training(tiny_directory, "calm", nodes=1, seconds=0)})
     stages = {
         "gan": training(tiny_directory, "gan", nodes=1, seconds=0.2),
         "after": toy("gan", out="${root}/after"),
         "calm": training(tiny_directory, "calm", nodes=1, seconds=0),
     }
-    pipeline = Submitted(slurm, tmp_path / HOSTILE, stages)
+    pipeline = Submitted(slurm, tmp_path / HOSTILE, stages, name=HOSTILE)  # which begins the jobs' names
     printed = pipeline.call("submit")
     assert "3 jobs submitted" in printed and "cluster_jobs.status" in printed
     assert "0 jobs submitted" in pipeline.call("submit")  # they are in the queue
