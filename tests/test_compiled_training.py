@@ -60,13 +60,14 @@ def test_a_compiled_refiner_keeps_its_names_resumes_exactly_and_trains_alike(
             torch.testing.assert_close(ranks[part][name], weight, rtol=0, atol=2e-3)
 
 
-def test_a_compiled_gan_resumes_exactly(tmp_path: Path, cache: dict[str, str]) -> None:
+@pytest.mark.parametrize("keys", [[], ["precision=bf16", "accumulate=2", "rotated_batch_fraction=2"]])
+def test_a_compiled_gan_resumes_exactly(tmp_path: Path, cache: dict[str, str], keys: list[str]) -> None:
     table = make_table(tmp_path / "table.parquet", make_data(tmp_path / "train"))
     tiny = ["width=2", "batch=16", "log_nimg=16", "checkpoint_nimg=32", "sample_nimg=1000", "threads=1", "compile=true"]
 
     def words(name: str, total: int) -> list[str]:
         inputs = [f"data={tmp_path / 'train'}", f"labels={table}", f"run.dir={tmp_path / name}"]
-        return [*inputs, *tiny, f"total_nimg={total}"]
+        return [*inputs, *tiny, *keys, f"total_nimg={total}"]
 
     run_forked(tmp_path / "log", "s3gan.train", words("whole", 96), cache)
     for total in (32, 96):
