@@ -7,6 +7,8 @@ import torch
 import torch.multiprocessing as multiprocessing
 from torch import Tensor, nn
 
+from cluster_jobs.config import Precision
+from cluster_jobs.job import Job, start_accelerator
 from selfsup.batchnorm import BatchNorm, moments, synchronise
 
 
@@ -98,17 +100,17 @@ def test_a_non_finite_batch_leaves_no_trace_in_the_running_statistics():
 
 
 def _rank(rank: int, port: int, path: str) -> None:
+    number = str(rank)
+    os.environ.update(RANK=number, LOCAL_RANK=number, WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", ACCELERATE_USE_CPU="true")
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
-    from torch.distributed.nn.functional import all_reduce
-
+    job = Job(start_accelerator(Precision.no))
     x = _gloo_input()[rank * 3 : rank * 3 + 3].requires_grad_()
     layer = BatchNorm(2)
-    synchronise(layer, all_reduce)
+    synchronise(layer, job.reduce)
     layer(x).pow(3).sum().backward()
     torch.save({"gradient": x.grad, "variance": layer.running_var}, f"{path}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    job.barrier()
 
 
 def _gloo_input() -> Tensor:
