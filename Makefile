@@ -35,9 +35,9 @@ test: $(INSTALLED)
 	$(PYTEST) -m 'not cluster'
 	@echo "left out: the tests of Slurm, kills and faults (make test-cluster)"
 
-# two of them at a time, as each starts several processes; one test process has the Slurm
+# two files at a time, as each test starts several processes; all that needs the Slurm is in one
 test-cluster: $(INSTALLED)
-	$(PYTEST) -m cluster -n 2 --dist loadgroup
+	$(PYTEST) -m cluster -n 2 --dist loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -1,5 +1,9 @@
-"""Pipelines on a real Slurm of two nodes: the whole graph, and runs disturbed in every way that clusters know."""
+"""A real Slurm of two nodes: whole pipelines, runs disturbed in every way that clusters know, and the doctor's visit.
 
+One file, so that one test process has the Slurm.
+"""
+
+import json
 import os
 import signal
 import sys
@@ -11,11 +15,12 @@ import pytest
 import yaml
 
 from cluster_jobs.files import read_json
+from cluster_jobs.findings import Finding
 from cluster_jobs.pipeline import BUILT_IN
 from s3gan.generate import main as generate
 from tests.cluster_jobs.slurm_cluster import SlurmCluster
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.xdist_group("slurm")]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 REPOSITORY = Path(__file__).parents[2]
 HOSTILE = "a b'c\"d$(touch e);g%j#h=é"
 SITE = {
@@ -235,3 +240,36 @@ def test_the_demo_runs_to_its_report_and_an_array_makes_the_pool_of_one_job(
     assert generate([f"run={run}", f"out={tmp_path}/alone", "count=1500", "threads=1"]) == 0
     for name in ("000000.tar", "000001.tar", "index.bin", "labels.bin"):
         assert (pipeline.root / "pool" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+def test_the_doctor_checks_both_nodes_of_a_real_allocation(
+    slurm: SlurmCluster, tiny_directory: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "runs").mkdir()
+    words = [f"data={tiny_directory}", f"shared={tmp_path / 'runs'}", f"json={tmp_path / 'found.json'}", "seconds=0.5"]
+    doctor = [sys.executable, "-m", "cluster_jobs.doctor", *words, "timeout=100"]
+    environment = {"MASTER_ADDR": "127.0.0.1", "PYTHONPATH": str(REPOSITORY)}  # the virtual nodes have no names in DNS
+    ended = slurm.run(["salloc", "--nodes=2", f"--chdir={REPOSITORY}", *doctor], environment)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    found = [Finding(**item) for item in json.loads((tmp_path / "found.json").read_text())]
+    by_subject = {item.subject: item for item in found}
+    assert [item.line for item in found if item.level == "fail"] == []
+    assert by_subject["slurm"].level == "ok" and by_subject["requeue"].finding == "this job can be requeued"
+    assert by_subject["nodes"].finding == "all 2 answer: n1, n2"
+    assert by_subject["clocks"].level == "ok"
+    assert by_subject["shared directory"].finding.endswith("n1, n2 wrote and synced files that are read here")
+    assert "gloo between 2 processes on n1, n2" in by_subject["all-reduce"].finding
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_shared_directory_that_no_node_can_write_fails_in_a_real_allocation(
+    slurm: SlurmCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    words = [f"shared={tmp_path / 'file'}", "seconds=0.5", "timeout=100"]
+    doctor = [sys.executable, "-m", "cluster_jobs.doctor", *words]
+    environment = {"MASTER_ADDR": "127.0.0.1", "PYTHONPATH": str(REPOSITORY)}
+    ended = slurm.run(["salloc", "--nodes=2", f"--chdir={REPOSITORY}", *doctor], environment)
+    assert ended.returncode == 2
+    assert "n1 cannot write (Not a directory), n2 cannot write (Not a directory)" in ended.stdout
+    assert "2 of" in ended.stderr and "checks failed: shared directory, shared directory" in ended.stderr
