@@ -36,7 +36,7 @@ def over_nodes(inside: Allocation, gpus: int, seconds: float, timeout: float) ->
     if processes == 1:
         return on_this_machine(gpus, seconds, timeout)
     chosen = "nccl" if gpus else "gloo"
-    port = 20000 + (int(inside.job) * 7 + 6) % 20000  # like the port of a batch job's ranks, but another one
+    port = 20000 + (int(inside.job) * 7 + 6) % 12000  # like the port of a batch job's ranks, but another one
     environment = os.environ | {"MASTER_ADDR": inside.head, "MASTER_PORT": str(port)}
     words = [*srun(len(inside.nodes), tasks), "--kill-on-bad-exit=1", sys.executable, "-m"]
     ended = run([*words, *worker(chosen, seconds, timeout)], timeout, environment)

@@ -68,7 +68,11 @@ def sbatch_words(job: BatchJob, after: list[str]) -> list[str]:
 
 
 def batch_script(job: BatchJob) -> str:
-    """The text of the script, for bash."""
+    """The text of the script, for bash.
+
+    The port where ranks meet follows from the job and its life, as the last life's may not be free yet; it stays below
+    32768, from where on systems hand out ports to anybody.
+    """
     stage, site, quote = job.stage, job.site, shlex.quote
     stop, exit_file = quote(str(job.directory / STOP_FILE)), quote(str(job.directory / "exit.json"))
     directory, on_node = quote(str(job.directory)), shlex.join([*site.container, site.python or job.python])
@@ -91,7 +95,7 @@ cd {quote(str(job.working_directory))} || exit 1
 CLUSTER_JOBS_NODES=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | tr '\\n' ' ')
 MASTER_ADDR=${{CLUSTER_JOBS_NODES%% *}}
 {lines}[ -n "$MASTER_ADDR" ] || {{ echo "no host names for the nodes $SLURM_JOB_NODELIST" >&2; exit 1; }}
-export CLUSTER_JOBS_NODES MASTER_ADDR MASTER_PORT=$((20000 + (SLURM_JOB_ID * 7 + ${{SLURM_RESTART_COUNT:-0}}) % 20000))
+export CLUSTER_JOBS_NODES MASTER_ADDR MASTER_PORT=$((20000 + (SLURM_JOB_ID * 7 + ${{SLURM_RESTART_COUNT:-0}}) % 12000))
 export {EXIT_FILE_VARIABLE}={exit_file} {STOP_FILE_VARIABLE}={stop}
 
 rm -f -- {stop} {exit_file}
