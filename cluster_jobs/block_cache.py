@@ -97,7 +97,8 @@ class BlockCache:
                 os.fdatasync(descriptor)  # or a machine that loses power keeps a file of zeros
             finally:
                 os.close(descriptor)
-            temporary.replace(path)
+            with self._locked(TOTAL):  # a count that met neither of its names would miss it
+                temporary.replace(path)
         except OSError as error:
             raise UnreadableShard(f"{_where(self.directory)}: cannot write there ({error.strerror})") from error
         finally:
