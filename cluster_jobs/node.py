@@ -6,6 +6,7 @@ the signals that a cluster sends, and leave its ranks orphaned: it never sees th
 """
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def run(stage: Stage, place: Place, stop_file: Path) -> int:
     if place.number == 0:
         if "run.dir" in stage.arguments:  # a wish that reached the last life after its end
             (Path(stage.arguments["run.dir"]) / STOP_FILE).unlink(missing_ok=True)
-        print(f"$ {' '.join(command)}", flush=True)
+        print(f"$ {shlex.join(command)}", flush=True)
     process = subprocess.Popen(executable_words(command), stdin=subprocess.DEVNULL, preexec_fn=_ignore_wishes)
     asked = False
     while process.poll() is None:

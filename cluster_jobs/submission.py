@@ -108,19 +108,20 @@ def queued_jobs(root: Path) -> dict[str, str]:
 
 
 def submitted_root(root: str) -> tuple[Path, dict[str, Any]]:
-    """The root of a submitted pipeline and its record.
+    """The root of a submitted pipeline, absolute, and its record. Goes to the directory that it was submitted from, as
+    the paths in its commands may be relative to that.
 
     Raises:
         UserError: nothing was submitted from there.
     """
-    path = Path(root)
+    path = Path(root).absolute()  # before the change of directory
     record = read_record(path)
     if not record:
         raise UserError(
             f"root={root}: expected the root of a pipeline that submit cluster=slurm was given (no {RECORD})"
         )
     os.chdir(record["working_directory"])
-    return path.absolute(), record
+    return path, record
 
 
 def summary(root: Path, submitted: dict[str, str]) -> str:
