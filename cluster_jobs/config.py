@@ -33,6 +33,7 @@ __all__ = [
     "RunKeys",
     "TrainKeys",
     "command",
+    "default_values",
     "help_text",
     "key",
     "parse",
@@ -135,6 +136,11 @@ def to_dict(config: Any) -> Any:
     if isinstance(config, dict):
         return {name: to_dict(item) for name, item in config.items()}
     return config
+
+
+def default_values(schema: type) -> dict[str, Any]:
+    """The defaults of a schema's keys as plain values; those of required keys are left out."""
+    return {name: value for name, value in to_dict(schema()).items() if value != MISSING}
 
 
 def _flatten(schema: Any, prefix: str = "") -> dict[str, tuple[dataclasses.Field, Any]]:

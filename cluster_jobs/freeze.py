@@ -38,12 +38,16 @@ def write_frozen(directory: Path, config: dict[str, Any]) -> None:
     write_atomically(directory / "config.yaml", text.encode())
 
 
-def check_unchanged(directory: Path, frozen: dict[str, Any], config: dict[str, Any]) -> None:
+def check_unchanged(directory: Path, frozen: dict[str, Any], config: dict[str, Any], defaults: dict[str, Any]) -> None:
     """Refuses to continue a run under another configuration, and says what differs. The number of processes is free.
+
+    Args:
+        defaults: of every key; a run that was started before a key existed has the key's default.
 
     Raises:
         UserError: a key differs that must not; with ``rebatch`` true, ``batch`` may.
     """
+    frozen = {**defaults, **frozen}
     differences = [
         f"{name}: {frozen.get(name)!r} -> {config.get(name)!r}" + (" (rebatch=true allows it)" * (name == "batch"))
         for name in sorted(set(frozen) | set(config))

@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from cluster_jobs import lock, watchdog
 from cluster_jobs.checkpoint import CheckpointStore, State, load_state
-from cluster_jobs.config import TrainKeys, to_dict
+from cluster_jobs.config import TrainKeys, default_values, to_dict
 from cluster_jobs.errors import Preempted, UserError
 from cluster_jobs.freeze import check_unchanged, read_frozen, write_frozen
 from cluster_jobs.job import Job, reader_workers, set_threads, start_accelerator
@@ -72,7 +72,7 @@ class Run(Job):
         self.local_batch = config.batch // self.world
         self.samples_dir = self.dir / "samples"
         if frozen is not None:
-            check_unchanged(self.dir, frozen, to_dict(config))
+            check_unchanged(self.dir, frozen, to_dict(config), default_values(type(config)))
             if frozen.get("batch") != config.batch:
                 self.say(f"batch={config.batch} instead of {frozen.get('batch')} from here on")
         self.barrier()  # every rank has compared before one rewrites

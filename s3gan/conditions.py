@@ -1,7 +1,7 @@
 """From a label table to conditions: the classes, the real images' labels, and what fakes are conditioned on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from cluster_jobs.errors import UserError
 from cluster_jobs.files import read_json, write_json
 from cluster_jobs.run import Run
 from cluster_jobs.shards import Shards
-from s3gan.methods import Method
-from s3gan.networks.biggan import ARCHITECTURES
-from selfsup.labels import LabelTable, merge, open_merged, read_table
+from s3gan.config import FakeLabels, TrainConfig
+from s3gan.methods import METHODS, Method
+from s3gan.networks import HeadPlan
+from selfsup.labels import LabelTable, read_table
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Conditions:
     counts: Sequence[float]
     weights: list[float] | None
     table: LabelTable | None
+    softness: float = 0.0  # how much of a label is replaced by the table's probabilities
     described: dict[str, Any] = field(default_factory=dict)  # the table's metadata and path
 
     def device_weights(self, device: torch.device) -> torch.Tensor | None:
@@ -34,12 +36,13 @@ class Conditions:
         return None if self.weights is None else torch.tensor(self.weights, dtype=torch.float32, device=device)
 
 
-def read_conditions(path: str, method: Method, classes: int, shards: Shards) -> Conditions:
-    """The conditions of a label table (`path` may be empty), checked against the method and the data.
+def read_conditions(config: TrainConfig, shards: Shards) -> Conditions:
+    """The conditions of the configured label table, checked against the method and the data.
 
     Raises:
-        UserError: the table does not fit the method, or was made for other data.
+        UserError: the table does not fit the method, lacks what is asked of it, or was made for other data.
     """
+    path, method, softness = config.labels, METHODS[config.method.name], config.label_softness
     table = read_table(path) if path else None
     if table is not None and table.metadata.get("fingerprint") != shards.fingerprint:
         raise UserError(
@@ -47,43 +50,61 @@ def read_conditions(path: str, method: Method, classes: int, shards: Shards) -> 
             f"{table.metadata.get('fingerprint')}, the data's {shards.fingerprint}): make it again for this data"
         )
     method.check(table, len(shards))
-    names = method.class_names(table, classes)
+    names = method.class_names(table, config.classes)
     if table is None:
         counts = np.full(len(names), len(shards) / len(names))
         return Conditions(method, names, counts.tolist(), None, None)
+    if softness and table.probabilities is None:
+        raise UserError(f"label_softness={softness}: labels={path} has no probabilities; make it with soft=true")
+    if config.min_confidence:
+        table = table.select(np.flatnonzero(table.confidence >= config.min_confidence))
+        if not len(table):
+            raise UserError(f"min_confidence={config.min_confidence}: labels={path} has no label as sure as that")
     counts = np.bincount(table.labels, minlength=len(names))
-    weights = method.fake_weights(counts)
+    weights = {
+        FakeLabels.method: method.fake_weights(counts),
+        FakeLabels.uniform: Method.fake_weights(method, counts),
+        FakeLabels.table: counts / counts.sum(),
+    }[config.fake_labels]
+    distribution = None if weights is None else weights.tolist()
     described = {**table.metadata, "path": path}
-    return Conditions(method, names, counts.tolist(), None if weights is None else weights.tolist(), table, described)
+    return Conditions(method, names, counts.tolist(), distribution, table, softness, described)
 
 
-def open_conditions(run: Run, conditions: Conditions, shards: Shards, width: int) -> np.ndarray | None:
-    """Writes RUN/network.json and the labels as one array; returns them, mapped int32 (samples,), or None.
+def write_network(run: Run, conditions: Conditions, shards: Shards, z_dim: int) -> None:
+    """Writes RUN/network.json: all that it takes to build the networks again.
 
     Raises:
         UserError: the run was started with other data or another label table.
     """
+    config = run.config
+    assert isinstance(config, TrainConfig)
+    method = conditions.method
     network = {
+        "network": config.network.name,
         "size": shards.size,
         "channels": shards.channels,
-        "width": width,
-        "z_dim": ARCHITECTURES[shards.size].z_dim,
+        "width": config.width,
+        "z_dim": z_dim,
+        "g_spectral_norm": config.g_spectral_norm,
+        "d_spectral_norm": config.d_spectral_norm,
         "classes": len(conditions.class_names),
         "class_names": conditions.class_names,
         "class_counts": conditions.counts,
         "fake_weights": conditions.weights,
+        "heads": asdict(head_plan(config, method)),
         "data_fingerprint": shards.fingerprint,
         "label_table": conditions.described,
     }
-    path, labels = run.dir / "network.json", run.dir / "labels.i32"
+    path = run.dir / "network.json"
     _check_unchanged(path, network)
     run.barrier()  # every rank has compared before one writes
-    if run.is_main:
-        if conditions.table is not None:
-            merge(conditions.table, shards, labels)
-        write_json(path, network)
-    run.barrier()
-    return None if conditions.table is None else open_merged(labels)
+    run.on_main(lambda: write_json(path, network))
+
+
+def head_plan(config: TrainConfig, method: Method) -> HeadPlan:
+    """The heads that a method's discriminator has."""
+    return HeadPlan(method.projection, method.rotation, method.predictor, config.soft_predictions)
 
 
 def _check_unchanged(path: Path, network: dict[str, Any]) -> None:

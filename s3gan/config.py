@@ -1,10 +1,20 @@
 """The keys of `s3gan.train`."""
 
 from dataclasses import dataclass
+from enum import Enum
 
 from cluster_jobs.config import MISSING, TrainKeys, key
 from cluster_jobs.errors import UserError
 from s3gan.methods import METHODS, MethodName
+from s3gan.networks import NetworkName
+
+
+class FakeLabels(Enum):
+    """How often each class is drawn for a fake."""
+
+    method = "method"
+    uniform = "uniform"
+    table = "table"
 
 
 @dataclass
@@ -13,13 +23,21 @@ class TrainConfig(TrainKeys):
 
     data: str = key(MISSING, "shards with the real images", path=True)
     labels: str = key("", "label table; single_label and random_label need none", path=True)
-    method: MethodName = key(MethodName.s3gan, "where conditions come from, and whether rotation is on")
+    method: MethodName = key(MethodName["s3gan"], "where conditions come from, and which heads learn")
     classes: int = key(0, "random_label without a table: number of random classes")
+    fake_labels: FakeLabels = key(
+        FakeLabels.method, "classes of fakes: uniform, as often as in the table, or as the method has it"
+    )
+    min_confidence: float = key(0.0, "labels of the table that are less sure than this are taken for unknown")
+    label_softness: float = key(
+        0.0, "share of a label that the table's probabilities replace: 0 hard labels, 1 soft ones"
+    )
+    network: NetworkName = key(NetworkName["biggan"], "family of the networks")
     eval_nimg: int = key(50_000, "no effect here: s3gan.evaluate scores a run afterwards")
     width: int = key(32, "channels of the narrowest layers; every layer is a multiple")
-    embedding_std: float = key(
-        1.0, "spread of G's class embedding at the start; less, if samples of a class look alike"
-    )
+    g_spectral_norm: bool = key(True, "spectral norm on the generator's weights")
+    d_spectral_norm: bool = key(True, "spectral norm on the discriminator's weights")
+    embedding_std: float = key(0.0, "spread of G's class embedding at the start; 0 is orthogonal, as in BigGAN")
     d_steps: int = key(2, "discriminator steps a generator step")
     g_lr: float = key(2e-4, "generator's learning rate")
     d_lr: float = key(2e-4, "discriminator's learning rate")
@@ -30,15 +48,25 @@ class TrainConfig(TrainKeys):
     rotated_batch_fraction: int = key(4, "batch / (4 * this) images are also shown turned, by 90, 180 and 270 degrees")
     rotation_weight_d: float = key(1.0, "weight of the rotation loss of real images, for D")
     rotation_weight_g: float = key(0.2, "weight of the rotation loss of fakes, for G")
+    prediction_weight: float = key(
+        1.0, "co-trained methods: weight of the cross-entropy of labelled real images, for D"
+    )
+    soft_predictions: bool = key(False, "co-trained methods: condition on all probabilities, not the likeliest class")
 
     def check(self) -> None:
         super().check()
         for name in ("width", "d_steps", "rotated_batch_fraction"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: expected a positive integer")
-        for name in ("g_lr", "d_lr", "embedding_std"):
+        for name in ("g_lr", "d_lr"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name}={getattr(self, name)}: expected a positive number")
+        for name in ("embedding_std", "rotation_weight_d", "rotation_weight_g", "prediction_weight"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name}={getattr(self, name)}: expected a number of at least 0")
+        for name in ("min_confidence", "label_softness"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name}={getattr(self, name)}: expected a number from 0 to 1")
         for name in ("beta1", "beta2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: expected a number in [0, 1)")

@@ -6,7 +6,7 @@ from torch import nn
 from cluster_jobs.memory import Networks, measure, module_bytes, report
 from cluster_jobs.run import Run
 from s3gan.losses import quarter_turns
-from s3gan.networks.biggan import Generator
+from s3gan.networks import Generator
 from selfsup.batchnorm import synchronise
 
 
@@ -20,7 +20,7 @@ def memory_lines(
 ) -> list[str]:
     """Lines on the two networks, before the run prepares them; `turned` images of a micro-batch are also turned."""
     count, size = run.local_batch // run.config.accumulate, generator.size
-    device = generator.embedding.weight.device
+    device = generator.device
 
     def labels(number: int) -> torch.Tensor:
         return torch.empty(number, dtype=torch.int64, device=device)

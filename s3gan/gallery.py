@@ -11,7 +11,7 @@ from cluster_jobs import seeds
 from cluster_jobs.images import save_grid
 from cluster_jobs.sections import write_section
 from s3gan.conditions import Conditions
-from s3gan.networks.biggan import Generator
+from s3gan.networks import Generator
 from s3gan.snapshot import load_generator, read_network, settle
 
 ROWS, COLUMNS = 20, 10  # classes and samples of a class, at most
@@ -52,6 +52,6 @@ def draw_grid(generator: Generator, seed: int) -> np.ndarray:
     rows = min(generator.classes, ROWS)
     z = torch.randn(COLUMNS, generator.z_dim, generator=seeds.generator("cpu", seed, "samples"))
     labels = torch.arange(rows).repeat_interleave(COLUMNS)
-    device = generator.embedding.weight.device
+    device = generator.device
     images: Tensor = generator(z.repeat(rows, 1).to(device), labels.to(device))
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()

@@ -129,7 +129,7 @@ def write_shards(
     out: Path, generator: nn.Module, labels: np.ndarray, config: GenerateConfig, network: dict[str, Any], job: Job
 ) -> None:
     """This rank's share of the shards that are not there yet. A killed run loses at most the shard in work."""
-    block = block_size(network["size"])
+    block, z_dim = block_size(network["size"]), network["z_dim"]
     numbers = range(config.part, shard_total(len(labels)), config.parts)
     missing = [number for number in numbers if not shard_done(out, number)]
     job.barrier()  # every rank has looked before one adds a shard, so that all share out the same list
@@ -140,7 +140,7 @@ def write_shards(
         end = min((number + 1) * SHARD_SAMPLES, len(labels))
         for start in range(number * SHARD_SAMPLES, end, block):
             indices = range(start, min(start + block, end))
-            noise = draw_noise(config.seed, indices, network["z_dim"], config.truncation)
+            noise = draw_noise(config.seed, indices, z_dim, config.truncation)
             chosen = torch.from_numpy(labels[indices.start : indices.stop].astype(np.int64))
             images = make_images(generator, noise, chosen, block, job.device)
             for index, image in zip(indices, images, strict=True):

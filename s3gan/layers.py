@@ -100,8 +100,12 @@ class Embedding(nn.Embedding):
         super().__init__(classes, features)
         self.spectral = SpectralNorm(self.weight) if normalise else None
 
-    def forward(self, labels: Tensor) -> Tensor:
-        return F.embedding(labels, normalised_weight(self))
+    def forward(self, conditions: Tensor) -> Tensor:
+        """Labels (N,) int64, -1 for unknown, or weights (N, classes) float32 -> (N, features); unknown gives zeros."""
+        weight = normalised_weight(self)
+        if conditions.is_floating_point():
+            return conditions.to(weight.dtype) @ weight
+        return F.embedding(conditions.clamp(min=0), weight) * (conditions >= 0).unsqueeze(1)
 
 
 def normalised_weight(layer: Conv2d | Linear | Embedding) -> Tensor:

@@ -20,6 +20,11 @@ def rotation_loss(logits: Tensor, turns: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), turns, reduction="none")
 
 
+def prediction_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of classes (Lucic et al. 2019, section 3.2): logits (N, C), target weights (N, C) -> (N,)."""
+    return F.cross_entropy(logits.float(), targets, reduction="none")
+
+
 def quarter_turns(images: Tensor) -> Tensor:
     """Copies of images (n, C, S, S) turned by 90, 180 and 270 degrees, one block after the other: (3n, C, S, S)."""
     return torch.cat([images.rot90(turn, (2, 3)) for turn in (1, 2, 3)])

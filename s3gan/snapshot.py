@@ -19,7 +19,7 @@ from cluster_jobs.errors import UserError
 from cluster_jobs.files import read_json, write_atomically
 from cluster_jobs.run import load_run
 from s3gan.layers import fold_spectral_norm, iterate_spectral_norm
-from s3gan.networks.biggan import Generator
+from s3gan.networks import NETWORKS, Generator
 from selfsup.batchnorm import BatchNorm, moments
 
 BLOCK = 64  # samples a block of the standing statistics
@@ -28,7 +28,8 @@ SAMPLES = 2048, 10  # at least so many, and so many for each class
 
 def build_generator(network: dict[str, Any]) -> Generator:
     """An untrained generator as `network.json` describes it."""
-    return Generator(network["size"], network["channels"], network["classes"], network["width"])
+    of = network["size"], network["channels"], network["classes"], network["width"]
+    return NETWORKS[network["network"]].generator(*of, normalise=network["g_spectral_norm"], embedding_std=0)
 
 
 def read_network(run: Path) -> dict[str, Any]:
@@ -39,7 +40,13 @@ def read_network(run: Path) -> dict[str, Any]:
     """
     if not (run / "network.json").is_file():
         raise UserError(f"run={str(run)!r}: expected a run directory of s3gan.train (it holds no network.json)")
-    return read_json(run / "network.json")
+    network = read_json(run / "network.json")
+    if network.get("network") not in NETWORKS:
+        raise UserError(
+            f"{run / 'network.json'}: network {network.get('network')!r}, expected one of {', '.join(NETWORKS)} "
+            "(the run was made by another version)"
+        )
+    return network
 
 
 def load_generator(
@@ -123,7 +130,7 @@ def standing_statistics(
     blocks = -(-max(SAMPLES[0], SAMPLES[1] * generator.classes) // BLOCK)
     sums = {name: torch.zeros(2, norm.num_features, dtype=torch.float64) for name, norm in norms.items()}
     hooks = [norm.register_forward_pre_hook(_collector(sums[name])) for name, norm in norms.items()]
-    device = generator.embedding.weight.device
+    device = generator.device
     distribution = torch.ones(generator.classes) if weights is None else torch.tensor(weights)
     generator.train()
     for block in range(blocks):

@@ -9,79 +9,28 @@ running moments move once a micro-batch. Spectral norms iterate once a step. D h
 gradient is that of the undivided share up to rounding.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cluster_jobs import seeds
 from cluster_jobs.optimise import Metrics, micro_batches, update
+from s3gan.game import Game
 from s3gan.layers import iterate_spectral_norm
-from s3gan.losses import hinge_d, hinge_g, quarter_turns, rotation_loss
-from s3gan.networks.biggan import Discriminator, Generator
+from s3gan.losses import hinge_d, hinge_g, prediction_loss, quarter_turns, rotation_loss
+from s3gan.networks.base import weights_of
 
 
-@dataclass(frozen=True)
-class Fakes:
-    """Draws noise and conditions, keyed by purpose and stream position and equal for any number of ranks.
+def discriminator_step(game: Game, images: Tensor, conditions: Tensor, position: int) -> Metrics:
+    """Updates D on real images (n, C, H, W) in [-1, 1] with their conditions, and on as many fakes.
 
-    `weights` (classes,) float64 is the distribution of the conditions; None is uniform.
+    Conditions are those of `s3gan.networks.Heads`: labels (n,) int64 or soft labels (n, classes) float32.
     """
-
-    seed: int
-    batch: int  # global
-    rank: int
-    world: int
-    z_dim: int
-    classes: int
-    device: torch.device
-    weights: Tensor | None = None
-
-    def draw(self, purpose: str, position: int) -> tuple[Tensor, Tensor]:
-        """This rank's z (n, z_dim) float32 ~ N(0, I) and labels (n,) int64 of the global batch at `position`."""
-        generator = seeds.generator(self.device, self.seed, purpose, position)
-        z = torch.randn(self.batch, self.z_dim, generator=generator, device=self.device)
-        if self.weights is None:
-            labels = torch.randint(self.classes, (self.batch,), generator=generator, device=self.device)
-        else:
-            labels = torch.multinomial(self.weights, self.batch, replacement=True, generator=generator)
-        share = slice(self.rank * self.batch // self.world, (self.rank + 1) * self.batch // self.world)
-        return z[share], labels[share]
-
-
-@dataclass(frozen=True)
-class Rotation:
-    """Rotation self-supervision (Lucic et al. 2019, section 3.3): the last `images` of a rank's batch are also shown
-    turned by 90, 180 and 270 degrees; D learns the turns of real images, G is rewarded for turns that D recognises."""
-
-    images: int = 0  # 0: off
-    weight_d: float = 1.0
-    weight_g: float = 0.2
-
-
-@dataclass(frozen=True)
-class Game:
-    """The two players and the rules. `prepared_*` are the modules as the run wraps them; alone they are the same."""
-
-    generator: Generator
-    discriminator: Discriminator
-    prepared_generator: nn.Module
-    prepared_discriminator: nn.Module
-    optimizer_g: torch.optim.Optimizer
-    optimizer_d: torch.optim.Optimizer
-    fakes: Fakes
-    rotation: Rotation
-    autocast: Callable[[], AbstractContextManager] = nullcontext
-    accumulate: int = 1  # micro-batches a rank and step; `rotation.images` divides by it
-
-
-def discriminator_step(game: Game, images: Tensor, labels: Tensor, position: int) -> Metrics:
-    """Updates D on real images (n, C, H, W) in [-1, 1] with labels (n,) int64, and on as many fakes."""
     _iterate_spectral_norms(game)
-    parts = micro_batches(game.accumulate, images, labels, *game.fakes.draw("discriminator", position))
+    known = conditions >= 0 if conditions.ndim == 1 else conditions.sum(1) > 0.5
+    labelled = known.float() * _share_of_known(game, known)
+    drawn = game.fakes.draw("discriminator", position)
+    parts = micro_batches(game.accumulate, images, conditions, labelled, *drawn)
     metrics, skipped = update(game.optimizer_d, game.prepared_discriminator, parts, partial(_discriminator_loss, game))
     return metrics | {"skipped/d": skipped}
 
@@ -101,23 +50,39 @@ def _iterate_spectral_norms(game: Game) -> None:
         iterate_spectral_norm(player, 1)
 
 
+def _share_of_known(game: Game, known: Tensor) -> Tensor:
+    """What makes the mean over equal shares of n images a mean over the global batch's labelled images: a scalar."""
+    if game.discriminator.heads.predictor is None:
+        return known.new_zeros((), dtype=torch.float32)
+    return len(known) * game.world / game.reduce(known.sum().float()).clamp(min=1)
+
+
 def _discriminator_loss(
-    game: Game, images: Tensor, labels: Tensor, z: Tensor, fake_labels: Tensor
+    game: Game, images: Tensor, conditions: Tensor, labelled: Tensor, z: Tensor, fake_labels: Tensor
 ) -> tuple[Tensor, Metrics]:
-    """Real, fake and turned real images pass D together. Turned fakes have no part in its loss: D does not see them."""
+    """Real, fake and turned real images pass D together. Turned fakes have no part in its loss: D does not see them.
+
+    `labelled` (n,) weighs the predictor's loss of each real image: 0 where its class is unknown.
+    """
     with torch.no_grad(), game.autocast():
         fakes = game.generator(z, fake_labels)
+    if conditions.is_floating_point():
+        fake_labels = weights_of(fake_labels, conditions.shape[1])
     count, turned = len(images), game.rotation.images // game.accumulate
     shown = torch.cat([images, fakes, quarter_turns(images[count - turned :])])
-    conditions = torch.cat([labels, fake_labels, labels[count - turned :].repeat(3)])
-    score, logits, _ = game.prepared_discriminator(shown, conditions)
-    real, fake = score[:count], score[count : 2 * count]
+    judged = game.prepared_discriminator(
+        shown, torch.cat([conditions, fake_labels, *[conditions[count - turned :]] * 3])
+    )
+    real, fake = judged.score[:count], judged.score[count : 2 * count]
     loss = hinge_d(real, fake).mean()
     metrics = {"loss/d": loss, "score/real": real.mean(), "score/fake": fake.mean()}
-    if logits is not None:
-        upright = logits[count - turned : count]
-        metrics |= _rotation_metrics("d", torch.cat([upright, logits[2 * count :]]))
+    if judged.rotation is not None:
+        upright = judged.rotation[count - turned : count]
+        metrics |= _rotation_metrics("d", torch.cat([upright, judged.rotation[2 * count :]]))
         loss = loss + game.rotation.weight_d * metrics["loss/rotation_d"]
+    if judged.prediction is not None:
+        metrics |= _prediction_metrics(judged.prediction[:count], conditions, labelled)
+        loss = loss + game.prediction_weight * metrics["loss/prediction_d"]
     return loss, metrics
 
 
@@ -125,13 +90,12 @@ def _generator_loss(game: Game, z: Tensor, labels: Tensor) -> tuple[Tensor, Metr
     fakes = game.prepared_generator(z, labels)
     count, turned = len(fakes), game.rotation.images // game.accumulate
     shown = torch.cat([fakes, quarter_turns(fakes[count - turned :])])
-    conditions = torch.cat([labels, labels[count - turned :].repeat(3)])
     with game.autocast():
-        score, logits, _ = game.discriminator(shown, conditions)
-    loss = hinge_g(score[:count].float()).mean()
+        judged = game.discriminator(shown, torch.cat([labels, labels[count - turned :].repeat(3)]))
+    loss = hinge_g(judged.score[:count].float()).mean()
     metrics = {"loss/g": loss}
-    if logits is not None:
-        metrics |= _rotation_metrics("g", logits[count - turned :])
+    if judged.rotation is not None:
+        metrics |= _rotation_metrics("g", judged.rotation[count - turned :])
         loss = loss + game.rotation.weight_g * metrics["loss/rotation_g"]
     return loss, metrics
 
@@ -143,4 +107,14 @@ def _rotation_metrics(player: str, logits: Tensor) -> Metrics:
     return {
         f"loss/rotation_{player}": rotation_loss(logits, turns).mean(),
         f"accuracy/rotation_{player}": accuracy,
+    }
+
+
+def _prediction_metrics(logits: Tensor, conditions: Tensor, labelled: Tensor) -> Metrics:
+    """Loss and accuracy of the predictor's logits (n, classes), as means over the labelled images."""
+    targets = weights_of(conditions, logits.shape[1])
+    right = logits.argmax(1) == targets.argmax(1)
+    return {
+        "loss/prediction_d": (labelled * prediction_loss(logits, targets)).mean(),
+        "accuracy/prediction_d": (labelled * right).mean(),
     }

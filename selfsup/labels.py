@@ -54,6 +54,17 @@ class LabelTable:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def select(self, rows: np.ndarray) -> "LabelTable":
+        """The table of some rows (ascending int64), with the same metadata."""
+        return LabelTable(
+            [self.keys[row] for row in rows.tolist()],
+            self.labels[rows],
+            self.origin[rows],
+            self.confidence[rows],
+            None if self.probabilities is None else self.probabilities[rows],
+            dict(self.metadata),
+        )
+
 
 def write_table(path: Path | str, table: LabelTable) -> None:
     """Writes the table as parquet; the file is absent or whole, whatever happens."""

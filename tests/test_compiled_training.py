@@ -63,7 +63,16 @@ def test_a_compiled_refiner_keeps_its_names_resumes_exactly_and_trains_alike(
 @pytest.mark.parametrize("keys", [[], ["precision=bf16", "accumulate=2", "rotated_batch_fraction=2"]])
 def test_a_compiled_gan_resumes_exactly(tmp_path: Path, cache: dict[str, str], keys: list[str]) -> None:
     table = make_table(tmp_path / "table.parquet", make_data(tmp_path / "train"))
-    tiny = ["width=2", "batch=16", "log_nimg=16", "checkpoint_nimg=32", "sample_nimg=1000", "threads=1", "compile=true"]
+    tiny = [
+        "network=biggan_light",
+        "width=2",
+        "batch=16",
+        "log_nimg=16",
+        "checkpoint_nimg=32",
+        "sample_nimg=1000",
+        "threads=1",
+        "compile=true",
+    ]
 
     def words(name: str, total: int) -> list[str]:
         inputs = [f"data={tmp_path / 'train'}", f"labels={table}", f"run.dir={tmp_path / name}"]

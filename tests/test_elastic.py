@@ -27,7 +27,7 @@ def pretrain(root: Path) -> tuple[str, list[str], str]:
 def gan(root: Path) -> tuple[str, list[str], str]:
     shards = make_data(root / "train")
     table = make_table(root / "table.parquet", shards)
-    small = ["method=supervised", "width=2", f"batch={BATCH}", f"log_nimg={BATCH}"]
+    small = ["network=biggan_light", "method=supervised", "width=2", f"batch={BATCH}", f"log_nimg={BATCH}"]
     return "s3gan.train", [f"data={shards.directory}", f"labels={table}", *small, *FROZEN], "discriminator"
 
 

@@ -46,7 +46,15 @@ def labels_gan_and_pool(data: Path, budget: Path, encoder: Path, out: Path) -> d
     few = ["classifier.steps=6", "classifier.batch=8", "classifier.rotation_batch=4"]
     words = [f"data={data}", "method=classifier", f"labels={budget}", f"encoder={encoder}", *few]
     run(out, "selfsup.label", *words, f"out={out}/inferred.parquet")
-    sizes = ["method=s3gan", "width=4", "batch=16", "total_nimg=96", "checkpoint_nimg=32", "sample_nimg=96"]
+    sizes = [
+        "network=biggan_light",
+        "method=s3gan",
+        "width=4",
+        "batch=16",
+        "total_nimg=96",
+        "checkpoint_nimg=32",
+        "sample_nimg=96",
+    ]
     run(out, "s3gan.train", f"data={data}", f"labels={out}/inferred.parquet", *sizes, f"run.dir={out}/gan")
     run(out, "s3gan.generate", f"run={out}/gan", "count=30", f"out={out}/pool")
     weights = sorted((out / "gan" / "checkpoints").glob("*.safetensors"))[-1]
@@ -84,7 +92,14 @@ def test_every_command_works_in_a_directory_with_a_hostile_name(line: Path) -> N
     data, synthetic = line / "digits", line / "printed"
     few = ["classifier.steps=4", "classifier.batch=8", "classifier.width=4"]
     clusters = ["method=kmeans", "clusters=5", f"encoder={line}/encoder", f"out={line}/clusters.parquet"]
-    gan = ["method=clustering_ss", "width=4", "batch=16", "total_nimg=64", f"run.dir={line}/gan"]
+    gan = [
+        "network=biggan_light",
+        "method=clustering_ss",
+        "width=4",
+        "batch=16",
+        "total_nimg=64",
+        f"run.dir={line}/gan",
+    ]
     run(line, "selfsup.features", f"data={data}/test", f"encoder={line}/encoder", f"out={line}/features.npy")
     run(line, "selfsup.label", f"data={data}/train", *clusters)
     run(line, "s3gan.train", f"data={data}/train", f"labels={line}/clusters.parquet", *gan)
@@ -104,7 +119,14 @@ def test_every_command_works_in_a_directory_with_a_hostile_name(line: Path) -> N
 
 @pytest.mark.slow
 def test_two_ranks_train_and_pool_the_whole_line(line: Path, tmp_path: Path) -> None:
-    words = [f"data={line}/digits/train", "method=single_label", "width=4", "batch=16", "total_nimg=64"]
+    words = [
+        f"data={line}/digits/train",
+        "method=single_label",
+        "network=biggan_light",
+        "width=4",
+        "batch=16",
+        "total_nimg=64",
+    ]
     for module, arguments in {
         "s3gan.train": [*words, f"run.dir={tmp_path}/gan"],
         "s3gan.generate": [f"run={tmp_path}/gan", "count=30", f"out={tmp_path}/pool"],

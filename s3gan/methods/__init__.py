@@ -1,30 +1,30 @@
-"""The methods by name. Each is a small object; a new family is a new file and a line here.
-
-The co-trained methods (S2GAN-CO, S3GAN-CO), which learn from a partial table, belong into `cotrained.py`.
-"""
+"""The methods by name. Each is a small object; a new family is a new file and a line here."""
 
 from enum import Enum
 
 from s3gan.methods.base import Method
 from s3gan.methods.clusters import clustering, clustering_ss
-from s3gan.methods.labelled import s2gan, s3gan, supervised
-from s3gan.methods.unlabelled import random_label, single_label
+from s3gan.methods.cotrained import s2gan_co, s3gan_co
+from s3gan.methods.labelled import labelled_only, s2gan, s3gan, supervised
+from s3gan.methods.unlabelled import random_label, single_label, single_label_ss, ssgan
 
 METHODS: dict[str, Method] = {
-    method.name: method for method in (supervised, single_label, random_label, clustering, clustering_ss, s2gan, s3gan)
+    method.name: method
+    for method in (
+        supervised,
+        labelled_only,
+        single_label,
+        single_label_ss,
+        ssgan,
+        random_label,
+        clustering,
+        clustering_ss,
+        s2gan,
+        s3gan,
+        s2gan_co,
+        s3gan_co,
+    )
 }
-
-
-class MethodName(Enum):
-    """The values of the key `method`."""
-
-    supervised = "supervised"
-    single_label = "single_label"
-    random_label = "random_label"
-    clustering = "clustering"
-    clustering_ss = "clustering_ss"
-    s2gan = "s2gan"
-    s3gan = "s3gan"
-
+MethodName = Enum("MethodName", {name: name for name in METHODS})  # type: ignore[misc]  # the values of the key `method`
 
 __all__ = ["METHODS", "Method", "MethodName"]

@@ -1,6 +1,7 @@
-"""What a method is: which label table it needs, whether rotation is on, and where conditions come from.
+"""What a method is: which label table it needs, which heads learn beside the score, and where conditions come from.
 
 A method knows no devices, ranks or networks. The losses and heads are shared; a method only says what they are given.
+Sections are those of Lucic et al. 2019 (arXiv 1903.02271), the S3GAN paper.
 """
 
 from collections.abc import Callable
@@ -21,9 +22,12 @@ class Method:
     """
 
     name: str
-    rotation: bool
     origins: frozenset[str]
     advice: str  # how to make a table that fits
+    rotation: bool = False  # D tells quarter turns of real images apart, G is rewarded for turns that D recognises
+    predictor: bool = False  # D learns to predict the classes of unlabelled images while it trains
+    projection: bool = True  # D's score depends on the class
+    partial: bool = False  # the table may leave samples unlabelled
 
     def check(self, table: LabelTable | None, samples: int) -> None:
         """Refuses a label table that does not fit.
@@ -44,7 +48,7 @@ class Method:
                 f"method={self.name} takes labels of origin {' or '.join(sorted(self.origins))}, but the label table "
                 f"(made by {kind}) holds labels of origin {strange[0]}; {self.advice}"
             )
-        if len(table) < samples:
+        if len(table) < samples and not self.partial:
             raise UserError(
                 f"method={self.name} needs a label for every sample, but the label table (made by {kind}) covers "
                 f"{len(table)} of {samples}; {self.advice}"
@@ -55,6 +59,10 @@ class Method:
         assert table is not None
         return list(table.classes)
 
+    def subset(self, labels: np.ndarray | None) -> np.ndarray | None:
+        """The samples to train on, ascending int64, given the table's labels (samples,), -1 for none; None is all."""
+        return None
+
     def fake_weights(self, counts: np.ndarray) -> np.ndarray | None:
         """The distribution (classes,) of the conditions of fakes, given the real labels' counts; None is uniform.
 
@@ -63,10 +71,10 @@ class Method:
         return None if counts.all() else (counts > 0) / np.count_nonzero(counts)
 
     def real_labels(self, labels: Tensor, random: Callable[[], Tensor]) -> Tensor:
-        """The conditions of real images, int64 (n,).
+        """The conditions of real images, as the heads take them.
 
         Args:
-            labels: (n,) int64 from the label table; -1 where there is none.
+            labels: (n,) int64 from the label table, -1 where there is none; or (n, classes) float32 soft labels.
             random: draws (n,) int64 uniformly from the classes, keyed by the batch's position.
         """
         return labels

@@ -1,4 +1,4 @@
-"""Methods on cluster numbers: no label at all (Lucic et al. 2019, section 3.2, "Clustering")."""
+"""Methods on cluster numbers: no label at all ("Clustering" of section 3.1; "(SS)" adds section 3.3)."""
 
 from dataclasses import dataclass
 
@@ -16,5 +16,5 @@ class Clustering(Method):
 
 
 _CLUSTER = "make clusters with selfsup.label method=kmeans"
-clustering = Clustering("clustering", rotation=False, origins=frozenset({"cluster"}), advice=_CLUSTER)
-clustering_ss = Clustering("clustering_ss", rotation=True, origins=frozenset({"cluster"}), advice=_CLUSTER)
+clustering = Clustering("clustering", origins=frozenset({"cluster"}), advice=_CLUSTER)
+clustering_ss = Clustering("clustering_ss", origins=frozenset({"cluster"}), advice=_CLUSTER, rotation=True)

@@ -1,4 +1,4 @@
-"""Baselines whose conditions say nothing: one class for all, or random classes (Lucic et al. 2019, section 4)."""
+"""Baselines whose conditions say nothing: one class for all, or random classes (section 4)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,15 +46,10 @@ class RandomLabel(Method):
         return torch.where(labels < 0, random(), labels)
 
 
-single_label = SingleLabel(
-    "single_label",
-    rotation=False,
-    origins=frozenset({"single"}),
-    advice="leave labels= out, or use selfsup.label method=single",
-)
-random_label = RandomLabel(
-    "random_label",
-    rotation=False,
-    origins=frozenset({"random"}),
-    advice="leave labels= out, or use selfsup.label method=random",
-)
+_NO_TABLE = "leave labels= out, or use selfsup.label method="
+_SINGLE, _RANDOM = frozenset({"single"}), frozenset({"random"})
+single_label = SingleLabel("single_label", origins=_SINGLE, advice=f"{_NO_TABLE}single")
+single_label_ss = SingleLabel("single_label_ss", origins=_SINGLE, advice=f"{_NO_TABLE}single", rotation=True)
+# SSGAN (Chen et al. 2019): unconditional, so D has no projection; what G's one class adds is a learned constant
+ssgan = SingleLabel("ssgan", origins=_SINGLE, advice=f"{_NO_TABLE}single", rotation=True, projection=False)
+random_label = RandomLabel("random_label", origins=_RANDOM, advice=f"{_NO_TABLE}random")

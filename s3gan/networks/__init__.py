@@ -1,1 +1,14 @@
-"""Generators and discriminators."""
+"""Generators and discriminators: one file a family, one line a name."""
+
+from enum import Enum
+
+from s3gan.networks.base import Discriminator, Generator, HeadPlan, Heads, Judgement, Network
+from s3gan.networks.biggan import ARCHITECTURES, LIGHT, BigGan
+
+NETWORKS: dict[str, Network] = {
+    "biggan": BigGan(ARCHITECTURES),
+    "biggan_light": BigGan(LIGHT),
+}
+NetworkName = Enum("NetworkName", {name: name for name in NETWORKS})  # type: ignore[misc]  # the values of a key
+
+__all__ = ["NETWORKS", "Discriminator", "Generator", "HeadPlan", "Heads", "Judgement", "Network", "NetworkName"]

@@ -5,14 +5,15 @@ the 4x4 seed and one for each block; each conditional batch norm sees its chunk 
 discriminator pools by a sum, and has a projection head (Miyato & Koyama 2018) and a rotation head.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s3gan.layers import Conv2d, DiscriminatorBlock, Embedding, GeneratorBlock, Linear, SelfAttention, initialise
+from s3gan.networks.base import Discriminator, Generator, HeadPlan, Heads, Judgement
 from selfsup.batchnorm import BatchNorm
 
 SEED_SIZE = 4  # height and width of the map that the generator starts from
@@ -30,43 +31,69 @@ class Architecture:
     generator_attention: int = 0
     discriminator_attention: int = 0
 
+    @property
+    def size(self) -> int:
+        """Pixels of an image's side."""
+        return SEED_SIZE << (len(self.generator) - 1)
 
-# 32 px has the depth of BigGAN's CIFAR network but a pyramid of channels, as a flat one spends its time at full size.
-# 64 to 512 px are those of the S3GAN experiments.
+
+# those of the S3GAN experiments
 ARCHITECTURES = {
-    32: Architecture(64, 32, (4, 4, 2, 1), (1, 2, 4, 4)),
     64: Architecture(120, 128, (16, 16, 8, 4, 2), (2, 4, 8, 16, 16), 1, 4, 1),
     128: Architecture(120, 128, (16, 16, 8, 4, 2, 1), (1, 2, 4, 8, 16, 16), 1, 4, 1),
     256: Architecture(140, 128, (16, 16, 8, 8, 4, 2, 1), (1, 2, 4, 8, 8, 16, 16), 1, 5, 2),
     512: Architecture(160, 128, (16, 16, 8, 8, 4, 2, 1, 1), (1, 1, 2, 4, 8, 8, 16, 16), 1, 4, 3),
 }
+# The depth of BigGAN's CIFAR network but a pyramid of channels, as a flat one spends its time at full size.
+LIGHT = {32: Architecture(64, 32, (4, 4, 2, 1), (1, 2, 4, 4))}
 
 
-class Generator(nn.Module):
+@dataclass(frozen=True)
+class BigGan:
+    """The family, with one architecture an image size."""
+
+    architectures: Mapping[int, Architecture]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(sorted(self.architectures))
+
+    def generator(
+        self, size: int, channels: int, classes: int, width: int, *, normalise: bool, embedding_std: float
+    ) -> Generator:
+        of = self.architectures[size], channels, classes, width
+        return BigGanGenerator(*of, embedding_std=embedding_std, normalise=normalise)
+
+    def discriminator(
+        self, size: int, channels: int, classes: int, width: int, plan: HeadPlan, *, normalise: bool
+    ) -> Discriminator:
+        return BigGanDiscriminator(self.architectures[size], channels, classes, width, plan, normalise=normalise)
+
+
+class BigGanGenerator(Generator):
     """Maps noise and a class to an image.
 
     Args:
-        size: names the table entry.
         width: scales every layer.
-        embedding_std: of the values at which the class embedding starts; those of the noise beside it have 1.
+        embedding_std: of the values at which the class embedding starts, beside noise of 1; 0 is orthogonal, as in the
+            paper: vectors of norm 1 at most, so that classes start out weaker than the noise.
     """
 
     def __init__(
         self,
-        size: int,
+        architecture: Architecture,
         channels: int,
         classes: int,
         width: int = 32,
         *,
-        embedding_std: float = 1.0,
+        embedding_std: float = 0.0,
         normalise: bool = True,
     ) -> None:
         super().__init__()
-        architecture = ARCHITECTURES[size]
         features = [width * multiple for multiple in architecture.generator]
         blocks = len(features) - 1
-        assert architecture.z_dim % (blocks + 1) == 0 and SEED_SIZE << blocks == size
-        self.size, self.z_dim, self.classes = size, architecture.z_dim, classes
+        assert architecture.z_dim % (blocks + 1) == 0
+        self.size, self.z_dim, self.classes = architecture.size, architecture.z_dim, classes
         self.chunk = architecture.z_dim // (blocks + 1)
         condition = self.chunk + architecture.embed_dim
         self.embedding = Embedding(classes, architecture.embed_dim, normalise=False)
@@ -80,11 +107,11 @@ class Generator(nn.Module):
         self.norm = BatchNorm(features[-1])
         self.to_image = Conv2d(features[-1], channels, 3, normalise=normalise)
         initialise(self)
-        # On the scale of the noise beside it; orthogonal rows are several times smaller, so classes start out weaker.
-        nn.init.normal_(self.embedding.weight, std=embedding_std)
+        if embedding_std:
+            nn.init.normal_(self.embedding.weight, std=embedding_std)
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        """z (N, z_dim) ~ N(0, I), labels (N,) int64 in [0, classes) -> (N, C, size, size) in [-1, 1]."""
+        """z (N, z_dim) ~ N(0, I) and labels (N,) int64 or weights (N, classes) -> (N, C, size, size) in [-1, 1]."""
         first, *chunks = z.split(self.chunk, dim=1)
         embedded = self.embedding(labels)
         x = self.seed(first).unflatten(1, (SEED_SIZE, SEED_SIZE, -1)).permute(0, 3, 1, 2)  # channels last is fast
@@ -93,30 +120,20 @@ class Generator(nn.Module):
         return torch.tanh(self.to_image(F.relu(self.norm(x))))
 
 
-class Judgement(NamedTuple):
-    """What a discriminator says of N images."""
-
-    score: Tensor  # (N,) unbounded; positive is real
-    rotation: Tensor | None  # (N, 4) logits of the quarter turns, where there is a rotation head
-    features: Tensor  # (N, F) sum-pooled
-
-
-class Discriminator(nn.Module):
-    """Scores images given their class, and tells by how many quarter turns they are rotated."""
+class BigGanDiscriminator(Discriminator):
+    """Residual blocks, a sum over places, and the heads."""
 
     def __init__(
         self,
-        size: int,
+        architecture: Architecture,
         channels: int,
         classes: int,
-        width: int = 32,
+        width: int,
+        plan: HeadPlan,
         *,
-        rotation: bool,
-        projection: bool = True,
         normalise: bool = True,
     ) -> None:
         super().__init__()
-        architecture = ARCHITECTURES[size]
         features = [channels, *(width * multiple for multiple in architecture.discriminator)]
         blocks = len(features) - 1
         self.blocks = nn.ModuleList(
@@ -132,23 +149,16 @@ class Discriminator(nn.Module):
         place = architecture.discriminator_attention
         self.attention = _attention(blocks, place, features[place], normalise)
         self.num_features = features[-1]
-        self.score = Linear(self.num_features, 1, normalise=normalise)
-        self.projection = Embedding(classes, self.num_features, normalise=normalise) if projection else None
-        self.rotation = Linear(self.num_features, 4, normalise=normalise) if rotation else None
+        self.heads = Heads(self.num_features, classes, plan, normalise=normalise)
         initialise(self)
-        if self.projection is not None:
-            nn.init.xavier_normal_(self.projection.weight)
+        self.heads.initialise_projection()
 
-    def forward(self, x: Tensor, labels: Tensor) -> Judgement:
-        """x (N, C, size, size) in [-1, 1], labels (N,) int64 in [0, classes)."""
+    def forward(self, x: Tensor, conditions: Tensor) -> Judgement:
+        """x (N, C, size, size) in [-1, 1], conditions as `Heads` takes them."""
         x = x.to(memory_format=torch.channels_last)  # the fast layout
         for block, attention in zip(self.blocks, self.attention, strict=True):
             x = attention(block(x))
-        features = F.relu(x).sum((2, 3))
-        score = self.score(features).squeeze(1)
-        if self.projection is not None:
-            score = score + (self.projection(labels) * features).sum(1)
-        return Judgement(score, None if self.rotation is None else self.rotation(features), features)
+        return self.heads(F.relu(x).sum((2, 3)), conditions)
 
 
 def _attention(blocks: int, place: int, features: int, normalise: bool) -> nn.ModuleList:

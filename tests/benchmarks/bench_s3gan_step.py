@@ -13,10 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s3gan.fakes import Fakes
+from s3gan.game import Game, Rotation
 from s3gan.layers import Conv2d, DownConv2d, UpConv2d, iterate_spectral_norm, normalised_weight
 from s3gan.losses import hinge_d, hinge_g, quarter_turns, rotation_loss
-from s3gan.networks.biggan import Discriminator, Generator
-from s3gan.step import Fakes, Game, Rotation, discriminator_step, generator_step
+from s3gan.networks import HeadPlan
+from s3gan.networks.biggan import LIGHT, BigGanDiscriminator, BigGanGenerator
+from s3gan.step import discriminator_step, generator_step
 
 CLASSES, SIZE = 10, 32
 
@@ -65,7 +68,10 @@ def make_plain(module: nn.Module) -> nn.Module:
 
 def make_game(width: int, batch: int, fused: bool) -> Game:
     torch.manual_seed(0)
-    generator, discriminator = Generator(SIZE, 1, CLASSES, width), Discriminator(SIZE, 1, CLASSES, width, rotation=True)
+    generator, discriminator = (
+        BigGanGenerator(LIGHT[32], 1, CLASSES, width),
+        BigGanDiscriminator(LIGHT[32], 1, CLASSES, width, HeadPlan(rotation=True)),
+    )
     fakes = Fakes(0, batch, 0, 1, generator.z_dim, CLASSES, torch.device("cpu"))
     optimizers = [
         torch.optim.Adam(player.parameters(), 2e-4, (0.0, 0.999), fused=fused, foreach=False)

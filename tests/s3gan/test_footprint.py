@@ -9,7 +9,8 @@ import torch
 
 from s3gan.footprint import memory_lines
 from s3gan.losses import quarter_turns
-from s3gan.networks.biggan import Discriminator, Generator
+from s3gan.networks import HeadPlan
+from s3gan.networks.biggan import LIGHT, BigGanDiscriminator, BigGanGenerator
 
 COUNT, TURNED = 8, 2
 
@@ -30,7 +31,10 @@ def kept_bytes(forward: Any, *networks: torch.nn.Module) -> int:
 @pytest.mark.parametrize("half", [False, True])
 def test_the_lines_say_what_real_steps_keep_and_nothing_moves(half: bool) -> None:
     torch.manual_seed(0)
-    generator, discriminator = Generator(32, 3, 5, 8), Discriminator(32, 3, 5, 8, rotation=True)
+    generator, discriminator = (
+        BigGanGenerator(LIGHT[32], 3, 5, 8),
+        BigGanDiscriminator(LIGHT[32], 3, 5, 8, HeadPlan(rotation=True)),
+    )
     optimizers = tuple(torch.optim.Adam(network.parameters(), 1e-3) for network in (generator, discriminator))
     autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=half)
     run: Any = SimpleNamespace(local_batch=2 * COUNT, config=SimpleNamespace(accumulate=2), world=1, autocast=autocast)

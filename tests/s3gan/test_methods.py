@@ -17,7 +17,15 @@ FITTING = {
     "clustering_ss": {"cluster"},
     "s2gan": {"true", "inferred"},
     "s3gan": {"true", "inferred"},
+    "labelled_only": {"true"},
+    "single_label_ss": {"single"},
+    "ssgan": {"single"},
+    "s2gan_co": {"true"},
+    "s3gan_co": {"true"},
 }
+PARTIAL = {"labelled_only", "s2gan_co", "s3gan_co"}
+WITHOUT_TABLE = {"single_label", "single_label_ss", "ssgan", "random_label"}
+ROTATING = {"clustering_ss", "s3gan", "single_label_ss", "ssgan", "s3gan_co"}
 
 
 def table(*origins: str, made_by: str = "somebody") -> LabelTable:
@@ -30,7 +38,9 @@ def table(*origins: str, made_by: str = "somebody") -> LabelTable:
 def test_every_method_has_a_name_on_the_command_line() -> None:
     assert [member.name for member in MethodName] == list(METHODS)
     assert set(METHODS) == set(FITTING)
-    assert {name for name, method in METHODS.items() if method.rotation} == {"clustering_ss", "s3gan"}
+    assert {name for name, method in METHODS.items() if method.rotation} == ROTATING
+    assert {name for name, method in METHODS.items() if method.predictor} == {"s2gan_co", "s3gan_co"}
+    assert {name for name, method in METHODS.items() if not method.projection} == {"ssgan"}
 
 
 @pytest.mark.parametrize("name", FITTING)
@@ -48,14 +58,14 @@ def test_a_table_of_a_budget_and_inferred_labels_fits_s3gan() -> None:
     METHODS["s3gan"].check(table("true", *["inferred"] * (SAMPLES - 1)), SAMPLES)
 
 
-@pytest.mark.parametrize("name", FITTING)
+@pytest.mark.parametrize("name", sorted(set(FITTING) - PARTIAL))
 def test_a_partial_table_is_refused_with_both_counts(name: str) -> None:
     part = table(*[min(FITTING[name])] * 2)
     with pytest.raises(UserError, match=f"covers 2 of {SAMPLES}"):
         METHODS[name].check(part, SAMPLES)
 
 
-@pytest.mark.parametrize("name", sorted(set(FITTING) - {"single_label", "random_label"}))
+@pytest.mark.parametrize("name", sorted(set(FITTING) - WITHOUT_TABLE))
 def test_a_method_on_labels_needs_a_table(name: str) -> None:
     with pytest.raises(UserError, match="needs labels="):
         METHODS[name].check(None, SAMPLES)
@@ -86,3 +96,14 @@ def test_single_and_random_labels_need_no_table() -> None:
 def test_random_labels_without_a_table_need_a_number_of_classes() -> None:
     with pytest.raises(UserError, match="classes=0"):
         METHODS["random_label"].class_names(None, 0)
+
+
+@pytest.mark.parametrize("name", sorted(PARTIAL))
+def test_a_partial_table_fits_methods_that_learn_from_a_part(name: str) -> None:
+    METHODS[name].check(table("true", "true"), SAMPLES)
+
+
+def test_labelled_only_trains_on_the_labelled_samples_and_the_others_on_all() -> None:
+    labels = np.array([-1, 2, -1, 0])
+    assert METHODS["labelled_only"].subset(labels).tolist() == [1, 3]
+    assert all(method.subset(labels) is None for name, method in METHODS.items() if name != "labelled_only")

@@ -12,7 +12,7 @@ from torch import Tensor
 from cluster_jobs.errors import UserError
 from s3gan import snapshot
 from s3gan.layers import iterate_spectral_norm
-from s3gan.networks.biggan import Generator
+from s3gan.networks.biggan import LIGHT, BigGanGenerator
 from s3gan.snapshot import export_generator, load_generator, settle
 from selfsup.batchnorm import BatchNorm
 from tests.s3gan.toy_run import make_run, train_further
@@ -32,7 +32,7 @@ def draw(generator: torch.nn.Module, z_dim: int = 64) -> Tensor:
 def test_standing_statistics_are_the_moments_of_all_the_blocks_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot, "SAMPLES", (128, 1))
     torch.manual_seed(0)
-    generator = Generator(32, 1, 3, 2)
+    generator = BigGanGenerator(LIGHT[32], 1, 3, 2)
     seen: list[Tensor] = []
     first = generator.blocks[0].norm1.norm  # sees the seed map, which no other batch norm has changed
     hook = first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].double()))
@@ -46,7 +46,7 @@ def test_standing_statistics_are_the_moments_of_all_the_blocks_together(monkeypa
 
 def test_settled_samples_look_like_those_of_a_large_training_batch() -> None:
     torch.manual_seed(0)
-    generator = Generator(32, 1, 3, 2)
+    generator = BigGanGenerator(LIGHT[32], 1, 3, 2)
     settled = settle(copy.deepcopy(generator), None)
     z, labels = torch.randn(600, generator.z_dim), torch.arange(600) % 3
     iterate_spectral_norm(generator, 30)

@@ -7,18 +7,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from s3gan.fakes import Fakes
+from s3gan.game import Game, Rotation
 from s3gan.layers import SpectralNorm, iterate_spectral_norm
-from s3gan.networks.biggan import Discriminator, Generator
-from s3gan.step import Fakes, Game, Rotation, discriminator_step, generator_step
+from s3gan.networks import HeadPlan
+from s3gan.networks.biggan import LIGHT, BigGanDiscriminator, BigGanGenerator
+from s3gan.step import discriminator_step, generator_step
 
 BATCH, TURNED, CLASSES = 8, 2, 3
 CPU = torch.device("cpu")
 
 
-def make_game(rotation: bool = True, weight_d: float = 1.0, weight_g: float = 0.2, accumulate: int = 1) -> Game:
+def make_game(
+    rotation: bool = True,
+    weight_d: float = 1.0,
+    weight_g: float = 0.2,
+    accumulate: int = 1,
+    predictor: bool = False,
+    soft: bool = False,
+    prediction_weight: float = 1.0,
+) -> Game:
     torch.manual_seed(0)
-    generator = Generator(32, 1, CLASSES, 4)
-    discriminator = Discriminator(32, 1, CLASSES, 4, rotation=rotation)
+    generator = BigGanGenerator(LIGHT[32], 1, CLASSES, 4)
+    discriminator = BigGanDiscriminator(LIGHT[32], 1, CLASSES, 4, HeadPlan(True, rotation, predictor, soft))
     return Game(
         generator,
         discriminator,
@@ -29,6 +40,7 @@ def make_game(rotation: bool = True, weight_d: float = 1.0, weight_g: float = 0.
         Fakes(0, BATCH, 0, 1, generator.z_dim, CLASSES, CPU),
         Rotation(TURNED if rotation else 0, weight_d, weight_g),
         accumulate=accumulate,
+        prediction_weight=prediction_weight,
     )
 
 
@@ -51,7 +63,7 @@ def test_the_discriminators_loss_is_the_hinge_and_the_rotation_of_the_last_real_
     z, fake_labels = other.fakes.draw("discriminator", 0)
     fakes = other.generator(z, fake_labels).detach()
     turned = [torch.rot90(images[-TURNED:], turn, (2, 3)) for turn in range(1, 4)]
-    score, logits, _ = other.discriminator(
+    score, logits, _, _ = other.discriminator(
         torch.cat([images, fakes, *turned]), torch.cat([labels, fake_labels, *[labels[-TURNED:]] * 3])
     )
     hinge = F.relu(1 - score[:BATCH]).mean() + F.relu(1 + score[BATCH : 2 * BATCH]).mean()
@@ -74,7 +86,7 @@ def test_the_generators_loss_is_the_score_and_the_rotation_of_the_last_fakes() -
     z, labels = other.fakes.draw("generator", 5)
     fakes = other.generator(z, labels)
     turned = [torch.rot90(fakes[-TURNED:], turn, (2, 3)) for turn in range(1, 4)]
-    score, logits, _ = other.discriminator(torch.cat([fakes, *turned]), torch.cat([labels, *[labels[-TURNED:]] * 3]))
+    score, logits, _, _ = other.discriminator(torch.cat([fakes, *turned]), torch.cat([labels, *[labels[-TURNED:]] * 3]))
     rotation = F.cross_entropy(logits[BATCH - TURNED :], torch.arange(4).repeat_interleave(TURNED))
     (-score[:BATCH].mean() + 0.3 * rotation).backward()
     torch.testing.assert_close(metrics["loss/rotation_g"], rotation.detach())
@@ -148,14 +160,14 @@ def test_without_rotation_there_is_no_rotation_head_and_no_turned_image() -> Non
     game, (images, labels) = make_game(rotation=False), real_batch()
     assert "loss/rotation_d" not in discriminator_step(game, images, labels, 0)
     assert "loss/rotation_g" not in generator_step(game, 0)
-    assert game.discriminator.rotation is None
+    assert game.discriminator.heads.rotation is None
 
 
 def test_a_weight_of_zero_still_gives_the_rotation_head_a_gradient() -> None:
     game, (images, labels) = make_game(weight_d=0.0), real_batch()
     discriminator_step(game, images, labels, 0)
-    assert game.discriminator.rotation is not None
-    assert torch.equal(game.discriminator.rotation.bias.grad, torch.zeros(4))
+    assert game.discriminator.heads.rotation is not None
+    assert torch.equal(game.discriminator.heads.rotation.bias.grad, torch.zeros(4))
 
 
 def test_a_step_is_a_function_of_the_state_and_the_position() -> None:
@@ -184,3 +196,82 @@ def test_fakes_differ_by_purpose_and_position_and_follow_the_distribution() -> N
     assert not any(torch.equal(a, b) for number, a in enumerate(draws) for b in draws[:number])
     shares = fakes.draw("generator", 0)[1].bincount(minlength=CLASSES) / 4000
     torch.testing.assert_close(shares, fakes.weights, rtol=0, atol=0.03)
+
+
+def unlabel(labels: Tensor) -> Tensor:
+    """The labels, known for the first three images only."""
+    return torch.where(torch.arange(BATCH) < 3, labels, -1)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_predictor_learns_from_labelled_images_and_conditions_the_others_behind_a_stop_gradient(soft: bool) -> None:
+    game = make_game(rotation=False, predictor=True, soft=soft, prediction_weight=0.6)
+    images, labels = real_batch()
+    other = copy.deepcopy(game)
+    metrics = discriminator_step(game, images, unlabel(labels), position=0)
+
+    for player in (other.generator, other.discriminator):
+        iterate_spectral_norm(player, 1)
+    z, fake_labels = other.fakes.draw("discriminator", 0)
+    fakes = other.generator(z, fake_labels).detach()
+    with torch.no_grad():
+        guess = other.discriminator(images, labels).prediction
+    known = F.one_hot(labels, CLASSES).float()
+    filled = torch.where((torch.arange(BATCH) < 3)[:, None], known, F.one_hot(guess.argmax(1), CLASSES).float())
+    if soft:
+        filled = torch.where((torch.arange(BATCH) < 3)[:, None], known, guess.softmax(1))
+    real, fake = other.discriminator(images, filled), other.discriminator(fakes, fake_labels)
+    entropy = F.cross_entropy(real.prediction[:3], labels[:3])
+    (F.relu(1 - real.score).mean() + F.relu(1 + fake.score).mean() + 0.6 * entropy).backward()
+    torch.testing.assert_close(metrics["loss/prediction_d"], entropy.detach())
+    accuracy = (guess[:3].argmax(1) == labels[:3]).float().mean()
+    torch.testing.assert_close(metrics["accuracy/prediction_d"], accuracy)
+    for mine, plain in zip(game.discriminator.parameters(), other.discriminator.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, plain.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_the_adversarial_loss_sends_no_gradient_to_the_predictor() -> None:
+    game, (images, labels) = make_game(rotation=False, predictor=True, soft=True, prediction_weight=0.0), real_batch()
+    discriminator_step(game, images, unlabel(labels), 0)
+    assert game.discriminator.heads.predictor is not None
+    assert all(not parameter.grad.any() for parameter in game.discriminator.heads.predictor.parameters())
+
+
+def test_the_generators_step_leaves_rotation_and_prediction_heads_alone() -> None:
+    game = make_game(predictor=True)
+    heads = game.discriminator.heads
+    generator_step(game, 0)
+    assert all(parameter.grad is None for parameter in heads.parameters())
+    assert all(parameter.grad is not None for parameter in game.generator.parameters())
+
+
+def test_a_batch_without_labels_teaches_the_predictor_nothing_and_stays_finite() -> None:
+    game, (images, labels) = make_game(predictor=True), real_batch()
+    metrics = discriminator_step(game, images, torch.full_like(labels, -1), 0)
+    assert metrics["loss/prediction_d"] == 0 and metrics["skipped/d"] == 0
+    assert not game.discriminator.heads.predictor.weight.grad.any()
+
+
+def test_micro_batches_with_uneven_labels_give_the_mean_over_all_labelled_images() -> None:
+    whole, parts = make_game(predictor=True), make_game(predictor=True, accumulate=2)
+    images, labels = real_batch()
+    for game in (whole, parts):
+        game.generator.eval()
+        discriminator_step(game, images, unlabel(labels), 0)
+    for one, other in zip(whole.discriminator.parameters(), parts.discriminator.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_soft_labels_of_certain_classes_are_hard_labels() -> None:
+    hard, soft = make_game(), make_game()
+    images, labels = real_batch()
+    discriminator_step(hard, images, labels, 0)
+    discriminator_step(soft, images, F.one_hot(labels, CLASSES).float(), 0)
+    for one, other in zip(hard.discriminator.parameters(), soft.discriminator.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_an_image_of_unknown_class_is_scored_without_the_projection_where_nothing_predicts_it() -> None:
+    game, (images, labels) = make_game(rotation=False), real_batch()
+    unknown = game.discriminator(images, torch.full_like(labels, -1))
+    torch.testing.assert_close(unknown.score, game.discriminator.heads.score(unknown.features).squeeze(1))

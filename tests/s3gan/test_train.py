@@ -13,11 +13,21 @@ import yaml
 from PIL import Image
 
 from cluster_jobs.run import load_run
+from cluster_jobs.shards import Shards
 from s3gan import train
 from tests.processes import Forked, fork, fork_ranks
 from tests.s3gan.toy_data import CLASSES, make_data, make_table
 
-TINY = ["width=2", "batch=16", "total_nimg=160", "log_nimg=16", "checkpoint_nimg=48", "sample_nimg=96", "threads=1"]
+TINY = [
+    "network=biggan_light",
+    "width=2",
+    "batch=16",
+    "total_nimg=160",
+    "log_nimg=16",
+    "checkpoint_nimg=48",
+    "sample_nimg=96",
+    "threads=1",
+]
 LAST = "checkpoints/000000000160.safetensors"
 
 
@@ -92,14 +102,17 @@ def test_a_killed_run_ends_with_the_very_weights_of_an_uninterrupted_one(
 
 
 @pytest.mark.slow
-def test_two_processes_follow_the_gradients_of_one(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["supervised", "s2gan_co"])
+def test_two_processes_follow_the_gradients_of_one(data: Path, tmp_path: Path, method: str) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
+    make_table(tmp_path / "part.parquet", Shards(data / "train"), count=17)  # ranks see unequal shares of it
+    table = tmp_path / "part.parquet" if method == "s2gan_co" else data / "table.parquet"
     steps = [
         *TINY,
         "total_nimg=64",
     ]  # two generator steps and four discriminator steps: weights differ by rounding only
-    assert fork(tmp_path / "log", "s3gan.train", *words(data, one, "supervised"), *steps).code == 0
-    for ended in fork_ranks(tmp_path / "ranks", "s3gan.train", *words(data, two, "supervised"), *steps):
+    assert fork(tmp_path / "log", "s3gan.train", *words(data, one, method), f"labels={table}", *steps).code == 0
+    for ended in fork_ranks(tmp_path / "ranks", "s3gan.train", *words(data, two, method), f"labels={table}", *steps):
         assert ended.code == 0, ended.output
     (_, state, nimg), (_, other, _) = (load_run(run) for run in (one, two))
     assert nimg == 64
@@ -151,6 +164,10 @@ def test_hidden_labels_have_no_part_in_training(data: Path, tmp_path: Path) -> N
         ("clustering", "cluster", 3),
         ("clustering_ss", "cluster", 3),
         ("s2gan", "inferred", 3),
+        ("single_label_ss", "", 1),
+        ("ssgan", "", 1),
+        ("s3gan_co", "true", 3),
+        ("labelled_only", "true", 3),
     ],
 )
 def test_every_method_trains(data: Path, tmp_path: Path, method: str, origin: str, classes: int) -> None:

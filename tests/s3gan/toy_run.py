@@ -9,7 +9,7 @@ import yaml
 
 from cluster_jobs.checkpoint import CheckpointStore
 from cluster_jobs.files import write_atomically, write_json
-from s3gan.networks.biggan import ARCHITECTURES, Generator
+from s3gan.networks.biggan import LIGHT, BigGanGenerator
 
 SIZE, WIDTH = 32, 2
 
@@ -27,10 +27,14 @@ def make_run(
     directory.mkdir(parents=True, exist_ok=True)
     write_atomically(directory / "config.yaml", yaml.safe_dump({"method": "supervised"}).encode())
     network = {
+        "network": "biggan_light",
+        "g_spectral_norm": True,
+        "d_spectral_norm": True,
+        "heads": {"projection": True, "rotation": False, "predictor": False, "soft_prediction": False},
         "size": SIZE,
         "channels": channels,
         "width": WIDTH,
-        "z_dim": ARCHITECTURES[SIZE].z_dim,
+        "z_dim": LIGHT[SIZE].z_dim,
         "classes": len(names),
         "class_names": list(names),
         "class_counts": list(counts) or [10] * len(names),
@@ -46,5 +50,5 @@ def make_run(
 def train_further(directory: Path, channels: int, classes: int, nimg: int) -> None:
     """Adds the checkpoint of `nimg` images seen; another number makes another generator."""
     torch.manual_seed(nimg)
-    state = {"generator_ema": Generator(SIZE, channels, classes, WIDTH).state_dict()}
+    state = {"generator_ema": BigGanGenerator(LIGHT[32], channels, classes, WIDTH).state_dict()}
     CheckpointStore(directory / "checkpoints").save(state, nimg)

@@ -1,0 +1,36 @@
+"""What fakes are made of: noise and conditions, keyed so that they do not depend on the number of ranks."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cluster_jobs import seeds
+
+
+@dataclass(frozen=True)
+class Fakes:
+    """Draws noise and conditions, keyed by purpose and stream position and equal for any number of ranks.
+
+    `weights` (classes,) float64 is the distribution of the conditions; None is uniform.
+    """
+
+    seed: int
+    batch: int  # global
+    rank: int
+    world: int
+    z_dim: int
+    classes: int
+    device: torch.device
+    weights: Tensor | None = None
+
+    def draw(self, purpose: str, position: int) -> tuple[Tensor, Tensor]:
+        """This rank's z (n, z_dim) float32 ~ N(0, I) and labels (n,) int64 of the global batch at `position`."""
+        generator = seeds.generator(self.device, self.seed, purpose, position)
+        z = torch.randn(self.batch, self.z_dim, generator=generator, device=self.device)
+        if self.weights is None:
+            labels = torch.randint(self.classes, (self.batch,), generator=generator, device=self.device)
+        else:
+            labels = torch.multinomial(self.weights, self.batch, replacement=True, generator=generator)
+        share = slice(self.rank * self.batch // self.world, (self.rank + 1) * self.batch // self.world)
+        return z[share], labels[share]

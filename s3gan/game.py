@@ -1,0 +1,100 @@
+"""The game that a configuration describes: two players, their optimizers, and the rules of a step."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cluster_jobs import seeds
+from cluster_jobs.errors import UserError
+from cluster_jobs.run import Run
+from cluster_jobs.shards import Shards
+from s3gan.conditions import Conditions, head_plan
+from s3gan.config import TrainConfig
+from s3gan.ema import Ema
+from s3gan.fakes import Fakes
+from s3gan.footprint import memory_lines
+from s3gan.networks import NETWORKS, Discriminator, Generator
+from selfsup.batchnorm import synchronise
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Rotation self-supervision (Lucic et al. 2019, section 3.3): the last `images` of a rank's batch are also shown
+    turned by 90, 180 and 270 degrees; D learns the turns of real images, G is rewarded for turns that D recognises."""
+
+    images: int = 0  # 0: off
+    weight_d: float = 1.0
+    weight_g: float = 0.2
+
+
+@dataclass(frozen=True)
+class Game:
+    """The two players and the rules. `prepared_*` are the modules as the run wraps them; alone they are the same."""
+
+    generator: Generator
+    discriminator: Discriminator
+    prepared_generator: nn.Module
+    prepared_discriminator: nn.Module
+    optimizer_g: torch.optim.Optimizer
+    optimizer_d: torch.optim.Optimizer
+    fakes: Fakes
+    rotation: Rotation
+    autocast: Callable[[], AbstractContextManager] = nullcontext
+    accumulate: int = 1  # micro-batches a rank and step; `rotation.images` divides by it
+    prediction_weight: float = 1.0  # of the predictor's cross-entropy, where D has one
+    world: int = 1
+    reduce: Callable[[Tensor], Tensor] = torch.clone  # the sum over ranks
+
+
+def make_game(config: TrainConfig, run: Run, conditions: Conditions, shards: Shards) -> tuple[Game, Ema[Generator]]:
+    """The two players with keyed initial weights, their optimizers, and the generator's average."""
+    network, classes = NETWORKS[config.network.name], len(conditions.class_names)
+    parts = run.world * config.accumulate
+    if config.turned % parts:
+        raise UserError(
+            f"batch={config.batch}: the {config.turned} images to turn do not divide over {run.world} processes "
+            f"of accumulate={config.accumulate} micro-batches"
+        )
+    torch.manual_seed(seeds.mix(config.seed, "networks"))
+    of = shards.size, shards.channels, classes, config.width
+    generator = network.generator(*of, normalise=config.g_spectral_norm, embedding_std=config.embedding_std)
+    discriminator = network.discriminator(*of, head_plan(config, conditions.method), normalise=config.d_spectral_norm)
+    generator, discriminator = generator.to(run.device), discriminator.to(run.device)
+    ema = Ema(generator, config.ema_decay, config.ema_start_nimg)  # before the run wraps it and the ranks share moments
+    betas = (config.beta1, config.beta2)
+    optimizers = (
+        torch.optim.Adam(generator.parameters(), config.g_lr, betas, fused=True),
+        torch.optim.Adam(discriminator.parameters(), config.d_lr, betas, fused=True),
+    )
+    for line in memory_lines(run, generator, discriminator, optimizers, shards.channels, config.turned // parts):
+        run.say(line)
+    if run.world > 1:
+        synchronise(generator, run.reduce)
+    fakes = Fakes(
+        seed=config.seed,
+        batch=config.batch,
+        rank=run.rank,
+        world=run.world,
+        z_dim=generator.z_dim,
+        classes=classes,
+        device=run.device,
+        weights=conditions.device_weights(run.device),
+    )
+    game = Game(
+        generator,
+        discriminator,
+        run.prepare(generator),
+        run.prepare(discriminator),
+        *optimizers,
+        fakes,
+        Rotation(config.turned // run.world, config.rotation_weight_d, config.rotation_weight_g),
+        run.autocast,
+        config.accumulate,
+        config.prediction_weight,
+        run.world,
+        run.reduce,
+    )
+    return game, ema
