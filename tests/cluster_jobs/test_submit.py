@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from cluster_jobs.display import clock, tail
 from cluster_jobs.errors import Preempted, UserError
@@ -259,3 +260,14 @@ def test_the_tail_of_a_log_is_what_a_terminal_would_show(tmp_path: Path) -> None
 
 def test_a_clock_reads_minutes_and_hours() -> None:
     assert [clock(s) for s in (0, 59.6, 61, 3600)] == ["0:00", "1:00", "1:01", "1:00:00"]
+
+
+@pytest.mark.slow
+def test_every_stage_of_the_imagenet_pipeline_is_accepted_by_its_command(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / "images" / split / "fish").mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / split / "fish" / "1.png")
+    words = ["pipeline=imagenet128_10pct", f"root={tmp_path / 'root'}", f"vars=images={tmp_path / 'images'}"]
+    assert submit([*words, "validate=true"]) == 0
+    stages = load("imagenet128_10pct", "root").stages
+    assert stages["s3gan"].resources.nodes == 8 and stages["pool"].resources.array == 16

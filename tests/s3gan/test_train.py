@@ -238,6 +238,6 @@ def test_a_published_run_is_a_recipe_whose_keys_may_be_overridden(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     named = ["data=nowhere", "labels=nowhere.parquet", f"run.dir={tmp_path / 'run'}"]
-    assert train.main([*named, "+recipe=s3gan_imagenet128", "batch=1024", "validate=true"]) == 0
+    assert train.main([*named, "+recipe=imagenet128_compare_gan", "batch=1024", "validate=true"]) == 0
     keys = yaml.safe_load(capsys.readouterr().out)
     assert (keys["width"], keys["d_lr"], keys["batch"]) == (96, 5e-4, 1024)
