@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from s3gan.fakes import Fakes
 from s3gan.game import Game, Rotation
 from s3gan.layers import SpectralNorm, iterate_spectral_norm
+from s3gan.methods import METHODS, Method
 from s3gan.networks import HeadPlan
 from s3gan.networks.biggan import LIGHT, BigGanDiscriminator, BigGanGenerator
 from s3gan.step import discriminator_step, generator_step
@@ -26,10 +27,12 @@ def make_game(
     predictor: bool = False,
     soft: bool = False,
     prediction_weight: float = 1.0,
+    plan: HeadPlan | None = None,
 ) -> Game:
+    plan = plan or HeadPlan(True, rotation, predictor, soft)
     torch.manual_seed(0)
     generator = BigGanGenerator(LIGHT[32], 1, CLASSES, 4)
-    discriminator = BigGanDiscriminator(LIGHT[32], 1, CLASSES, 4, HeadPlan(True, rotation, predictor, soft))
+    discriminator = BigGanDiscriminator(LIGHT[32], 1, CLASSES, 4, plan)
     return Game(
         generator,
         discriminator,
@@ -38,7 +41,7 @@ def make_game(
         torch.optim.Adam(generator.parameters(), 1e-3, (0.0, 0.999), fused=True),
         torch.optim.Adam(discriminator.parameters(), 1e-3, (0.0, 0.999), fused=True),
         Fakes(0, BATCH, 0, 1, generator.z_dim, CLASSES, CPU),
-        Rotation(TURNED if rotation else 0, weight_d, weight_g),
+        Rotation(TURNED if plan.rotation else 0, weight_d, weight_g),
         accumulate=accumulate,
         prediction_weight=prediction_weight,
     )
@@ -275,3 +278,29 @@ def test_an_image_of_unknown_class_is_scored_without_the_projection_where_nothin
     game, (images, labels) = make_game(rotation=False), real_batch()
     unknown = game.discriminator(images, torch.full_like(labels, -1))
     torch.testing.assert_close(unknown.score, game.discriminator.heads.score(unknown.features).squeeze(1))
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_a_step_of_each_method_changes_every_parameter_of_its_player_and_has_the_methods_heads(method: Method) -> None:
+    plan = HeadPlan(method.projection, method.rotation, method.predictor)
+    game, (images, labels) = make_game(plan=plan), real_batch()
+    given = unlabel(labels) if method.partial else labels
+    wanted = method.real_labels(given, lambda: labels)
+    heads = {name for name, head in game.discriminator.heads.named_children() if head is not None}
+    expected = {"score"} | {name for name in ("projection", "rotation", "predictor") if getattr(method, name)}
+    assert heads == expected
+    before = {player: state(player) for player in (game.generator, game.discriminator)}
+    discriminator_step(game, images, wanted, 0)
+    weights = {name for name, _ in game.discriminator.named_parameters()}
+    # within the hinge's margins as many scores are pushed up as down, and the bias of the score stays
+    assert changed(game.discriminator, before) >= weights - {"heads.score.bias"}
+    assert changed(game.generator, before) <= {name for name, _ in game.generator.named_buffers()}
+    before = {player: state(player) for player in (game.generator, game.discriminator)}
+    generator_step(game, BATCH)
+    assert changed(game.generator, before) >= {name for name, _ in game.generator.named_parameters()}
+    assert changed(game.discriminator, before) <= {name for name, _ in game.discriminator.named_buffers()}
+
+
+def changed(player: torch.nn.Module, before: dict[torch.nn.Module, dict[str, Tensor]]) -> set[str]:
+    """The names of parameters and buffers that are no longer what they were."""
+    return {name for name, value in player.state_dict().items() if not torch.equal(value, before[player][name])}
