@@ -5,8 +5,21 @@ from enum import Enum
 
 from cluster_jobs.config import MISSING, TrainKeys, key
 from cluster_jobs.errors import UserError
+from s3gan.augment import AugmentationName
+from s3gan.losses import LossName
 from s3gan.methods import METHODS, MethodName
 from s3gan.networks import NetworkName
+
+GRADIENT_PENALTIES = ("r1", "r2", "gradient_penalty")
+WEIGHTS = (
+    "rotation_weight_d",
+    "rotation_weight_g",
+    "prediction_weight",
+    "lecam",
+    "consistency",
+    "orthogonal_g",
+    "orthogonal_d",
+)
 
 
 class FakeLabels(Enum):
@@ -41,6 +54,15 @@ class TrainConfig(TrainKeys):
     d_steps: int = key(2, "discriminator steps a generator step")
     g_lr: float = key(2e-4, "generator's learning rate")
     d_lr: float = key(2e-4, "discriminator's learning rate")
+    loss: LossName = key(LossName.hinge, "adversarial loss")
+    augment: AugmentationName = key(AugmentationName.none, "what D sees instead of the images, real and fake alike")
+    r1: float = key(0.0, "weight of half the squared gradient of D at real images (the papers' gamma)")
+    r2: float = key(0.0, "the same at fakes")
+    gradient_penalty: float = key(0.0, "weight of WGAN-GP's penalty; the paper has 10, without d_spectral_norm")
+    lecam: float = key(0.0, "weight of LeCam's pull towards the other side's average score")
+    consistency: float = key(0.0, "weight of consistency under mirroring and shifts (CR); the paper has 10")
+    orthogonal_g: float = key(0.0, "weight of orthogonal regularisation of G; BigGAN has 1e-4")
+    orthogonal_d: float = key(0.0, "the same for D")
     beta1: float = key(0.0, "Adam's decay of the mean gradient")
     beta2: float = key(0.999, "Adam's decay of the mean squared gradient")
     ema_decay: float = key(0.999, "decay of the generator's average, a generator step")
@@ -61,9 +83,13 @@ class TrainConfig(TrainKeys):
         for name in ("g_lr", "d_lr"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name}={getattr(self, name)}: expected a positive number")
-        for name in ("embedding_std", "rotation_weight_d", "rotation_weight_g", "prediction_weight"):
+        for name in (*WEIGHTS, *GRADIENT_PENALTIES, "embedding_std"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name}={getattr(self, name)}: expected a number of at least 0")
+        if self.compile and any(getattr(self, name) for name in GRADIENT_PENALTIES):
+            raise UserError(
+                f"compile=true: a compiled network has no second derivatives; {', '.join(GRADIENT_PENALTIES)} need one"
+            )
         for name in ("min_confidence", "label_softness"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)}: expected a number from 0 to 1")

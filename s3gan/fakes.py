@@ -32,5 +32,15 @@ class Fakes:
             labels = torch.randint(self.classes, (self.batch,), generator=generator, device=self.device)
         else:
             labels = torch.multinomial(self.weights, self.batch, replacement=True, generator=generator)
-        share = slice(self.rank * self.batch // self.world, (self.rank + 1) * self.batch // self.world)
-        return z[share], labels[share]
+        return z[self._share], labels[self._share]
+
+    def uniform(self, purpose: str, position: int, columns: int) -> Tensor:
+        """This rank's (n, columns) float32, uniform in [0, 1), of the global batch at `position`."""
+        if not columns:
+            return torch.empty(self.batch // self.world, 0, device=self.device)
+        generator = seeds.generator(self.device, self.seed, "uniform", purpose, position)
+        return torch.rand(self.batch, columns, generator=generator, device=self.device)[self._share]
+
+    @property
+    def _share(self) -> slice:
+        return slice(self.rank * self.batch // self.world, (self.rank + 1) * self.batch // self.world)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +11,17 @@ from cluster_jobs import seeds
 from cluster_jobs.errors import UserError
 from cluster_jobs.run import Run
 from cluster_jobs.shards import Shards
+from s3gan.adaptive import AdaptiveAugmentation
+from s3gan.augment import AUGMENTATIONS, Augmentation, NoAugmentation, Setting
 from s3gan.conditions import Conditions, head_plan
 from s3gan.config import TrainConfig
 from s3gan.ema import Ema
 from s3gan.fakes import Fakes
 from s3gan.footprint import memory_lines
+from s3gan.losses import LOSSES, AdversarialLoss
 from s3gan.networks import NETWORKS, Discriminator, Generator
+from s3gan.penalties import ScoreAverages
+from s3gan.regularisers import LeCam, Regulariser, make_regularisers
 from selfsup.batchnorm import synchronise
 
 
@@ -47,6 +52,22 @@ class Game:
     prediction_weight: float = 1.0  # of the predictor's cross-entropy, where D has one
     world: int = 1
     reduce: Callable[[Tensor], Tensor] = torch.clone  # the sum over ranks
+    loss: AdversarialLoss = LOSSES["hinge"]
+    augment: Augmentation = NoAugmentation()
+    regularisers: tuple[Regulariser, ...] = ()
+    averages: ScoreAverages = field(default_factory=ScoreAverages)
+    orthogonal_g: float = 0.0
+    orthogonal_d: float = 0.0
+
+    @property
+    def states(self) -> dict[str, nn.Module]:
+        """What learns during training beside the players, for checkpoints: it depends on the configuration alone."""
+        states: dict[str, nn.Module] = {}
+        if isinstance(self.augment, AdaptiveAugmentation):
+            states["augmentation"] = self.augment
+        if any(isinstance(regulariser, LeCam) for regulariser in self.regularisers):
+            states["score_averages"] = self.averages
+        return states
 
 
 def make_game(config: TrainConfig, run: Run, conditions: Conditions, shards: Shards) -> tuple[Game, Ema[Generator]]:
@@ -83,6 +104,10 @@ def make_game(config: TrainConfig, run: Run, conditions: Conditions, shards: Sha
         device=run.device,
         weights=conditions.device_weights(run.device),
     )
+    setting = Setting(config.batch, conditions.method.rotation)
+    augment, averages = AUGMENTATIONS[config.augment.name](setting), ScoreAverages().to(run.device)
+    if isinstance(augment, nn.Module):
+        augment = augment.to(run.device)
     game = Game(
         generator,
         discriminator,
@@ -96,5 +121,11 @@ def make_game(config: TrainConfig, run: Run, conditions: Conditions, shards: Sha
         config.prediction_weight,
         run.world,
         run.reduce,
+        LOSSES[config.loss.name],
+        augment,
+        make_regularisers(config, averages),
+        averages,
+        config.orthogonal_g,
+        config.orthogonal_d,
     )
     return game, ema

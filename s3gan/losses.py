@@ -98,6 +98,7 @@ class AdversarialLoss:
     discriminator: Callable[[Tensor, Tensor], Tensor]  # (real (N,), fake (N,))
     generator: Generator  # (fake (N,), real (N,) or None)
     paired: bool = False  # the generator's loss needs the scores of N real images
+    absolute: bool = True  # the sign of a score alone says whether D takes an image for real
 
 
 # `logistic` is `non_saturating` by the name that StyleGAN's papers and code call it (Karras et al. 2019), where R1 goes
@@ -110,8 +111,8 @@ LOSSES: dict[str, AdversarialLoss] = {
         AdversarialLoss("non_saturating", cross_entropy_d, _fakes_alone(non_saturating_g)),
         AdversarialLoss("logistic", cross_entropy_d, _fakes_alone(non_saturating_g)),
         AdversarialLoss("least_squares", least_squares_d, _fakes_alone(least_squares_g)),
-        AdversarialLoss("wasserstein", wasserstein_d, _fakes_alone(wasserstein_g)),
-        AdversarialLoss("relativistic", relativistic_d, relativistic_g, paired=True),
+        AdversarialLoss("wasserstein", wasserstein_d, _fakes_alone(wasserstein_g), absolute=False),
+        AdversarialLoss("relativistic", relativistic_d, relativistic_g, paired=True, absolute=False),
     )
 }
 

@@ -15,10 +15,13 @@ import torch
 from torch import Tensor
 
 from cluster_jobs.optimise import Metrics, micro_batches, update
+from s3gan.adaptive import AdaptiveAugmentation
 from s3gan.game import Game
 from s3gan.layers import iterate_spectral_norm
-from s3gan.losses import hinge_d, hinge_g, prediction_loss, quarter_turns, rotation_loss
+from s3gan.losses import prediction_loss, quarter_turns, rotation_loss
 from s3gan.networks.base import weights_of
+from s3gan.penalties import orthogonality_of
+from s3gan.regularisers import Shown, penalise
 
 
 def discriminator_step(game: Game, images: Tensor, conditions: Tensor, position: int) -> Metrics:
@@ -30,19 +33,41 @@ def discriminator_step(game: Game, images: Tensor, conditions: Tensor, position:
     known = conditions >= 0 if conditions.ndim == 1 else conditions.sum(1) > 0.5
     labelled = known.float() * _share_of_known(game, known)
     drawn = game.fakes.draw("discriminator", position)
-    parts = micro_batches(game.accumulate, images, conditions, labelled, *drawn)
+    noise = [
+        game.fakes.uniform("augment real", position, game.augment.draws),
+        game.fakes.uniform("augment fake", position, game.augment.draws),
+        game.fakes.uniform("regularise", position, sum(regulariser.draws for regulariser in game.regularisers)),
+    ]
+    parts = micro_batches(game.accumulate, images, conditions, labelled, *drawn, *noise)
     metrics, skipped = update(game.optimizer_d, game.prepared_discriminator, parts, partial(_discriminator_loss, game))
+    _observe(game, metrics)
     return metrics | {"skipped/d": skipped}
 
 
-def generator_step(game: Game, position: int) -> Metrics:
-    """Updates G against the frozen D: its scores, and its recognition of turned fakes."""
+def generator_step(game: Game, images: Tensor, conditions: Tensor, position: int) -> Metrics:
+    """Updates G against the frozen D: its scores, and its recognition of turned fakes.
+
+    The real images and their conditions are those of the discriminator's step; only a loss of pairs looks at them.
+    """
     _iterate_spectral_norms(game)
-    parts = micro_batches(game.accumulate, *game.fakes.draw("generator", position))
+    noise = [game.fakes.uniform(f"{what}, generator", position, game.augment.draws) for what in ("fake", "real")]
+    parts = micro_batches(game.accumulate, *game.fakes.draw("generator", position), *noise, images, conditions)
     game.discriminator.requires_grad_(False)  # its gradients are neither needed nor averaged
     metrics, skipped = update(game.optimizer_g, game.prepared_generator, parts, partial(_generator_loss, game))
     game.discriminator.requires_grad_(True)
     return metrics | {"skipped/g": skipped}
+
+
+def _observe(game: Game, metrics: Metrics) -> None:
+    """Shows the step's mean scores over all ranks to what adapts to them."""
+    if not game.states:
+        return
+    means = torch.stack([metrics[name] for name in ("score/real", "score/fake", "score/sign")])
+    real, fake, sign = (game.reduce(means) / game.world).unbind()
+    game.averages.update(real, fake)
+    if isinstance(game.augment, AdaptiveAugmentation):
+        game.augment.observe(sign)
+        metrics["augment/p"] = game.augment.p.clone()
 
 
 def _iterate_spectral_norms(game: Game) -> None:
@@ -58,24 +83,35 @@ def _share_of_known(game: Game, known: Tensor) -> Tensor:
 
 
 def _discriminator_loss(
-    game: Game, images: Tensor, conditions: Tensor, labelled: Tensor, z: Tensor, fake_labels: Tensor
+    game: Game,
+    images: Tensor,
+    conditions: Tensor,
+    labelled: Tensor,
+    z: Tensor,
+    fake_labels: Tensor,
+    real_noise: Tensor,
+    fake_noise: Tensor,
+    noise: Tensor,
 ) -> tuple[Tensor, Metrics]:
     """Real, fake and turned real images pass D together. Turned fakes have no part in its loss: D does not see them.
 
     `labelled` (n,) weighs the predictor's loss of each real image: 0 where its class is unknown.
     """
     with torch.no_grad(), game.autocast():
-        fakes = game.generator(z, fake_labels)
+        fakes = game.generator(z, fake_labels).float()
+        images, fakes = game.augment(images, real_noise), game.augment(fakes, fake_noise)
     if conditions.is_floating_point():
         fake_labels = weights_of(fake_labels, conditions.shape[1])
     count, turned = len(images), game.rotation.images // game.accumulate
     shown = torch.cat([images, fakes, quarter_turns(images[count - turned :])])
+    shown.requires_grad_(any(regulariser.needs_gradients for regulariser in game.regularisers))
     judged = game.prepared_discriminator(
         shown, torch.cat([conditions, fake_labels, *[conditions[count - turned :]] * 3])
     )
     real, fake = judged.score[:count], judged.score[count : 2 * count]
-    loss = hinge_d(real, fake).mean()
-    metrics = {"loss/d": loss, "score/real": real.mean(), "score/fake": fake.mean()}
+    loss = game.loss.discriminator(real, fake).mean()
+    sign = torch.sign(real if game.loss.absolute else real - fake).mean()
+    metrics = {"loss/d": loss, "score/real": real.mean(), "score/fake": fake.mean(), "score/sign": sign}
     if judged.rotation is not None:
         upright = judged.rotation[count - turned : count]
         metrics |= _rotation_metrics("d", torch.cat([upright, judged.rotation[2 * count :]]))
@@ -83,20 +119,47 @@ def _discriminator_loss(
     if judged.prediction is not None:
         metrics |= _prediction_metrics(judged.prediction[:count], conditions, labelled)
         loss = loss + game.prediction_weight * metrics["loss/prediction_d"]
+    seen = Shown(images, fakes, conditions, shown, judged.score, partial(_score, game))
+    penalty, measured = penalise(game.regularisers, seen, noise)
+    loss, metrics = loss + penalty, metrics | measured
+    if game.orthogonal_d:
+        metrics["penalty/orthogonal_d"] = orthogonality_of(game.discriminator)
+        loss = loss + game.orthogonal_d * metrics["penalty/orthogonal_d"]
     return loss, metrics
 
 
-def _generator_loss(game: Game, z: Tensor, labels: Tensor) -> tuple[Tensor, Metrics]:
+def _score(game: Game, images: Tensor, conditions: Tensor) -> Tensor:
+    score: Tensor = game.prepared_discriminator(images, conditions).score
+    return score
+
+
+def _generator_loss(
+    game: Game,
+    z: Tensor,
+    labels: Tensor,
+    fake_noise: Tensor,
+    real_noise: Tensor,
+    images: Tensor,
+    conditions: Tensor,
+) -> tuple[Tensor, Metrics]:
     fakes = game.prepared_generator(z, labels)
-    count, turned = len(fakes), game.rotation.images // game.accumulate
-    shown = torch.cat([fakes, quarter_turns(fakes[count - turned :])])
     with game.autocast():
+        fakes = game.augment(fakes, fake_noise)
+        count, turned = len(fakes), game.rotation.images // game.accumulate
+        shown = torch.cat([fakes, quarter_turns(fakes[count - turned :])])
         judged = game.discriminator(shown, torch.cat([labels, labels[count - turned :].repeat(3)]))
-    loss = hinge_g(judged.score[:count].float()).mean()
+        real = None
+        if game.loss.paired:
+            with torch.no_grad():
+                real = game.discriminator(game.augment(images, real_noise), conditions).score.float()
+    loss = game.loss.generator(judged.score[:count].float(), real).mean()
     metrics = {"loss/g": loss}
     if judged.rotation is not None:
         metrics |= _rotation_metrics("g", judged.rotation[count - turned :])
         loss = loss + game.rotation.weight_g * metrics["loss/rotation_g"]
+    if game.orthogonal_g:
+        metrics["penalty/orthogonal_g"] = orthogonality_of(game.generator)
+        loss = loss + game.orthogonal_g * metrics["penalty/orthogonal_g"]
     return loss, metrics
 
 

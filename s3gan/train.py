@@ -40,6 +40,7 @@ def main(config: TrainConfig) -> None:
         "generator_ema": ema.average,
         "optimizer_g": game.optimizer_g,
         "optimizer_d": game.optimizer_d,
+        **game.states,
     }
     stream = run.stream(shards, subset=conditions.method.subset(targets.labels))
     nimg = run.resume(parts)
@@ -52,7 +53,7 @@ def main(config: TrainConfig) -> None:
         metrics = discriminator_step(game, images, wanted, nimg)
         nimg += config.batch
         if nimg // config.batch % config.d_steps == 0:
-            metrics |= generator_step(game, nimg)
+            metrics |= generator_step(game, images, wanted, nimg)
             ema.update(game.generator, nimg)
         run.log(nimg, metrics)
         if run.due(config.sample_nimg, nimg) and run.is_main:

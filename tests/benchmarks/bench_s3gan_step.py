@@ -83,7 +83,7 @@ def make_game(width: int, batch: int, fused: bool) -> Game:
 def ours(game: Game, images: Tensor, labels: Tensor, position: int) -> None:
     for step in range(2):
         discriminator_step(game, images, labels, position + step)
-    generator_step(game, position)
+    generator_step(game, images, labels, position)
 
 
 def iterate(game: Game) -> None:

@@ -82,7 +82,7 @@ def test_the_discriminators_loss_is_the_hinge_and_the_rotation_of_the_last_real_
 def test_the_generators_loss_is_the_score_and_the_rotation_of_the_last_fakes() -> None:
     game = make_game(weight_g=0.3)
     other = copy.deepcopy(game)
-    metrics = generator_step(game, position=5)
+    metrics = generator_step(game, *real_batch(), position=5)
 
     for player in (other.generator, other.discriminator):
         iterate_spectral_norm(player, 1)
@@ -102,7 +102,10 @@ def test_micro_batches_give_the_gradients_of_the_whole_batch_where_there_is_no_b
     images, labels = real_batch()
     for game in (whole, parts):
         game.generator.eval()  # batch norm by its running moments: every image by itself
-    for step in (lambda game: discriminator_step(game, images, labels, 0), lambda game: generator_step(game, 0)):
+    for step in (
+        lambda game: discriminator_step(game, images, labels, 0),
+        lambda game: generator_step(game, *real_batch(), 0),
+    ):
         expected, found = step(whole), step(parts)
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
@@ -125,14 +128,14 @@ def test_four_micro_batches_give_the_discriminators_gradients_of_one_batch() -> 
 def test_the_generators_batch_norm_sees_micro_batches() -> None:
     game, seen = make_game(accumulate=2), []
     game.generator.norm.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
-    generator_step(game, 0)
+    generator_step(game, *real_batch(), 0)
     assert seen == [BATCH // 2] * 2
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_spectral_norms_iterate_once_a_step(accumulate: int) -> None:
     game, (images, labels) = make_game(accumulate=accumulate), real_batch()
-    for step in (lambda: discriminator_step(game, images, labels, 0), lambda: generator_step(game, 0)):
+    for step in (lambda: discriminator_step(game, images, labels, 0), lambda: generator_step(game, *real_batch(), 0)):
         once = copy.deepcopy([game.generator, game.discriminator])
         for player in once:
             iterate_spectral_norm(player, 1)
@@ -149,7 +152,7 @@ def test_each_step_changes_the_parameters_of_its_own_player_only() -> None:
     game, (images, labels) = make_game(), real_batch()
     for player, rival, step in (
         (game.discriminator, game.generator, lambda: discriminator_step(game, images, labels, 0)),
-        (game.generator, game.discriminator, lambda: generator_step(game, 0)),
+        (game.generator, game.discriminator, lambda: generator_step(game, *real_batch(), 0)),
     ):
         before = {part: torch.nn.utils.parameters_to_vector(part.parameters()).clone() for part in (player, rival)}
         step()
@@ -162,7 +165,7 @@ def test_each_step_changes_the_parameters_of_its_own_player_only() -> None:
 def test_without_rotation_there_is_no_rotation_head_and_no_turned_image() -> None:
     game, (images, labels) = make_game(rotation=False), real_batch()
     assert "loss/rotation_d" not in discriminator_step(game, images, labels, 0)
-    assert "loss/rotation_g" not in generator_step(game, 0)
+    assert "loss/rotation_g" not in generator_step(game, *real_batch(), 0)
     assert game.discriminator.heads.rotation is None
 
 
@@ -179,7 +182,7 @@ def test_a_step_is_a_function_of_the_state_and_the_position() -> None:
         game, (images, labels) = make_game(), real_batch()
         torch.manual_seed(len(runs))  # the global generator must not matter
         discriminator_step(game, images, labels, 0)
-        generator_step(game, BATCH)
+        generator_step(game, *real_batch(), BATCH)
         runs.append({**state(game.generator), **state(game.discriminator)})
     assert all(torch.equal(value, runs[1][name]) for name, value in runs[0].items())
 
@@ -243,7 +246,7 @@ def test_the_adversarial_loss_sends_no_gradient_to_the_predictor() -> None:
 def test_the_generators_step_leaves_rotation_and_prediction_heads_alone() -> None:
     game = make_game(predictor=True)
     heads = game.discriminator.heads
-    generator_step(game, 0)
+    generator_step(game, *real_batch(), 0)
     assert all(parameter.grad is None for parameter in heads.parameters())
     assert all(parameter.grad is not None for parameter in game.generator.parameters())
 
@@ -296,7 +299,7 @@ def test_a_step_of_each_method_changes_every_parameter_of_its_player_and_has_the
     assert changed(game.discriminator, before) >= weights - {"heads.score.bias"}
     assert changed(game.generator, before) <= {name for name, _ in game.generator.named_buffers()}
     before = {player: state(player) for player in (game.generator, game.discriminator)}
-    generator_step(game, BATCH)
+    generator_step(game, *real_batch(), BATCH)
     assert changed(game.generator, before) >= {name for name, _ in game.generator.named_parameters()}
     assert changed(game.discriminator, before) <= {name for name, _ in game.discriminator.named_buffers()}
 
