@@ -17,8 +17,7 @@ def input_gradient(scores: Tensor, images: Tensor) -> Tensor:
     """∇ of each score (N,) by its own image (N, C, H, W), which can be differentiated again: (N, C, H, W).
 
     A score must depend on no other image of the batch: no batch norm in the discriminator. The images require a
-    gradient before they are scored. To penalise the discriminator as it is, and not it after an augmentation, take
-    the augmented images.
+    gradient before they are scored. Through an augmentation, or not: take the images before it, or those after it.
     """
     (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
     return gradient

@@ -149,14 +149,16 @@ def test_every_operation_does_something_to_a_colour_image(name: str) -> None:
 def test_blitting_moves_pixels_without_mixing_them() -> None:
     image = picture(1, 1, 8, 8)
     augment = AdaptiveAugmentation(8, p=1.0)
-    close = {"rtol": 0, "atol": 1e-5}
-    torch.testing.assert_close(augment(image, numbers(flip=[0.7])), image.flip(3), **close)
+
+    def assert_same(moved: Tensor, expected: Tensor) -> None:
+        torch.testing.assert_close(moved, expected, rtol=0, atol=1e-5)
+
+    assert_same(augment(image, numbers(flip=[0.7])), image.flip(3))
     for quarters in (1, 2, 3):
-        turned = augment(image, numbers(quarter_turns=[quarters / 4 + 0.1]))
-        torch.testing.assert_close(turned, image.rot90(quarters, (2, 3)), **close)
+        assert_same(augment(image, numbers(quarter_turns=[quarters / 4 + 0.1])), image.rot90(quarters, (2, 3)))
     right = augment(image, numbers(shift=[0.99, 0.5]))  # by one pixel, an eighth
-    torch.testing.assert_close(right[..., 1:], image[..., :-1], **close)
-    torch.testing.assert_close(right[..., 0], image[..., 1], **close)  # reflected
+    assert_same(right[..., 1:], image[..., :-1])
+    assert_same(right[..., 0], image[..., 1])  # reflected
 
 
 @pytest.mark.parametrize(("name", "chance"), [("inversion", 0.3), ("turn", 1 - math.sqrt(0.7))])
