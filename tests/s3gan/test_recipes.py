@@ -18,6 +18,7 @@ MADE_FOR = {  # size in pixels, channels, classes
     "imagenet128_paper": (128, 3, 1000),
     "imagenet256": (256, 3, 1000),
     "fashion_mnist": (32, 1, 10),
+    "r3gan": (32, 3, 10),
 }
 
 

@@ -174,10 +174,7 @@ def test_augmentation_passes_gradients_to_the_generator() -> None:
 def test_orthogonal_regularisation_adds_to_the_players_loss(player: str) -> None:
     plain, regularised = make_game(rotation=False), make_game(rotation=False)
     with_changes(regularised, **{f"orthogonal_{player}": 0.01})
-    steps = {
-        "d": lambda game: discriminator_step(game, *real_batch(), 0),
-        "g": lambda g: generator_step(g, *real_batch(), 0),
-    }
+    steps = {"d": discriminator_step, "g": generator_step}
     module = {"d": "discriminator", "g": "generator"}[player]
     other = copy.deepcopy(getattr(plain, module))
     steps[player](plain, *real_batch(), 0)
