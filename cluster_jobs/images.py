@@ -8,6 +8,8 @@ from PIL import Image
 
 from cluster_jobs.files import write_atomically
 
+GAP = 2  # px between the images of a grid
+
 
 def encode_png(image: np.ndarray) -> bytes:
     """Encodes a uint8 array of shape (C, H, W), C = 1 or 3, as PNG."""
@@ -37,7 +39,7 @@ def to_array(picture: Image.Image, size: int, mode: str) -> np.ndarray:
     return array[None] if mode == "L" else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
-def grid(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
+def grid(images: np.ndarray, columns: int, gap: int = GAP) -> np.ndarray:
     """Arranges uint8 images (N, C, H, W) row by row on white; returns uint8 (rows, columns, 3)."""
     count, channels, height, width = images.shape
     rows = -(-count // columns)

@@ -2,13 +2,16 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from cluster_jobs import seeds
-from cluster_jobs.images import save_grid
+from cluster_jobs.errors import UserError
+from cluster_jobs.images import GAP, save_grid
 from cluster_jobs.sections import write_section
 from s3gan.conditions import Conditions
 from s3gan.networks import Generator
@@ -43,7 +46,32 @@ def write_report(run: Path, seed: int) -> None:
 
 
 def _save(path: Path, generator: Generator, seed: int) -> None:
-    save_grid(path, draw_grid(generator, seed), COLUMNS, scale=2 if generator.size < 64 else 1)
+    save_grid(path, draw_grid(generator, seed), COLUMNS, scale=_scale(generator.size))
+
+
+def _scale(size: int) -> int:
+    return 2 if size < 64 else 1
+
+
+def read_samples(path: Path, network: dict[str, Any]) -> np.ndarray:
+    """What `save_samples` wrote, as `draw_grid` gives it: uint8 (rows * COLUMNS, C, H, W). `network` is network.json.
+
+    Raises:
+        UserError: the picture is of another kind.
+    """
+    size, channels, rows = network["size"], network["channels"], min(network["classes"], ROWS)
+    try:
+        with Image.open(path) as picture:
+            sheet = np.asarray(picture.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"{path}: no readable picture ({error})") from error
+    scale, shape = _scale(size), (rows, size + GAP, COLUMNS, size + GAP, 3)
+    expected = (scale * (rows * shape[1] - GAP), scale * (COLUMNS * shape[3] - GAP))
+    if sheet.shape[:2] != expected:
+        raise UserError(f"{path}: {sheet.shape[1]} x {sheet.shape[0]} px, expected {expected[1]} x {expected[0]} px")
+    padded = np.pad(sheet[::scale, ::scale], ((0, GAP), (0, GAP), (0, 0)))
+    tiles = padded.reshape(shape)[:, :size, :, :size, :channels].transpose(0, 2, 4, 1, 3)
+    return tiles.reshape(rows * COLUMNS, channels, size, size)
 
 
 @torch.no_grad()

@@ -81,11 +81,11 @@ def draw_noise(seed: int, indices: Sequence[int], z_dim: int, truncation: float 
 
 @torch.no_grad()
 def make_images(generator: nn.Module, noise: Tensor, labels: Tensor, block: int, device: torch.device) -> np.ndarray:
-    """One block of images, uint8 (n, C, H, W), from noise (n, z_dim) and labels (n,) int64 with n <= block."""
+    """One block of images, uint8 (n, C, H, W), from noise (n, z_dim) and conditions of shape (n, ...), n <= block."""
     n = len(labels)
     assert n <= block
     padding = block - n
     noise = torch.cat([noise, noise.new_zeros(padding, noise.shape[1])]).to(device)
-    labels = torch.cat([labels, labels.new_zeros(padding)]).to(device)
+    labels = torch.cat([labels, labels.new_zeros(padding, *labels.shape[1:])]).to(device)
     images = generator(noise, labels)[:n]
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()

@@ -25,7 +25,7 @@ def make_run(
 ) -> Path:
     """A run whose classes are `names`, of `counts` real images each, trained with the label table `table`."""
     directory.mkdir(parents=True, exist_ok=True)
-    write_atomically(directory / "config.yaml", yaml.safe_dump({"method": "supervised"}).encode())
+    write_atomically(directory / "config.yaml", yaml.safe_dump({"method": "supervised", "seed": 0}).encode())
     network = {
         "network": "biggan_light",
         "g_spectral_norm": True,

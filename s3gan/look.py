@@ -1,0 +1,120 @@
+"""Pictures of what a generator has learned: ``accelerate launch -m s3gan.look run=RUN [data=DIR] [out=DIR]``.
+
+The same command again writes the same files, whatever the number of processes. Nothing from here may steer training,
+the choice of a checkpoint or a pool.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from cluster_jobs.config import MISSING, CommandKeys, command, key
+from cluster_jobs.errors import UserError
+from cluster_jobs.job import Job
+from s3gan.metrics.labelled import choose
+from s3gan.pictures import diversity, interpolation, neighbours, spectrum
+from s3gan.pictures.chosen import choose_classes
+from s3gan.pictures.class_grid import class_grid
+from s3gan.pictures.exhibit import Exhibit, left_out
+from s3gan.pictures.film import film
+from s3gan.pictures.painter import Painter, Scene
+from s3gan.pictures.real import Real, open_real
+from s3gan.pictures.truncation import parse_thresholds, truncation_sweep
+from s3gan.sampling import Balance, class_weights, plan_labels
+from s3gan.snapshot import load_generator, read_network
+
+Keep = Callable[[Callable[[], Exhibit]], None]  # a collective; the main rank makes the exhibit and writes it
+
+
+@dataclass
+class LookConfig(CommandKeys):
+    """Draws pictures of what a generator has learned into report/, each with a text that says what to look for."""
+
+    run: str = key(MISSING, "run directory of s3gan.train", path=True)
+    data: str = key(
+        "", "directory with the real images, as evaluate takes it; empty leaves out what needs them", path=True
+    )
+    out: str = key("", "where report/*.png and report/*.json go; RUN/look by default", path=True)
+    checkpoint: str = key("last", "last, best, or the path of a checkpoint", path=True)
+    classes: str = key("20", "how many classes are shown (a keyed choice), or their names, comma-separated", path=True)
+    samples: int = key(10, "images of a class in the class grid and the truncation sweep")
+    thresholds: str = key("0.25,0.5,1,2", "of the truncation sweep, comma-separated", path=True)
+    count: int = key(1_000, "generated images behind spectrum and nearest real images, classes as in the label table")
+    real: int = key(50_000, "real images among which the nearest are searched (a keyed choice); 0 takes all")
+
+    def check(self) -> None:
+        super().check()
+        for name in ("samples", "count"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: expected a positive number of images")
+        if self.real < 0 or self.real == 1:
+            raise UserError(f"real={self.real}: expected 0 (all) or at least 2 images")
+        parse_thresholds(self.thresholds)
+
+
+@command(LookConfig)
+def main(config: LookConfig) -> None:
+    if config.validate:
+        return
+    job, run = Job.open(config), Path(config.run)
+    out = Path(config.out or run / "look")
+    network = read_network(run)
+    classes = choose_classes(config.classes, network["class_names"], config.seed)
+    real = open_real(config.data, run, network, config.seed) if config.data else None
+    generator, info = load_generator(run, config.checkpoint, job.device)
+    painter = Painter(generator, network, config.seed, job)
+    origin = f"By {info['file']}, the averaged generator after {info['nimg']:,} images seen; seed {config.seed}."
+
+    def keep(make: Callable[[], Exhibit]) -> None:
+        job.on_main(lambda: print(make().write(out, origin), flush=True))
+
+    look_alone(config, painter, classes, keep)
+    keep(lambda: film(run, job.device))
+    if real is None:
+        for section in (neighbours.SECTION, spectrum.SECTION, diversity.SECTION):
+            keep(partial(left_out, *section, "it needs real images (data=DIR)"))
+    else:
+        look_beside(config, painter, classes, real, keep)
+
+
+def look_alone(config: LookConfig, painter: Painter, classes: list[int], keep: Keep) -> None:
+    """The pictures that need nothing but the generator."""
+    names = painter.network["class_names"]
+    draw(class_grid(painter.noise, classes, names, config.samples), painter, keep)
+    draw(interpolation.between_noise(painter.noise, classes, names), painter, keep)
+    if len(classes) > 1:
+        draw(interpolation.between_classes(painter.noise, classes, names), painter, keep)
+    else:
+        keep(lambda: left_out(*interpolation.CLASSES, "only one class is shown"))
+    thresholds = parse_thresholds(config.thresholds)
+    draw(truncation_sweep(painter.noise, classes, names, config.samples, thresholds), painter, keep)
+
+
+def look_beside(config: LookConfig, painter: Painter, classes: list[int], real: Real, keep: Keep) -> None:
+    """The pictures of samples beside real images."""
+    names = painter.network["class_names"]
+    labels = plan_labels(config.count, class_weights(painter.network, Balance.table), config.seed)
+    z = painter.noise(range(config.count))
+    samples = painter.paint(z, torch.from_numpy(labels).long(), "samples")
+    candidates = real.some(config.real)
+    stand_ins = candidates[choose(len(candidates), config.count, config.seed)]
+    found, yardstick = neighbours.compare(samples, real, candidates, stand_ins, painter.job)
+    keep(lambda: neighbours.exhibit(samples, labels, found, yardstick, real, len(candidates), classes, names))
+    keep(lambda: spectrum.exhibit(samples, real.read(stand_ins), real.described))
+    if real.labels is not None:
+        draw(diversity.diversity(painter.noise, classes, names, real), painter, keep)
+    else:
+        keep(lambda: left_out(*diversity.SECTION, real.unknown))
+
+
+def draw(scene: Scene, painter: Painter, keep: Keep) -> None:
+    images = painter.paint(scene.z, scene.conditions, scene.what)
+    keep(lambda: scene.show(images))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

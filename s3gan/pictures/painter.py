@@ -1,0 +1,65 @@
+"""Draws images of one generator over any number of ranks: the same images whatever their number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cluster_jobs.job import Job
+from s3gan.networks.biggan import Generator
+from s3gan.pictures.blend import Blended
+from s3gan.pictures.exhibit import Exhibit
+from s3gan.sampling import block_size, draw_noise, make_images
+
+Noise = Callable[..., Tensor]  # noise(indices, truncation=0.0) -> (n, z_dim)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Images to draw, and what to make of them.
+
+    Attributes:
+        what: names the work on the progress bar.
+        z: (n, z_dim) float32.
+        conditions: labels (n,) int64, or weights (n, classes) float32 whose rows sum to 1.
+        show: from the images, uint8 (n, C, H, W), in the order of z. Called on the main rank alone.
+    """
+
+    what: str
+    z: Tensor
+    conditions: Tensor
+    show: Callable[[np.ndarray], Exhibit]
+
+
+@dataclass(frozen=True)
+class Painter:
+    """A generator ready for evaluation on the job's device, and the seed of its noise."""
+
+    generator: Generator
+    network: dict[str, Any]  # the run's network.json
+    seed: int
+    job: Job
+
+    def noise(self, indices: Sequence[int], truncation: float = 0.0) -> Tensor:
+        """(n, z_dim) float32, keyed by index as in a pool: see `s3gan.sampling.draw_noise`."""
+        return draw_noise(self.seed, indices, self.network["z_dim"], truncation)
+
+    def paint(self, z: Tensor, conditions: Tensor, what: str) -> np.ndarray:
+        """uint8 (n, C, H, W) on every rank; a collective. Blocks are shared out over the ranks."""
+        network, job = self.network, self.job
+        block, count = block_size(network["size"]), len(z)
+        generator = Blended(self.generator) if conditions.is_floating_point() else self.generator
+        painted = [np.empty((0, network["channels"], network["size"], network["size"]), np.uint8)]
+        step = block * job.world
+        for start in job.track(range(0, count, step), count, "images", what, step):
+            mine = slice(start + job.rank * block, min(start + (job.rank + 1) * block, count))
+            images = painted[0]  # none: the last round may have no block for this rank
+            if mine.start < count:
+                images = make_images(generator, z[mine], conditions[mine], block, job.device)
+            painted.append(job.gather(torch.from_numpy(images).to(job.device)).cpu().numpy())
+        return np.concatenate(painted)

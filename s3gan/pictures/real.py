@@ -1,0 +1,71 @@
+"""The real images that a generator's samples are looked at beside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cluster_jobs.errors import UserError
+from cluster_jobs.shards import Shards
+from cluster_jobs.stores import child
+from cluster_jobs.stream import Reader
+from s3gan.metrics.labelled import choose
+from selfsup.labels import open_merged
+
+
+@dataclass(frozen=True)
+class Real:
+    """Training images, and the class of each by the labels that the run was trained on: no hidden label is read."""
+
+    shards: Shards
+    trained_on: bool  # whether the run was trained on these very images
+    labels: np.ndarray | None  # (count,) int32, -1 without one; None: nobody knows
+    unknown: str  # why `labels` is None
+    seed: int
+
+    def some(self, limit: int) -> np.ndarray:
+        """Indices of at most `limit` images (0: all), a keyed choice, ascending int64."""
+        return choose(len(self.shards), limit, self.seed)
+
+    def some_of_class(self, number: int, limit: int) -> np.ndarray:
+        """The same among the images of a class."""
+        assert self.labels is not None
+        members = np.flatnonzero(self.labels == number)
+        return members[choose(len(members), limit, self.seed)]
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Images uint8 (n, C, H, W)."""
+        return Reader(self.shards, None, cache=False).read(indices, 0).images.numpy()
+
+    @property
+    def described(self) -> str:
+        name = "training images" if self.trained_on else "images (not those that the run was trained on)"
+        return f"{len(self.shards):,} {name} of {self.shards.directory}"
+
+
+def open_real(data: str, run: Path, network: dict[str, Any], seed: int) -> Real:
+    """The part `train` of `data`.
+
+    Raises:
+        UserError: it is missing, or its images have another size or other channels than the run's.
+    """
+    shards = Shards(child(data, "train"))
+    if (shards.size, shards.channels) != (network["size"], network["channels"]):
+        raise UserError(
+            f"{run} makes images of {network['size']} px with {network['channels']} channels, "
+            f"{shards.directory} holds {shards.size} px with {shards.channels}"
+        )
+    trained_on = shards.fingerprint == network["data_fingerprint"]
+    labels, unknown = None, ""
+    if not trained_on:
+        unknown = "the run was trained on other images than these"
+    elif network["classes"] == 1:
+        labels = np.zeros(len(shards), np.int32)
+    elif (run / "labels.i32").is_file():
+        labels = open_merged(run / "labels.i32")
+    else:
+        unknown = "the run keeps no label of its training images"
+    return Real(shards, trained_on, labels, unknown, seed)

@@ -1,0 +1,53 @@
+"""The truncation sweep: the same draws, cut off at ever larger values (Brock et al. 2019, section 3.1)."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from cluster_jobs.errors import UserError
+from s3gan.pictures.exhibit import Exhibit, Picture
+from s3gan.pictures.painter import Noise, Scene
+from s3gan.pictures.sheet import sheet_png
+
+SECTION = ("truncation", "Truncated noise")
+CLASSES = 3  # shown at most
+
+LOOK = (
+    "Every column is one draw: noise at the same quantiles of the normal distribution cut off at the threshold beside "
+    "the row, so that it moves towards the mean from the last row of a class up to its first. Upwards images should "
+    "grow more typical and more alike. Artefacts or grey, washed-out images at small thresholds say that this "
+    "generator does not bear truncation; a good threshold is the smallest whose row still shows the variety that you "
+    "need."
+)
+
+
+def parse_thresholds(text: str) -> list[float]:
+    """Numbers above 0 separated by commas, ascending. Raises UserError for anything else."""
+    try:
+        found = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        found = []
+    if not found or not all(0 < value < math.inf for value in found):
+        raise UserError(f"thresholds={text}: expected numbers above 0 separated by commas, such as 0.25,0.5,1,2")
+    return found
+
+
+def truncation_sweep(
+    noise: Noise, classes: Sequence[int], names: Sequence[str], samples: int, thresholds: Sequence[float]
+) -> Scene:
+    """For each of a few classes a row a threshold and one without, `samples` draws across."""
+    classes = classes[:CLASSES]
+    cuts = [*thresholds, math.inf]  # without a limit, and still from the same uniform draws
+    z = torch.cat([noise(range(samples), truncation=cut) for cut in cuts]).repeat(len(classes), 1)
+    labels = torch.tensor(classes).repeat_interleave(samples * len(cuts))
+
+    def show(images: np.ndarray) -> Exhibit:
+        levels = [*(f"{cut:g}" for cut in thresholds), "none"]
+        rows = [f"{names[number]}  {level}" for number in classes for level in levels]
+        caption = f"{', '.join(names[number] for number in classes)}; noise cut off at {', '.join(levels)}"
+        pictures = [Picture("truncation.png", caption, sheet_png(images, samples, rows=rows))]
+        return Exhibit(*SECTION, LOOK, pictures)
+
+    return Scene("the truncation sweep", z, labels, show)
