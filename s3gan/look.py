@@ -67,13 +67,13 @@ def main(config: LookConfig) -> None:
     real = open_real(config.data, run, network, config.seed) if config.data else None
     generator, info = load_generator(run, config.checkpoint, job.device)
     painter = Painter(generator, network, config.seed, job)
-    origin = f"By {info['file']}, the averaged generator after {info['nimg']:,} images seen; seed {config.seed}."
+    drawn_by = f"By {info['file']}, the averaged generator after {info['nimg']:,} images seen; seed {config.seed}."
 
-    def keep(make: Callable[[], Exhibit]) -> None:
+    def keep(make: Callable[[], Exhibit], origin: str = drawn_by) -> None:
         job.on_main(lambda: print(make().write(out, origin), flush=True))
 
     look_alone(config, painter, classes, keep)
-    keep(lambda: film(run, job.device))
+    keep(lambda: film(run, job.device), "")
     if real is None:
         for section in (neighbours.SECTION, spectrum.SECTION, diversity.SECTION):
             keep(partial(left_out, *section, "it needs real images (data=DIR)"))
@@ -101,10 +101,11 @@ def look_beside(config: LookConfig, painter: Painter, classes: list[int], real: 
     z = painter.noise(range(config.count))
     samples = painter.paint(z, torch.from_numpy(labels).long(), "samples")
     candidates = real.some(config.real)
-    stand_ins = candidates[choose(len(candidates), config.count, config.seed)]
-    found, yardstick = neighbours.compare(samples, real, candidates, stand_ins, painter.job)
+    indices = candidates[choose(len(candidates), config.count, config.seed)]
+    reals = real.read(indices)
+    found, yardstick = neighbours.compare(samples, reals, real, candidates, indices, painter.job)
     keep(lambda: neighbours.exhibit(samples, labels, found, yardstick, real, len(candidates), classes, names))
-    keep(lambda: spectrum.exhibit(samples, real.read(stand_ins), real.described))
+    keep(lambda: spectrum.exhibit(samples, reals, real.described))
     if real.labels is not None:
         draw(diversity.diversity(painter.noise, classes, names, real), painter, keep)
     else:

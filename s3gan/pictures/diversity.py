@@ -71,5 +71,5 @@ def _draw(names: Sequence[str], generated: Sequence[np.ndarray], real: Sequence[
     axes.invert_yaxis()
     axes.set_xlim(left=0)
     axes.set_xlabel("root mean square difference of two images, grey levels")
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(frameon=False, fontsize="small", ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     return figure_png(figure)

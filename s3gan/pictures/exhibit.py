@@ -38,7 +38,7 @@ class Exhibit:
             out,
             self.name,
             title=self.title,
-            text=f"{self.text}\n\n{origin}",
+            text="\n\n".join(part for part in (self.text, origin) if part),
             columns=self.columns,
             rows=self.rows,
             pictures=[(picture.file, picture.caption) for picture in self.pictures],

@@ -5,6 +5,7 @@ Its frames are the sample pictures that training wrote, and the checkpoints that
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import torch
 
 from cluster_jobs.checkpoint import CheckpointStore
 from cluster_jobs.curves import short
+from cluster_jobs.errors import UserError
 from cluster_jobs.freeze import read_frozen
-from s3gan.gallery import COLUMNS, draw_grid, read_samples
+from s3gan import gallery
 from s3gan.pictures.exhibit import Exhibit, Picture, left_out
 from s3gan.pictures.sheet import sheet_png
 from s3gan.snapshot import load_generator, read_network
@@ -30,35 +32,44 @@ LOOK = (
 
 
 def film(run: Path, device: torch.device) -> Exhibit:
-    """The strip of a run of s3gan.train that has a checkpoint."""
-    network, config = read_network(run), read_frozen(run)
-    assert config is not None, "a checkpoint of this run was loaded"
-    frames = {
-        int(path.stem): read_samples(path, network)
-        for path in sorted((run / "samples").glob("*.png"))
-        if path.stem.isdecimal()
-    }
-    for path in CheckpointStore(run / "checkpoints").paths():
-        if int(path.stem) not in frames:
-            generator, _ = load_generator(run, str(path), device)
-            frames[int(path.stem)] = draw_grid(generator, config["seed"])
+    """The strip of a run of s3gan.train that has a checkpoint. A frame that cannot be had is reported and left out."""
+    sources = {int(path.stem): path for path in CheckpointStore(run / "checkpoints").paths()}
+    sources |= {int(path.stem): path for path in (run / "samples").glob("*.png") if path.stem.isdecimal()}
+    moments = sorted(sources)
+    frames = {}
+    for moment in (moments[place] for place in spread(len(moments), FRAMES)):
+        try:
+            frames[moment] = _frame(run, sources[moment], device)
+        except UserError as error:  # torn, or deleted by a training that goes on
+            print(f"warning: {error}; left out of the film strip", file=sys.stderr, flush=True)
     if len(frames) < 2:
-        return left_out(*SECTION, f"the run holds {len(frames)} sample picture or checkpoint, a strip needs two")
-    moments = [sorted(frames)[place] for place in spread(len(frames), FRAMES)]
-    places = rows_of_grid(len(frames[moments[0]]) // COLUMNS)
-    tiles = np.stack([frames[moment][row * COLUMNS + column] for row, column in places for moment in moments])
-    names = [f"{network['class_names'][row]}  z{column}" for row, column in places]
-    png = sheet_png(tiles, len(moments), rows=names, headers=[short(moment) for moment in moments])
-    caption = f"images seen: {', '.join(f'{moment:,}' for moment in moments)}"
+        return left_out(*SECTION, f"a strip needs two sample pictures or checkpoints, the run has {len(frames)}")
+    names = read_network(run)["class_names"]
+    places = rows_of_grid(min(len(names), gallery.ROWS))
+    tiles = [images[row * gallery.COLUMNS + column] for row, column in places for images in frames.values()]
+    rows = [f"{names[row]}  z{column}" for row, column in places]
+    png = sheet_png(np.stack(tiles), len(frames), rows=rows, headers=[short(moment) for moment in frames])
+    caption = f"images seen: {', '.join(f'{moment:,}' for moment in frames)}"
     return Exhibit(*SECTION, LOOK, [Picture("film.png", caption, png)])
+
+
+def _frame(run: Path, source: Path, device: torch.device) -> np.ndarray:
+    """The sample grid of a picture, or of a checkpoint with the noise of the pictures."""
+    if source.suffix == ".png":
+        return gallery.read_samples(source, read_network(run))
+    generator, _ = load_generator(run, str(source), device)
+    config = read_frozen(run)
+    assert config is not None, "load_generator has read it"
+    return gallery.draw_grid(generator, config["seed"])
 
 
 def spread(count: int, most: int) -> list[int]:
     """At most `most` of range(count), evenly spread, with the first and the last."""
-    return sorted({round(place * (count - 1) / (most - 1)) for place in range(most)})
+    shown = min(count, most)
+    return [round(place * (count - 1) / max(shown - 1, 1)) for place in range(shown)]
 
 
 def rows_of_grid(classes: int) -> Sequence[tuple[int, int]]:
     """The (row, column) of a sample grid that are shown: at most four classes, as many noise vectors as fit."""
     shown = spread(classes, 4)
-    return [(row, column) for row in shown for column in range(min(ROWS // len(shown), COLUMNS))]
+    return [(row, column) for row in shown for column in range(min(ROWS // len(shown), gallery.COLUMNS))]

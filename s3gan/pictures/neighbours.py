@@ -51,19 +51,23 @@ class Found:
 
 
 def compare(
-    samples: np.ndarray, real: Real, candidates: np.ndarray, stand_ins: np.ndarray, job: Job
+    samples: np.ndarray, stand_ins: np.ndarray, real: Real, candidates: np.ndarray, indices: np.ndarray, job: Job
 ) -> tuple[Found, Found]:
-    """What is nearest among the real images `candidates` (indices, at least 2) to the samples uint8 (N, C, H, W), and
-    to the real images `stand_ins` (indices) without themselves.
+    """What is nearest to the samples, and to real images that stand in for samples; of these without themselves.
 
     A collective: the candidates are read once, and shared out over the ranks.
+
+    Args:
+        samples, stand_ins: uint8 (N, C, H, W) and (M, C, H, W).
+        candidates: indices of the real images to search, at least 2.
+        indices: of the stand-ins.
     """
-    queries = np.concatenate([samples, real.read(stand_ins)])
+    queries = np.concatenate([samples, stand_ins])
     k = min(NEIGHBOURS, len(candidates) - 1)
     found = _find(queries, real, candidates, k + 1, job)
     of_samples = Found(found.distances[: len(samples), :k], found.indices[: len(samples), :k])
     of_real = Found(found.distances[len(samples) :], found.indices[len(samples) :])
-    return of_samples, without_themselves(of_real, stand_ins)
+    return of_samples, without_themselves(of_real, indices)
 
 
 def _find(queries: np.ndarray, real: Real, candidates: np.ndarray, k: int, job: Job) -> Found:
@@ -114,8 +118,7 @@ def exhibit(
         found: of the samples; `yardstick`: of real images.
         candidates: real images that were searched.
     """
-    firsts = [np.flatnonzero(labels == number)[:1] for number in classes]
-    typical = np.concatenate(firsts)[:SHOWN].astype(np.int64)
+    typical = first_samples(labels, classes)[:SHOWN]
     closest = np.argsort(found.closeness, kind="stable")[:SHOWN]
     pictures = [
         Picture(
@@ -144,6 +147,13 @@ def exhibit(
         "grey levels (0 to 255); closeness is the distance to the nearest over the mean distance to the nearest eight."
     )
     return Exhibit(*SECTION, text, pictures, ["", "images", *SHARES], rows)
+
+
+def first_samples(labels: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    """The first sample of each of the classes; where few samples have none of these, of all classes. int64."""
+    numbers, firsts = np.unique(labels, return_index=True)
+    places = dict(zip(numbers.tolist(), firsts.tolist(), strict=True))
+    return np.array([places[number] for number in classes if number in places] or firsts, np.int64)
 
 
 def _rows(

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from cluster_jobs.job import Job
-from s3gan.networks.biggan import Generator
-from s3gan.pictures.blend import Blended
+from s3gan.networks import Generator
 from s3gan.pictures.exhibit import Exhibit
 from s3gan.sampling import block_size, draw_noise, make_images
 
@@ -53,13 +52,12 @@ class Painter:
         """uint8 (n, C, H, W) on every rank; a collective. Blocks are shared out over the ranks."""
         network, job = self.network, self.job
         block, count = block_size(network["size"]), len(z)
-        generator = Blended(self.generator) if conditions.is_floating_point() else self.generator
         painted = [np.empty((0, network["channels"], network["size"], network["size"]), np.uint8)]
         step = block * job.world
         for start in job.track(range(0, count, step), count, "images", what, step):
             mine = slice(start + job.rank * block, min(start + (job.rank + 1) * block, count))
             images = painted[0]  # none: the last round may have no block for this rank
             if mine.start < count:
-                images = make_images(generator, z[mine], conditions[mine], block, job.device)
+                images = make_images(self.generator, z[mine], conditions[mine], block, job.device)
             painted.append(job.gather(torch.from_numpy(images).to(job.device)).cpu().numpy())
         return np.concatenate(painted)

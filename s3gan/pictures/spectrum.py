@@ -10,6 +10,7 @@ from s3gan.pictures.exhibit import Exhibit, Picture
 from s3gan.pictures.plot import figure_png, new_figure
 
 SECTION = ("spectrum", "Power spectrum")
+LEAST = 1e-12  # power that is drawn, far below that of rounding to 256 levels
 CHUNK = 64  # images transformed at once
 SMALLEST_MAP = 4  # px: the maps that generators start from
 RED_GREEN_BLUE = np.array([0.299, 0.587, 0.114])  # luma of Rec. 601
@@ -62,13 +63,13 @@ def artefact_frequencies(size: int) -> list[int]:
 def exhibit(samples: np.ndarray, real: np.ndarray, described: str) -> Exhibit:
     """The spectra of uint8 images (N, C, S, S), generated and real; `described` says which real images."""
     powers = {"real": power_spectrum(real), "generated": power_spectrum(samples)}
-    curves = {name: azimuthal_average(power) for name, power in powers.items()}
+    curves = {name: np.maximum(azimuthal_average(power), LEAST) for name, power in powers.items()}
     marks = artefact_frequencies(samples.shape[-1])
     edges = [1, *marks, len(curves["real"])]
     rows = []
     for low, high in zip(edges, edges[1:], strict=False):
         means = [float(curve[low:high].mean()) for curve in curves.values()]
-        rows.append([f"{low} to {high - 1}", *means, means[1] / means[0] if means[0] > 0 else None])
+        rows.append([f"{low} to {high - 1}", *means, means[1] / means[0]])
     pictures = [
         Picture(
             "spectrum.png",
@@ -91,8 +92,7 @@ def _draw_curves(curves: dict[str, np.ndarray], marks: list[int]) -> bytes:
     cycles = np.arange(1, len(curves["real"]))
     for name, curve in curves.items():
         top.plot(cycles, curve[1:], label=name)
-    with np.errstate(divide="ignore", invalid="ignore"):  # pictures without any high frequency: a gap in the curve
-        bottom.plot(cycles, curves["generated"][1:] / curves["real"][1:], color="black")
+    bottom.plot(cycles, curves["generated"][1:] / curves["real"][1:], color="black")
     bottom.axhline(1, color="grey", linewidth=0.8)
     for axes in (top, bottom):
         axes.set_yscale("log")
@@ -101,12 +101,14 @@ def _draw_curves(curves: dict[str, np.ndarray], marks: list[int]) -> bytes:
     top.set_ylabel("power")
     top.legend(frameon=False)
     bottom.set_ylabel("generated / real")
+    bottom.yaxis.set_major_formatter("{x:g}")
+    bottom.yaxis.set_minor_formatter("{x:g}")
     bottom.set_xlabel("cycles an image")
     return figure_png(figure)
 
 
 def _draw_planes(powers: dict[str, np.ndarray], marks: list[int]) -> bytes:
-    logs = {name: np.log10(np.fft.fftshift(power) + 1e-12) for name, power in powers.items()}
+    logs = {name: np.log10(np.fft.fftshift(np.maximum(power, LEAST))) for name, power in powers.items()}
     low, high = min(log.min() for log in logs.values()), max(log.max() for log in logs.values())
     size = len(logs["real"])
     extent = (-size / 2 - 0.5, size / 2 - 0.5, size / 2 - 0.5, -size / 2 - 0.5)
