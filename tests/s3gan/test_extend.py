@@ -14,9 +14,7 @@ from tests.s3gan.toy_data import make_data, make_table
 
 ROOT = Path(__file__).parents[2]
 METHOD_FILE = re.compile(r"One new\s+file, `(?P<path>[^`]+)`:\n\n```python\n(?P<text>.*?)```", re.DOTALL)
-ENTRY = re.compile(
-    r"one entry in `(?P<path>[^`]+)`.*?```python\n(?P<line>.*?)```\n```python\n(?P<entry>.*?)```", re.DOTALL
-)
+ENTRY = re.compile(r"one entry in `(?P<path>[^`]+)`.*?```text\n(?P<line>.*?)```\n```text\n(?P<entry>.*?)```", re.DOTALL)
 
 
 @pytest.mark.slow
