@@ -30,9 +30,9 @@ def test_a_stage_is_repeated_over_a_list(tmp_path: Path) -> None:
 
 def test_a_var_holds_the_values_so_that_a_study_grows_and_keeps_what_is_finished(tmp_path: Path) -> None:
     stages = {"gan": toy(out="${root}/gan${seed}") | {"each": {"seed": "${seeds}"}}}
-    chosen = {"vars": {"seeds": "0 1"}}
-    Local(pipeline(tmp_path, stages, **chosen), tmp_path / "root", parallel=2).run()
-    more = pipeline(tmp_path, stages, variables="seeds='0 1 2'", **chosen)
+    seeds = {"seeds": "0 1"}
+    Local(pipeline(tmp_path, stages, vars=seeds), tmp_path / "root", parallel=2).run()
+    more = pipeline(tmp_path, stages, variables="seeds='0 1 2'", vars=seeds)
     assert list(more.stages) == ["gan_0", "gan_1", "gan_2"]
     assert finished(more, tmp_path / "root") == {"gan_0", "gan_1"}
 
