@@ -52,10 +52,10 @@ def main(config: CompareConfig) -> None:
     console.width = max(console.width, PLAIN_WIDTH)
     for name, measure in study.measures.items():
         columns, lines = measure_table(comparison, name)
-        table = Table(*columns, box=None, title=f"{measure.title}, {measure.better.value}", title_justify="left")
+        table = Table(*columns, box=None)
         for line in lines:
             table.add_row(*map(str, line))
-        console.print(table, "")
+        console.print(f"{measure.title}, {measure.better.value}", table, "", highlight=False)
     print("\n".join([*study.notes, f"written: {out / 'comparison.md'}"]))
 
 

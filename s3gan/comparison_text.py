@@ -149,7 +149,13 @@ def ratio_text(cell: Cell) -> str:
     ratio = cell.ratio
     if ratio is None:
         return ""
-    return f"{ratio.value:.3f}" + ("" if ratio.low is None else f" [{ratio.low:.3f}, {ratio.high:.3f}]")
+    low, high = ratio.low, ratio.high
+    return _factor(ratio.value) + ("" if low is None or high is None else f" [{_factor(low)}, {_factor(high)}]")
+
+
+def _factor(value: float) -> str:
+    """A ratio with three decimals, or with three digits where it is far from 1."""
+    return f"{value:.3f}" if 0.1 <= value < 10 else f"{value:.3g}"
 
 
 def overview(cell: Cell | None) -> str:

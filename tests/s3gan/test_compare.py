@@ -13,10 +13,11 @@ from cluster_jobs.pipeline import load
 from cluster_jobs.report import render
 from s3gan import compare as command
 from s3gan import evaluate
-from s3gan.comparison import compare
-from s3gan.comparison_text import decimals, label_table, measure_table
+from s3gan.comparison import Cell, compare
+from s3gan.comparison_text import decimals, label_table, measure_table, ratio_text
 from s3gan.figure import curves, panels
 from s3gan.measures import kind_of
+from s3gan.paired import Ratio
 from s3gan.study import place_of, read_study
 from tests.s3gan.test_evaluate import budget, data, template  # noqa: F401
 from tests.s3gan.toy_study import scores, write
@@ -231,6 +232,14 @@ def test_the_direction_of_a_score_follows_from_its_name(name: str, kind: str | N
 def test_numbers_of_a_column_have_as_many_places_as_the_smallest_needs() -> None:
     assert [decimals([0.05, 12.0])(value) for value in (0.05, 12.0)] == ["0.0500", "12.0000"]
     assert decimals([250.0, 1234.4])(1234.4) == "1234"
+
+
+def test_a_ratio_is_written_with_its_interval_where_it_has_one() -> None:
+    texts = [
+        ratio_text(Cell({0: 1.0}, 1.0, None, ratio, ""))
+        for ratio in (Ratio(0.5, 0.004, 23.77, 3), Ratio(2, None, None, 1))
+    ]
+    assert texts == ["0.500 [0.004, 23.8]", "2.000"]
 
 
 def test_only_tables_whose_labels_somebody_made_are_scored() -> None:
