@@ -43,11 +43,12 @@ def main(config: CompareConfig) -> None:
     labels = read_labels(Path(config.labels)) if config.labels else {}
     comparison = compare(study, config.reference)
     out = Path(config.out)
+    (out / "report").mkdir(parents=True, exist_ok=True)
     write_json(out / "comparison.json", to_json(comparison, labels))
     write_atomically(out / "comparison.csv", to_csv(comparison).encode())
     write_atomically(out / "comparison.md", markdown(comparison, labels, f"report/{FIGURE}").encode())
-    write_sections(out, comparison, labels, (FIGURE, caption(comparison)))
     write_atomically(out / "report" / FIGURE, draw(comparison))
+    write_sections(out, comparison, labels, (FIGURE, caption(comparison)))
     console = Console()
     console.width = max(console.width, PLAIN_WIDTH)
     for name, measure in study.measures.items():
