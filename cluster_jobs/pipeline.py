@@ -5,34 +5,38 @@
     threads: 1            # CPU threads of a process
     resources: {time: "4:00:00"}   # of a job on a cluster: nodes, gpus, cpus, memory, time, array (see resources.py)
     parallel: 2           # stages that run at once
-    vars: {total_nimg: 60000}
+    vars: {total_nimg: 60000, seeds: 0 1 2}
     stages:
       gan:
+        each: {seed: "${seeds}"}   # a copy for each value: gan_0, gan_1, gan_2; see repeats.py for lists and mappings
         module: s3gan.train
-        args: {data: "${root}/digits/train", run.dir: "${root}/gan", total_nimg: "${total_nimg}"}
-        needs: [digits]   # and processes:, threads:, resources: where a stage differs from the pipeline
+        args: {data: "${root}/data/train", run.dir: "${root}/gan/${seed}", seed: "${seed}", total_nimg: "${total_nimg}"}
+        needs: [data]     # and processes:, threads:, resources: where a stage differs from the pipeline
+      scores:
+        each: {seed: "${seeds}"}
+        needs: [gan]      # its copies with the same values: scores_0 needs gan_0; a stage without each needs all three
 
-A stage's outputs are its ``out`` and ``run.dir`` arguments.
+A stage's outputs are its ``out`` and ``run.dir`` arguments. ``args``, ``needs`` and ``resources`` may use ``${root}``,
+the vars, and the values of the stage's own ``each``.
 """
 
-import difflib
+import fnmatch
 import graphlib
 import re
 import shlex
-from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cluster_jobs.errors import UserError
+from cluster_jobs.repeats import Copy, copies, resolve
 from cluster_jobs.resources import Resources, read_resources
+from cluster_jobs.strict_yaml import check_keys, fill, mapping_at, nearest, read_yaml, whole_number_at
 
 BUILT_IN = Path(__file__).parent / "conf" / "pipeline"
 OUTPUT_KEYS = ("out", "run.dir")
 PIPELINE_KEYS = ("description", "processes", "threads", "resources", "parallel", "vars", "stages")
-STAGE_KEYS = ("module", "args", "needs", "processes", "threads", "resources")
+STAGE_KEYS = ("each", "module", "args", "needs", "processes", "threads", "resources")
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,29 @@ class Pipeline:
 
     def before(self, name: str) -> set[str]:
         """Every stage that must be done before this one."""
-        needs = set(self.stages[name].needs)
-        return needs.union(*(self.before(need) for need in needs))
+        found: set[str] = set()
+        waiting = list(self.stages[name].needs)
+        while waiting:
+            need = waiting.pop()
+            if need not in found:
+                found.add(need)
+                waiting += self.stages[need].needs
+        return found
+
+    def part(self, patterns: str) -> "Pipeline":
+        """The stages that match one of the patterns ("gan_* scores_?"), and all that those need; "" means every stage.
+
+        Raises:
+            UserError: a pattern that no stage matches.
+        """
+        chosen: set[str] = set()
+        for pattern in patterns.split():
+            matching = fnmatch.filter(self.stages, pattern)
+            if not matching:
+                raise UserError(f"only: no stage of {self.name} matches {pattern!r}: {nearest(pattern, self.stages)}")
+            chosen = chosen.union(matching, *(self.before(name) for name in matching))
+        kept = {name: stage for name, stage in self.stages.items() if name in chosen}
+        return replace(self, stages=kept) if patterns.split() else self
 
 
 def load(name: str, root: str, variables: str = "") -> Pipeline:
@@ -90,21 +115,14 @@ def load(name: str, root: str, variables: str = "") -> Pipeline:
     if not path.is_file():
         names = ", ".join(sorted(file.stem for file in BUILT_IN.glob("*.yaml")))
         raise UserError(f"pipeline={name}: expected one of {names}, or the path of a YAML file")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
-    _check_keys(content, PIPELINE_KEYS, str(path))
+    content = read_yaml(path)
+    check_keys(content, PIPELINE_KEYS, str(path))
     values = _values(content.get("vars") or {}, root, variables, str(path))
-    specifications = content.get("stages")
-    if not isinstance(specifications, dict) or not specifications:
-        raise UserError(f"{path}: expected 'stages', a mapping of stage names")
-    stages = [_stage(name, text, content, values, path) for name, text in specifications.items()]
     return Pipeline(
         name=path.stem,
         description=str(content.get("description") or "").strip(),
-        parallel=_count(content, "parallel", 1, str(path)),
-        stages=_graph(stages, path),
+        parallel=whole_number_at(content, "parallel", 1, str(path)),
+        stages=_graph(_stages(content, values, path), path),
     )
 
 
@@ -116,66 +134,67 @@ def _values(defaults: Any, root: str, variables: str, where: str) -> dict[str, s
     for word in shlex.split(variables):
         name, equals, value = word.partition("=")
         if not equals or name not in defaults:
-            raise UserError(f"vars: {word!r}: expected name=value with name {_nearest(name, defaults)}")
+            raise UserError(f"vars: {word!r}: expected name=value with name {nearest(name, defaults)}")
         chosen[name] = value
     values = {"root": root}
     for name, value in chosen.items():
-        values[name] = _substitute(value, values, f"{where}: vars: {name}")
+        values[name] = fill(value, values, f"{where}: vars: {name}")
     return values
 
 
-def _stage(name: Any, text: Any, pipeline: dict, values: dict[str, str], path: Path) -> Stage:
-    where = f"{path}: stage {name!r}"
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", str(name)):
+def _stages(pipeline: dict[str, Any], values: dict[str, str], path: Path) -> list[Stage]:
+    """Every copy of every stage, by itself."""
+    specifications = pipeline.get("stages")
+    if not isinstance(specifications, dict) or not specifications:
+        raise UserError(f"{path}: expected 'stages', a mapping of stage names")
+    for name, text in specifications.items():
+        check_keys(text, STAGE_KEYS, f"{path}: stage {name!r}")
+    found = copies({str(name): text for name, text in specifications.items()}, values, str(path))
+    every: dict[str, list[Copy]] = {}
+    for copy in found:
+        every.setdefault(copy.stage, []).append(copy)
+    return [_stage(copy, every, pipeline, path) for copy in found]
+
+
+def _stage(copy: Copy, every: dict[str, list[Copy]], pipeline: dict[str, Any], path: Path) -> Stage:
+    where, text, values = f"{path}: stage {copy.name!r}", copy.text, copy.values
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", copy.name):
         raise UserError(f"{where}: expected a name of letters, digits, '_', '-' and '.'")
-    _check_keys(text, STAGE_KEYS, where)
-    module, arguments, needs = text.get("module"), text.get("args") or {}, text.get("needs") or []
+    module, needs = text.get("module"), text.get("needs") or []
     if not isinstance(module, str) or not re.fullmatch(r"\w+(\.\w+)*", module):
         raise UserError(f"{where}: module: expected a module such as s3gan.train, found {module!r}")
-    if not isinstance(arguments, dict):
-        raise UserError(f"{where}: args: expected a mapping of keys, found {arguments!r}")
     if not isinstance(needs, list):
         raise UserError(f"{where}: needs: expected a list of stages, found {needs!r}")
-    words = [f"{key}={_substitute(value, values, f'{where}: {key}')}" for key, value in arguments.items()]
-    asked = _mapping(pipeline, "resources", str(path)) | _mapping(text, "resources", where)
+    named = [fill(need, values, f"{where}: needs") for need in needs]
+    arguments = mapping_at(text, "args", where)
+    asked = mapping_at(pipeline, "resources", str(path)) | mapping_at(text, "resources", where)
     return Stage(
-        name=str(name),
+        name=copy.name,
         module=module,
-        words=tuple(words),
-        needs=tuple(str(need) for need in needs),
-        processes=_count(pipeline | text, "processes", 1, where),
-        threads=_count(pipeline | text, "threads", 0, where),
+        words=tuple(f"{key}={fill(value, values, f'{where}: {key}')}" for key, value in arguments.items()),
+        needs=tuple(dict.fromkeys(stage for need in named for stage in resolve(need, copy, every, where))),
+        processes=whole_number_at(pipeline | text, "processes", 1, where),
+        threads=whole_number_at(pipeline | text, "threads", 0, where),
         resources=read_resources(
-            {str(key): _substitute(value, values, f"{where}: {key}") for key, value in asked.items()}, where
+            {str(key): fill(value, values, f"{where}: {key}") for key, value in asked.items()}, where
         ),
     )
 
 
 def _graph(stages: list[Stage], path: Path) -> dict[str, Stage]:
-    """The stages in an order that honours their needs; checks the needs and who writes and reads what."""
+    """The stages in an order that honours their needs; checks their names, their needs, and who writes what."""
     named = {stage.name: stage for stage in stages}
     for stage in stages:
+        if named[stage.name] is not stage:
+            raise UserError(f"{path}: two stages are called {stage.name!r}: expected another name for one of them")
         for need in stage.needs:
             if need not in named:
-                raise UserError(f"{path}: stage {stage.name!r} needs {need!r}: {_nearest(need, named)}")
+                raise UserError(f"{path}: stage {stage.name!r} needs {need!r}: {nearest(need, named)}")
     try:
         graphlib.TopologicalSorter({stage.name: stage.needs for stage in stages}).prepare()
     except graphlib.CycleError as error:
         raise UserError(f"{path}: stages need each other in a circle: {' → '.join(error.args[1])}") from None
-    pipeline = Pipeline(path.stem, "", 1, named)
-    writers: dict[Path, str] = {}
-    for stage in stages:
-        for output in stage.outputs:
-            if output in writers:
-                raise UserError(f"{path}: stages {writers[output]!r} and {stage.name!r} both write {output}")
-            writers[output] = stage.name
-    for stage in stages:
-        allowed = pipeline.before(stage.name) | {stage.name}
-        for key, value in stage.arguments.items():
-            for output, writer in writers.items():
-                if writer not in allowed and Path(value).is_relative_to(output):
-                    reads = f"reads {key}={value}, which {writer!r} writes, without needing it"
-                    raise UserError(f"{path}: stage {stage.name!r} {reads}")
+    _check_paths(Pipeline(path.stem, "", 1, named), path)
     ordered: dict[str, Stage] = {}
     while len(ordered) < len(stages):  # as near to the order of the file as the needs allow
         ready = (stage for stage in stages if stage.name not in ordered and ordered.keys() >= set(stage.needs))
@@ -184,43 +203,19 @@ def _graph(stages: list[Stage], path: Path) -> dict[str, Stage]:
     return ordered
 
 
-def _substitute(value: Any, values: dict[str, str], where: str) -> str:
-    """A YAML scalar as a command-line value, with every ``${name}`` replaced once."""
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    if not isinstance(value, str | int | float):
-        raise UserError(f"{where}: expected one value, found {value!r}")
-
-    def replace(match: re.Match[str]) -> str:
-        if match[1] not in values:
-            raise UserError(f"{where}: {match[0]}: {_nearest(match[1], values)}")
-        return values[match[1]]
-
-    return re.sub(r"\$\{(\w+)\}", replace, str(value))
-
-
-def _check_keys(mapping: Any, allowed: Collection[str], where: str) -> None:
-    if not isinstance(mapping, dict):
-        raise UserError(f"{where}: expected a mapping, found {mapping!r}")
-    for key in mapping:
-        if key not in allowed:
-            raise UserError(f"{where}: unknown key {key!r}: {_nearest(str(key), allowed)}")
-
-
-def _mapping(owner: dict, key: str, where: str) -> dict:
-    found = owner.get(key) or {}
-    if not isinstance(found, dict):
-        raise UserError(f"{where}: {key}: expected a mapping, found {found!r}")
-    return found
-
-
-def _count(mapping: dict, key: str, smallest: int, where: str) -> int:
-    value = mapping.get(key, 1)
-    if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
-        raise UserError(f"{where}: {key}: expected a whole number of at least {smallest}, found {value!r}")
-    return value
-
-
-def _nearest(name: str, names: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names) or 'none'}"
+def _check_paths(pipeline: Pipeline, path: Path) -> None:
+    """Every path has one writer, and whoever reads it needs that writer."""
+    writers: dict[Path, str] = {}
+    for stage in pipeline.stages.values():
+        for output in stage.outputs:
+            if output in writers:
+                raise UserError(f"{path}: stages {writers[output]!r} and {stage.name!r} both write {output}")
+            writers[output] = stage.name
+    for stage in pipeline.stages.values():
+        allowed = pipeline.before(stage.name) | {stage.name}
+        for key, value in stage.arguments.items():
+            for place in (Path(value), *Path(value).parents):
+                writer = writers.get(place)
+                if writer is not None and writer not in allowed:
+                    reads = f"reads {key}={value}, which {writer!r} writes, without needing it"
+                    raise UserError(f"{path}: stage {stage.name!r} {reads}")

@@ -20,10 +20,11 @@ class ResubmitConfig:
 @command(ResubmitConfig)
 def main(config: ResubmitConfig) -> None:
     _, record = submission.submitted_root(config.root)
-    request = {name: record[name] for name in ("pipeline", "root", "vars", "site")}
+    record = {"only": "", **record}  # a record from before there was `only`
+    request = {name: record[name] for name in ("pipeline", "root", "vars", "only", "site")}
     root = Path(record["root"])
-    pipeline = load(record["pipeline"], str(root), record["vars"])
-    print(submission.summary(root, submission.submit(pipeline, root, read_site(record["site"]), request)))
+    part = load(record["pipeline"], str(root), record["vars"]).part(record["only"])
+    print(submission.summary(root, submission.submit(part, root, read_site(record["site"]), request)))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,9 @@ class SubmitConfig:
     root: str = key(MISSING, "directory of everything that the pipeline makes", path=True)
     cluster: Cluster = key(Cluster.local, "where the stages run: processes of this machine, or jobs of Slurm")
     vars: str = key("", "other values for the pipeline's vars: 'name=value name=value'", path=True)
+    only: str = key(
+        "", "stages to run, with all that they need: patterns such as 'gan_* scores_?'; all by default", path=True
+    )
     parallel: int = key(0, "local: stages that run at once; 0 takes the pipeline's number")
     site: str = key("default", "slurm: a site in cluster_jobs/conf/site, or the path of a YAML file", path=True)
     dry_run: bool = key(False, "slurm: print every batch script and sbatch command, submit nothing")
@@ -52,23 +55,24 @@ def plan(pipeline: Pipeline) -> dict[str, Any]:
 def main(config: SubmitConfig) -> None:
     root, site = Path(config.root), read_site(config.site)
     pipeline = load(config.pipeline, str(root), config.vars)
+    part = pipeline.part(config.only)
     if config.dry_run:
-        print(submission.dry_run(pipeline, root, site))
+        print(submission.dry_run(part, root, site))
         return
     if config.validate:
-        done = finished(pipeline, root)
-        validate([stage for name, stage in pipeline.stages.items() if name not in done])
-        for name, stage in pipeline.stages.items():
+        done = finished(part, root)
+        validate([stage for name, stage in part.stages.items() if name not in done])
+        for name, stage in part.stages.items():
             print(f"# {name}{' (finished)' if name in done else ''}\n{shown_command(stage)}")
         return
     finished(pipeline, root)  # a changed command is refused before the plan is replaced
     write_json(root / "pipeline.json", plan(pipeline))
     if config.cluster is Cluster.slurm:
-        request = {name: getattr(config, name) for name in ("pipeline", "root", "vars", "site")}
-        print(submission.summary(root, submission.submit(pipeline, root, site, request)))
+        request = {name: getattr(config, name) for name in ("pipeline", "root", "vars", "only", "site")}
+        print(submission.summary(root, submission.submit(part, root, site, request)))
         return
     try:
-        Local(pipeline, root, config.parallel or pipeline.parallel).run()
+        Local(part, root, config.parallel or pipeline.parallel).run()
     except StageFailed as failure:
         print(f"cluster_jobs.submit: {failure}", file=sys.stderr, flush=True)
         raise SystemExit(2 if failure.code == 2 else 1) from None
