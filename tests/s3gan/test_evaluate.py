@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cluster_jobs.files import read_json, write_json
-from s3gan import evaluate, generate
+from s3gan import evaluate, generate, parts, subject
 from s3gan.metrics import trained
 from s3gan.snapshot import load_generator
 from selfsup.given_labels import reveal
@@ -67,11 +67,11 @@ def budget(tmp_path, data):
     return tmp_path / "budget.parquet"
 
 
-def scores(subject, data, *words):
+def scores(what, data, *words):
     """Evaluates and returns the results by part."""
-    assert evaluate.main([subject, f"data={data}", *RECIPE, *words]) == 0
+    assert evaluate.main([what, f"data={data}", *RECIPE, *words]) == 0
     out = next((Path(word.partition("=")[2]) for word in words if word.startswith("out=")), None)
-    stored = read_json((out or Path(subject.partition("=")[2]) / "evaluation") / "scores.json")
+    stored = read_json((out or Path(what.partition("=")[2]) / "evaluation") / "scores.json")
     return {name: part["results"] for name, part in stored.items()}
 
 
@@ -105,34 +105,34 @@ def test_a_run_is_scored_with_its_protocol_and_the_floor(run, data, budget):
 
 
 def test_finished_parts_are_not_computed_again_unless_their_inputs_change(run, data, budget, monkeypatch):
-    first = scores(f"run={run}", data, "count=30", "cas=false")
+    off = ["cas=false", "prdc=false", "intra=false", "memorisation=0"]
+    first = scores(f"run={run}", data, "count=30", *off)
     assert list(first) == ["distances"]
-    calls = []
-    for name in ("distances", "accuracies"):
-        original = getattr(evaluate, name)
-        monkeypatch.setattr(
-            evaluate, name, lambda *a, name=name, original=original: (calls.append(name), original(*a))[1]
-        )
+    calls = count_calls(monkeypatch)
     assert scores(f"run={run}", data, "count=30")["distances"] == first["distances"]
-    assert calls == ["accuracies"]
-    monkeypatch.setattr(evaluate, "run_subject", lambda *a, **k: refuse_to_draw(original_subject(*a, **k)))
+    assert calls == ["draw", "overlap", "within_classes", "memorisation", "accuracies"]
+    calls.clear()
     scores(f"run={run}", data, "count=30")
-    assert calls == ["accuracies"]  # nothing is drawn either
-    monkeypatch.setattr(evaluate, "run_subject", original_subject)
+    assert calls == []  # nothing is drawn either
     scores(f"run={run}", data, "count=30", f"budget={budget}")
-    assert calls == ["accuracies", "accuracies"]
+    assert calls == ["draw", "within_classes", "accuracies"]
+    calls.clear()
     scores(f"run={run}", data, "count=29", f"budget={budget}", "reference=train")
-    assert calls == ["accuracies", "accuracies", "distances", "accuracies"]
+    assert calls == ["draw", "distances", "overlap", "within_classes", "memorisation", "accuracies"]
 
 
-original_subject = evaluate.run_subject
+def count_calls(monkeypatch):
+    """Names of the parts that are computed and, as `draw`, of samples that are drawn, in their order."""
+    calls = []
+    for module, name in [(parts, name) for name in PARTS] + [(subject, "draw_samples")]:
+        original, called = getattr(module, name), "draw" if name == "draw_samples" else name
+        monkeypatch.setattr(
+            module, name, lambda *a, called=called, original=original: (calls.append(called), original(*a))[1]
+        )
+    return calls
 
 
-def refuse_to_draw(subject):
-    def draw():
-        raise AssertionError("drew samples")
-
-    return evaluate.Subject(**{**vars(subject), "draw": draw})
+PARTS = ("distances", "overlap", "within_classes", "memorisation", "accuracies")
 
 
 def test_evaluations_that_share_a_cache_train_what_they_share_once(run, data, budget, tmp_path, monkeypatch):
@@ -239,7 +239,7 @@ def test_a_wrong_value_is_one_line_that_names_it(run, data, capsys, words, messa
 
 
 def test_a_budget_of_other_data_is_refused_before_anything_is_computed(run, budget, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(evaluate, "distances", None)
+    monkeypatch.setattr(parts, "distances", None)
     other = real(tmp_path / "other", [0, 1], [0, 1])
     assert evaluate.main([f"run={run}", f"data={other}", f"budget={budget}", "threads=1"]) == 2
     assert "made for other data" in capsys.readouterr().err
