@@ -78,10 +78,10 @@ def open_dinov2(weights: str, device: torch.device) -> Detector:
     script = _load(weights, device)
     shapes = {name: tuple(tensor.shape) for name, tensor in script.state_dict().items()}
     expected = {"cls_token": (1, 1, 1024), "patch_embed.proj.weight": (1024, 3, 14, 14)}
-    if any(shapes.get(name) != shape for name, shape in expected.items()):
+    if any(shapes.get(name) != shape for name, shape in expected.items()) or "register_tokens" in shapes:
         raise UserError(
-            f"detector_weights={weights!r}: expected TorchScript of DINOv2 ViT-L/14, whose state has {expected} "
-            "(detector=encoder takes any network)"
+            f"detector_weights={weights!r}: expected TorchScript of DINOv2 ViT-L/14 without registers, whose state has "
+            f"{expected} (detector=encoder takes any network)"
         )
     mean, spread = (torch.tensor(values, device=device)[:, None, None] for values in IMAGENET)
 

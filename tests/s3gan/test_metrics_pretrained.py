@@ -32,10 +32,12 @@ class InceptionStandIn(nn.Module):
 class DinoStandIn(nn.Module):
     """The first layer of a ViT-L/14 and its mean: shapes and names as in DINOv2."""
 
-    def __init__(self, width: int = 1024) -> None:
+    def __init__(self, width: int = 1024, registers: bool = False) -> None:
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, 14, 14)})
+        if registers:
+            self.register_tokens = nn.Parameter(torch.zeros(1, 4, width))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.patch_embed["proj"](x).mean((2, 3)) + self.cls_token[:, 0]
@@ -90,10 +92,11 @@ def test_dinov2_sees_imagenets_scale_at_224_px(tmp_path, channels):
     assert judge.protocol.hash == sha256(tmp_path / "dino.pt") and "bicubic" in judge.protocol.preprocessing
 
 
-def test_another_network_is_not_dinov2(tmp_path):
-    torch.jit.trace(DinoStandIn(width=384).eval(), torch.zeros(1, 3, 224, 224)).save(tmp_path / "small.pt")
-    with pytest.raises(UserError, match="expected TorchScript of DINOv2 ViT-L/14"):
-        open_it("dinov2", tmp_path / "small.pt")
+@pytest.mark.parametrize("network", [DinoStandIn(width=384), DinoStandIn(registers=True)], ids=["ViT-S", "registers"])
+def test_another_network_is_not_dinov2(tmp_path, network):
+    torch.jit.trace(network.eval(), torch.zeros(1, 3, 224, 224)).save(tmp_path / "other.pt")
+    with pytest.raises(UserError, match="expected TorchScript of DINOv2 ViT-L/14 without registers"):
+        open_it("dinov2", tmp_path / "other.pt")
 
 
 def test_an_encoder_is_known_by_its_weights_wherever_they_lie(tmp_path):
