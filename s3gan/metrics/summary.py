@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster_jobs.sections import write_section
 from s3gan.metrics.labelled import Labelled
-from s3gan.metrics.pictures import bars, class_grid, neighbour_grid
+from s3gan.pictures.exhibit import Exhibit, Picture
+from s3gan.pictures.scored import bars, class_rows, neighbour_rows
 from selfsup.classifier import Pictures
 
 TRAINING_SETS = {
@@ -79,84 +79,69 @@ def write_summary(
         draws: the single draws behind the means, as `draw_rows` takes them.
         suffix: of the sections on features, to tell detectors apart.
     """
-    _write_scores(out, results, shown, suffix)
+    exhibits = [_scores_exhibit(results, shown, suffix)]
     if rows := draw_rows(draws):
-        cells = [list(row.values()) for row in rows]
         title = f"The draws behind the means of {shown.what}"
-        write_section(out, f"draws{suffix}", title=title, columns=list(rows[0]), rows=cells)
-    if "intra" in results:
-        _write_intra(out, results["intra"], shown, suffix)
-    if "memorisation" in results:
-        _write_neighbours(out, results["memorisation"], shown, suffix)
+        exhibits.append(Exhibit(f"draws{suffix}", title, "", (), list(rows[0]), [list(row.values()) for row in rows]))
+    if by_class := {name: score for name, score in results.get("intra", {}).items() if "per_class" in score}:
+        exhibits.append(_intra_exhibit(by_class, shown, suffix))
+    exhibits += [
+        _neighbours_exhibit(name, score, shown, suffix)
+        for name, score in results.get("memorisation", {}).items()
+        if "shown" in score
+    ]
     if "cas" in results:
-        _write_accuracy(out, results["cas"], shown)
+        exhibits.append(_accuracy_exhibit(dict(_scores("cas", results)), shown))
+    for exhibit in exhibits:
+        exhibit.write(out, "")
 
 
-def _write_scores(out: Path, results: dict[str, Any], shown: Shown, suffix: str) -> None:
-    classes = class_grid(out / "report" / "classes.png", shown.images)
-    names = ", ".join(shown.image_classes[number] for number in classes)
+def _scores_exhibit(results: dict[str, Any], shown: Shown, suffix: str) -> Exhibit:
     rows = [
         [name, _cell(score), score.get("samples", ""), score.get("reference", ""), _protocol(score)]
         for part in DISTANCES
         for name, score in _scores(part, results)
     ]
-    write_section(
-        out,
-        f"scores{suffix}",
-        title=f"Distances of {shown.what} to real images",
-        text=ABOUT_SCORES,
-        columns=["score", "value", "images", "real images", "protocol"],
-        rows=rows,
-        pictures=[("classes.png", f"one class a row: {names}")],
-    )
+    picture = Picture("classes.png", "one class a row", class_rows(shown.images, shown.image_classes))
+    columns = ["score", "value", "images", "real images", "protocol"]
+    title = f"Distances of {shown.what} to real images"
+    return Exhibit(f"scores{suffix}", title, ABOUT_SCORES, [picture], columns, rows)
 
 
-def _write_intra(out: Path, intra: dict[str, Any], shown: Shown, suffix: str) -> None:
-    found = {name: score for name, score in intra.items() if "per_class" in score}
-    if not found:
-        return
-    first = next(iter(found.values()))
-    picture = f"intra{suffix}.png"
-    heights = {name: score["per_class"] for name, score in found.items()}
-    bars(out / "report" / picture, heights, shown.data_classes, "Frechet distance", None)
+def _intra_exhibit(scores: dict[str, dict[str, Any]], shown: Shown, suffix: str) -> Exhibit:
+    heights = {name: score["per_class"] for name, score in scores.items()}
+    left_out = next(iter(scores.values()))["left_out"]
+    png = bars(heights, shown.data_classes, "Frechet distance", None)
     rows = [
-        [label, *("n/a" if value is None else f"{value:.3f}" for value in values), first["left_out"].get(label, "")]
+        [label, *("n/a" if value is None else f"{value:.3f}" for value in values), left_out.get(label, "")]
         for label, *values in zip(shown.data_classes, *heights.values(), strict=True)
     ]
-    write_section(
-        out,
+    return Exhibit(
         f"intra{suffix}",
-        title=f"Distances of {shown.what} to real images by class",
-        text=ABOUT_INTRA,
-        columns=["class", *heights, "left out, too few images"],
-        rows=rows,
-        pictures=[(picture, "Frechet distance by class")],
+        f"Distances of {shown.what} to real images by class",
+        ABOUT_INTRA,
+        [Picture(f"intra{suffix}.png", "Frechet distance by class", png)],
+        ["class", *heights, "left out, too few images"],
+        rows,
     )
 
 
-def _write_neighbours(out: Path, memorisation: dict[str, Any], shown: Shown, suffix: str) -> None:
-    found = [(name, score) for name, score in memorisation.items() if "shown" in score]
-    if not found:
-        return
-    [(name, score)] = found
-    picture = f"neighbours{suffix}.png"
-    neighbour_grid(out / "report" / picture, score["shown"], shown.images.images, shown.train)
-    half = len(score["shown"]) // 2
-    write_section(
-        out,
+def _neighbours_exhibit(name: str, score: dict[str, Any], shown: Shown, suffix: str) -> Exhibit:
+    png = neighbour_rows(score["shown"], shown.images.images, shown.train)
+    caption = (
+        f"samples beside their nearest training images: the {len(score['shown']) // 2} closest, then typical ones; "
+        "before each row its distance to the nearest, divided by the median of the test images"
+    )
+    return Exhibit(
         f"memorisation{suffix}",
-        title=f"The training images nearest to {shown.what}",
-        text=f"{name}: {_cell(score)}, among {score['reference']:,} training images. {ABOUT_NEIGHBOURS}",
-        columns=["sample", "its distance, of the median of test images"],
-        rows=[[row["sample"], f"{row['ratio']:.2f}"] for row in score["shown"]],
-        pictures=[
-            (picture, f"sample | its nearest training images; first the {half} closest samples, then typical ones")
-        ],
+        f"The training images nearest to {shown.what}",
+        f"{name}: {_cell(score)}, among {score['reference']:,} training images. {ABOUT_NEIGHBOURS}",
+        [Picture(f"memorisation{suffix}.png", caption, png)],
     )
 
 
-def _write_accuracy(out: Path, cas: dict[str, Any], shown: Shown) -> None:
-    found, classes = dict(_scores("cas", {"cas": cas})), shown.data_classes
+def _accuracy_exhibit(found: dict[str, dict[str, Any]], shown: Shown) -> Exhibit:
+    classes = shown.data_classes
     scored = {TRAINING_SETS[name]: result["per_class"] for name, result in found.items() if "n/a" not in result}
     rows = [
         [TRAINING_SETS.get(name, name), result.get("train_count", ""), _cell(result), *_per_class(result, len(classes))]
@@ -164,18 +149,17 @@ def _write_accuracy(out: Path, cas: dict[str, Any], shown: Shown) -> None:
     ]
     pictures = []
     if scored:
-        bars(out / "report" / "accuracy.png", scored, classes, "accuracy", 1)
-        pictures.append(("accuracy.png", "accuracy on real test images by class"))
+        png = bars(scored, classes, "accuracy", 1)
+        pictures.append(Picture("accuracy.png", "accuracy on real test images by class", png))
     dropped = found.get("pool", {}).get("dropped_images", 0)
-    write_section(
-        out,
+    return Exhibit(
         "accuracy",
-        title=f"Accuracy on real test images of classifiers trained on {shown.what}",
-        text="Each classifier has the same recipe and number of steps."
+        f"Accuracy on real test images of classifiers trained on {shown.what}",
+        "Each classifier has the same recipe and number of steps."
         + (f" {dropped:,} images of the pool stand for no class and are left out." if dropped else ""),
-        columns=["trained on", "images", "accuracy", *classes],
-        rows=rows,
-        pictures=pictures,
+        pictures,
+        ["trained on", "images", "accuracy", *classes],
+        rows,
     )
 
 
