@@ -1,31 +1,63 @@
-"""Distances on the features of a detector: a classifier trained on the real training images with all their labels.
+"""A detector: the frozen network on whose features images are compared. Its protocol stands beside every score.
 
-A distance is named by its protocol: `fd_classifier10k` is the Frechet distance on the detector's penultimate
-features between 10,000 images and real ones. It compares with other scores of the same detector (its hash stands
-beside the score) and is never FID. Evaluation may read hidden labels; nothing from here may steer training.
+The default is a classifier trained on the real training images with all their labels; pretrained.py opens others.
+Evaluation may read hidden labels; nothing from here may steer training.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cluster_jobs.checkpoint import State
 from cluster_jobs.errors import UserError
 from cluster_jobs.job import Job
 from cluster_jobs.shards import Shards
-from s3gan.metrics.frechet import FeatureStatistics, distance_between
-from s3gan.metrics.kernel import kernel_distance
 from s3gan.metrics.labelled import choose, from_shards
-from s3gan.metrics.trained import Trained, cached_state, trained_classifier
+from s3gan.metrics.trained import cached_state, trained_classifier
 from selfsup.classifier import ClassifierRecipe, Pictures, ShardPictures
 from selfsup.encoders import to_input
 
 BLOCK = 250  # images a forward pass, always (the last one padded), so that features do not depend on the world size
+OWN_SIZE = "own size, scaled to [-1, 1]"
+
+
+class DetectorName(Enum):
+    """What detectors there are; the name of one stands in the names of its scores."""
+
+    classifier = "classifier"
+    encoder = "encoder"
+    inception = "inception"
+    dinov2 = "dinov2"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """All that makes features comparable; scores of two protocols never are."""
+
+    detector: str
+    hash: str  # SHA-256 of the detector's weights
+    preprocessing: str  # what happens to pictures before the network sees them
+
+    def __str__(self) -> str:
+        return f"{self.detector} {self.hash[:12]} ({self.preprocessing})"
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A frozen network: `network` takes pictures (n, C, H, W) uint8 on its device to features (n, F)."""
+
+    protocol: Protocol
+    network: Callable[[Tensor], Tensor]
+    block: int = BLOCK
+    last_layer: np.ndarray | None = None  # (classes, F) that takes features to logits, where a score needs them
 
 
 @dataclass(frozen=True)
@@ -33,27 +65,15 @@ class Features:
     """A detector's features (N, F) float32 of one set of images in index order, and what images those are."""
 
     values: np.ndarray
-    detector: str  # the detector's hash
+    protocol: Protocol
     source: dict[str, Any]  # "split" and what else identifies the images
 
+    def __len__(self) -> int:
+        return len(self.values)
 
-@dataclass(frozen=True)
-class Score:
-    """A number and the protocol that it belongs to."""
-
-    name: str
-    value: float
-    samples: int
-    reference: int
-    detector: str
-    split: str  # of the reference
-    seed: int
-    sd: float | None = None  # over the subsets of a kernel distance
-    subsets: int | None = None
-    subset_size: int | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if value is not None}
+    def rows(self, chosen: np.ndarray) -> Features:
+        """The features of some of the images."""
+        return Features(self.values[chosen], self.protocol, self.source)
 
 
 def number_of_classes(shards: Shards) -> int:
@@ -67,7 +87,7 @@ def class_names(shards: Shards) -> list[str]:
     return [*shards.classes, *map(str, range(len(shards.classes), number_of_classes(shards)))]
 
 
-def make_detector(train: Shards, recipe: ClassifierRecipe, *, seed: int, cache: Path, job: Job) -> Trained:
+def make_detector(train: Shards, recipe: ClassifierRecipe, *, seed: int, cache: Path, job: Job) -> Detector:
     """The detector of a data set: the classifier of its training images with all their labels. Every rank calls
     this.
 
@@ -75,11 +95,15 @@ def make_detector(train: Shards, recipe: ClassifierRecipe, *, seed: int, cache: 
         NotAvailable: the training images have no labels, or of one class only.
     """
     data = from_shards(train, np.asarray(train.hidden_labels()))
-    return trained_classifier(data, number_of_classes(train), recipe, seed=seed, cache=cache, job=job, what="detector")
+    trained = trained_classifier(
+        data, number_of_classes(train), recipe, seed=seed, cache=cache, job=job, what="detector"
+    )
+    protocol = Protocol(DetectorName.classifier.name, trained.hash, OWN_SIZE)
+    return Detector(protocol, lambda images: trained.classifier.features(to_input(images, job.device)))
 
 
 def features_of_shards(
-    detector: Trained, shards: Shards, *, split: str, count: int, seed: int, cache: Path, job: Job
+    detector: Detector, shards: Shards, *, split: str, count: int, seed: int, cache: Path, job: Job
 ) -> Features:
     """Features of at most `count` samples (0: all; a keyed choice), from the cache or computed and kept there.
 
@@ -91,68 +115,29 @@ def features_of_shards(
     def make() -> State:
         return {"features": torch.from_numpy(extract(detector, ShardPictures(shards, indices), job, split))}
 
-    state, _ = cached_state(cache, "features", {"detector": detector.hash, **source}, make, job)
-    return Features(state["features"].numpy(), detector.hash, source)
+    state, _ = cached_state(cache, "features", {**asdict(detector.protocol), **source}, make, job)
+    return Features(state["features"].numpy(), detector.protocol, source)
 
 
-def features_of_pictures(detector: Trained, pictures: Pictures, split: str, job: Job) -> Features:
+def features_of_pictures(detector: Detector, pictures: Pictures, split: str, job: Job) -> Features:
     """Features of pictures that every rank can read; nothing is cached. Every rank calls this."""
-    return Features(extract(detector, pictures, job, split), detector.hash, {"split": split})
+    return Features(extract(detector, pictures, job, split), detector.protocol, {"split": split})
 
 
 @torch.no_grad()
-def extract(detector: Trained, pictures: Pictures, job: Job, what: str) -> np.ndarray:
+def extract(detector: Detector, pictures: Pictures, job: Job, what: str) -> np.ndarray:
     """The detector's features (N, F) float32 of N pictures, on every rank. A collective a step."""
-    step, found = BLOCK * job.world, []
+    size, found = detector.block, []
+    step = size * job.world
     for start in job.track(range(0, len(pictures), step), len(pictures), "images", f"features of {what}", step):
-        first = start + job.rank * BLOCK
-        images = torch.as_tensor(pictures[np.arange(first, max(first, min(first + BLOCK, len(pictures))))])
-        block = images.new_zeros((BLOCK, *images.shape[1:]))
+        first = start + job.rank * size
+        images = torch.as_tensor(pictures[np.arange(first, max(first, min(first + size, len(pictures))))])
+        block = images.new_zeros((size, *images.shape[1:]))
         block[: len(images)] = images
-        features = detector.classifier.features(to_input(block, job.device))[: len(images)]
+        with torch.jit.optimized_execution(False):  # a script that is rewritten as it warms up rounds differently
+            features = detector.network(block.to(job.device))[: len(images)]
         found.append(job.gather(features.float().contiguous()).cpu().numpy())
     values = np.concatenate(found)
     if not np.isfinite(values).all():
-        raise UserError("the detector's features are not finite: train it with another recipe")
+        raise UserError(f"the features of the detector {detector.protocol} are not finite: take another one")
     return values
-
-
-def distance_name(kind: str, count: int) -> str:
-    """`fd_classifier10k` for whole thousands, else `fd_classifier360`."""
-    return f"{kind}_classifier{f'{count // 1000}k' if count and count % 1000 == 0 else count}"
-
-
-def frechet_score(samples: Features, reference: Features, *, seed: int = 0) -> Score:
-    """The Frechet distance; the count in its name is that of the smaller side.
-
-    Raises:
-        UserError: the two come from different detectors, or a side has fewer than 2 images.
-    """
-    value = distance_between(*(FeatureStatistics.of(side.values) for side in _checked(samples, reference)))
-    return _score("fd", value, samples, reference, seed)
-
-
-def kernel_score(
-    samples: Features, reference: Features, *, seed: int = 0, subsets: int = 100, size: int = 1000
-) -> Score:
-    """The kernel distance: the mean over keyed subsets, with its standard deviation. Raises as `frechet_score`."""
-    _checked(samples, reference)
-    value, sd, used = kernel_distance(samples.values, reference.values, subsets=subsets, size=size, seed=seed)
-    return _score("kd", value, samples, reference, seed, sd=sd, subsets=subsets, subset_size=used)
-
-
-def _checked(samples: Features, reference: Features) -> tuple[Features, Features]:
-    if samples.detector != reference.detector:
-        raise UserError(
-            f"features of detector {samples.detector[:12]} cannot be scored against a reference of detector "
-            f"{reference.detector[:12]}: extract both with the same one"
-        )
-    if min(len(samples.values), len(reference.values)) < 2:
-        raise UserError("a distance needs at least 2 images a side")
-    return samples, reference
-
-
-def _score(kind: str, value: float, samples: Features, reference: Features, seed: int, **more: Any) -> Score:
-    counts = len(samples.values), len(reference.values)
-    name = distance_name(kind, min(counts))
-    return Score(name, value, *counts, reference.detector[:12], reference.source["split"], seed, **more)

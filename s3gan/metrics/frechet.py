@@ -1,7 +1,7 @@
 """The Frechet distance between two sets of features, each seen as a Gaussian, in float64.
 
-Heusel et al. 2017 (arXiv 1706.08500), eq. 6; the closed form is Dowson & Landau 1982, eq. 4. Features of the
-detector in detector.py make this a distance of its own: it is never FID.
+Heusel et al. 2017 (arXiv 1706.08500), eq. 6; the closed form is Dowson & Landau 1982, eq. 4. What a distance is
+called depends on the detector behind the features (score.py): FID only on those of one network.
 """
 
 from __future__ import annotations
@@ -95,6 +95,23 @@ def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov
 def distance_between(first: FeatureStatistics, second: FeatureStatistics) -> float:
     """`frechet_distance` of two accumulators."""
     return frechet_distance(first.mean, first.covariance, second.mean, second.covariance)
+
+
+def distance_of_samples(x: Tensor, y: Tensor) -> float:
+    """The same distance from the features (n, F) and (m, F) of two sets, quick where a set has fewer images than F.
+
+    The singular values of S1^½ S2^½ that are not 0 are those of X Yᵀ, for features X (n, F) and Y (m, F) less their
+    means and divided by the roots of n - 1 and m - 1: a small matrix takes the place of two large covariances.
+    """
+    if min(len(x), len(y)) >= x.shape[1]:
+        return distance_between(FeatureStatistics.of(x), FeatureStatistics.of(y))
+    if min(len(x), len(y)) < 2:
+        raise ValueError(f"a covariance needs at least 2 feature vectors, got {min(len(x), len(y))}")
+    means = [side.double().mean(0) for side in (x, y)]
+    scaled = [(side - mean) / (len(side) - 1) ** 0.5 for side, mean in zip((x, y), means, strict=True)]
+    overlap = torch.linalg.svdvals(scaled[0] @ scaled[1].T).sum()
+    distance = (means[0] - means[1]).pow(2).sum() + sum(side.pow(2).sum() for side in scaled) - 2 * overlap
+    return max(0.0, float(distance))
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The kernel distance: unbiased squared MMD with a cubic kernel (Binkowski et al. 2018, arXiv 1801.01401, section
 4).
 
-On the features of the detector in detector.py it is a distance of its own: it is never KID.
+What it is called depends on the detector behind the features (score.py): KID only on those of one network.
 """
 
 from __future__ import annotations

@@ -11,8 +11,9 @@ from cluster_jobs.errors import UserError
 from cluster_jobs.job import Job
 from cluster_jobs.shards import Shards
 from s3gan.metrics.cas import ClassifierRecipe, train_and_test
-from s3gan.metrics.detector import Features, features_of_pictures, features_of_shards, frechet_score, make_detector
+from s3gan.metrics.detector import Features, features_of_pictures, features_of_shards, make_detector
 from s3gan.metrics.labelled import from_arrays, from_shards
+from s3gan.metrics.score import frechet_score
 
 
 @dataclass

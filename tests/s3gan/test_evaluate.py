@@ -6,15 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cluster_jobs.files import read_json, write_json
-from s3gan import evaluate, generate
-from s3gan.metrics import trained
+from s3gan import evaluate, generate, parts, subject
+from s3gan.metrics import pretrained, trained
 from s3gan.snapshot import load_generator
+from selfsup.encoders import build_encoder, save_encoder
 from selfsup.given_labels import reveal
 from selfsup.labels import LabelTable, write_table
 from tests.s3gan.test_generate import LAUNCH
-from tests.s3gan.toy_run import make_run
+from tests.s3gan.test_metrics_pretrained import InceptionStandIn, sha256
+from tests.s3gan.toy_run import make_run, train_further
 from tests.selfsup.toy_shards import make_shards
 from tests.servers import files, serving
 
@@ -67,11 +70,11 @@ def budget(tmp_path, data):
     return tmp_path / "budget.parquet"
 
 
-def scores(subject, data, *words):
+def scores(what, data, *words):
     """Evaluates and returns the results by part."""
-    assert evaluate.main([subject, f"data={data}", *RECIPE, *words]) == 0
+    assert evaluate.main([what, f"data={data}", *RECIPE, *words]) == 0
     out = next((Path(word.partition("=")[2]) for word in words if word.startswith("out=")), None)
-    stored = read_json((out or Path(subject.partition("=")[2]) / "evaluation") / "scores.json")
+    stored = read_json((out or Path(what.partition("=")[2]) / "evaluation") / "scores.json")
     return {name: part["results"] for name, part in stored.items()}
 
 
@@ -105,34 +108,34 @@ def test_a_run_is_scored_with_its_protocol_and_the_floor(run, data, budget):
 
 
 def test_finished_parts_are_not_computed_again_unless_their_inputs_change(run, data, budget, monkeypatch):
-    first = scores(f"run={run}", data, "count=30", "cas=false")
+    off = ["cas=false", "prdc=false", "intra=false", "memorisation=0"]
+    first = scores(f"run={run}", data, "count=30", *off)
     assert list(first) == ["distances"]
-    calls = []
-    for name in ("distances", "accuracies"):
-        original = getattr(evaluate, name)
-        monkeypatch.setattr(
-            evaluate, name, lambda *a, name=name, original=original: (calls.append(name), original(*a))[1]
-        )
+    calls = count_calls(monkeypatch)
     assert scores(f"run={run}", data, "count=30")["distances"] == first["distances"]
-    assert calls == ["accuracies"]
-    monkeypatch.setattr(evaluate, "run_subject", lambda *a, **k: refuse_to_draw(original_subject(*a, **k)))
+    assert calls == ["draw", "overlap", "within_classes", "memorisation", "accuracies"]
+    calls.clear()
     scores(f"run={run}", data, "count=30")
-    assert calls == ["accuracies"]  # nothing is drawn either
-    monkeypatch.setattr(evaluate, "run_subject", original_subject)
+    assert calls == []  # nothing is drawn either
     scores(f"run={run}", data, "count=30", f"budget={budget}")
-    assert calls == ["accuracies", "accuracies"]
+    assert calls == ["draw", "within_classes", "accuracies"]
+    calls.clear()
     scores(f"run={run}", data, "count=29", f"budget={budget}", "reference=train")
-    assert calls == ["accuracies", "accuracies", "distances", "accuracies"]
+    assert calls == ["draw", "distances", "overlap", "within_classes", "memorisation", "accuracies"]
 
 
-original_subject = evaluate.run_subject
+def count_calls(monkeypatch):
+    """Names of the parts that are computed and, as `draw`, of samples that are drawn, in their order."""
+    calls = []
+    for module, name in [(parts, name) for name in PARTS] + [(subject, "draw_samples")]:
+        original, called = getattr(module, name), "draw" if name == "draw_samples" else name
+        monkeypatch.setattr(
+            module, name, lambda *a, called=called, original=original: (calls.append(called), original(*a))[1]
+        )
+    return calls
 
 
-def refuse_to_draw(subject):
-    def draw():
-        raise AssertionError("drew samples")
-
-    return evaluate.Subject(**{**vars(subject), "draw": draw})
+PARTS = ("distances", "overlap", "within_classes", "memorisation", "accuracies")
 
 
 def test_evaluations_that_share_a_cache_train_what_they_share_once(run, data, budget, tmp_path, monkeypatch):
@@ -155,6 +158,72 @@ def test_a_pool_scores_like_the_samples_it_holds(run, data, tmp_path):
     of_pool = scores(f"pool={tmp_path / 'pool'}", data, "count=30", f"cache={tmp_path / 'cache'}")
     assert of_pool["distances"] == of_run["distances"]
     assert of_pool["cas"]["pool"] == of_run["cas"]["pool"]
+
+
+def test_the_parts_on_features_tell_how_images_overlap_lie_within_classes_and_repeat(run, data):
+    found = scores(f"run={run}", data, "count=30", "cas=false", "reference=train", "intra_count=2")
+    names = [name for name in found["prdc"] if not name.startswith("floor_")]
+    assert names == [f"{kind}_classifier30_train" for kind in ("precision", "recall", "density", "coverage")]
+    assert [name for name in found["prdc"] if name.startswith("floor_")][0] == "floor_precision_classifier6_train"
+    assert all(score["value"] >= 0 and score["samples"] == score["reference"] for score in found["prdc"].values())
+    intra = found["intra"]["intra_fd_classifier2x2_train"]  # the test split has no elephant for the floor
+    assert None not in intra["per_class"][:2] and intra["per_class"][2] is None
+    assert intra["left_out"] == {NAMES[2]: "15 generated, 12 real train, 0 real test"}
+    ratio = found["memorisation"]["nn_ratio_classifier30"]
+    assert (ratio["reference"], ratio["test"], ratio["split"]) == (44, 6, "train") and ratio["value"] > 0
+    report = run / "evaluation" / "report"
+    for picture in ("intra.png", "memorisation.png"):
+        assert (report / picture).is_file()
+    assert read_json(report / "intra.json")["table"]["rows"][2][1:3] == ["n/a", "n/a"]
+    assert "among 44 training images" in read_json(report / "memorisation.json")["text"]
+
+
+def test_another_detector_stands_beside_the_first_under_its_own_name(run, data, tmp_path, capsys):
+    few = ["count=30", "cas=false", "prdc=false", "memorisation=0", "intra_count=2"]
+    first = scores(f"run={run}", data, *few)
+    save_encoder(tmp_path / "mine.safetensors", build_encoder("resnet8", 1, 4))
+    other = [*few, "detector=encoder", f"detector_weights={tmp_path / 'mine.safetensors'}"]
+    found = scores(f"run={run}", data, *other)
+    assert found["distances"] == first["distances"]
+    assert list(found["distances_encoder"])[:2] == ["fd_encoder6", "kd_encoder6"]
+    assert "intra_fd_encoder2x2" in found["intra_encoder"]
+    report = run / "evaluation" / "report"
+    assert {"scores.json", "scores_encoder.json", "intra.png", "intra_encoder.png"} <= {
+        p.name for p in report.iterdir()
+    }
+    assert "fd_encoder6: " in capsys.readouterr().out
+
+
+def test_the_network_of_fid_gives_fid_kid_and_the_inception_score(run, data, tmp_path, capsys, monkeypatch):
+    torch.jit.script(InceptionStandIn()).save(tmp_path / "inception.pt")
+    words = ["count=30", "cas=false", "detector=inception", f"detector_weights={tmp_path / 'inception.pt'}"]
+    assert evaluate.main([f"run={run}", f"data={data}", *RECIPE, *words]) == 2  # the file is no such thing
+    assert "expected f58cb9b6" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not (run / "evaluation" / "scores.json").exists()
+    monkeypatch.setattr(pretrained, "FID_SHA256", sha256(tmp_path / "inception.pt"))
+    found = scores(f"run={run}", data, *words)
+    assert list(found["distances_inception"]) == ["fid6", "kid6", "is30", "floor_fid6", "floor_kid6"]
+    assert "precision_inception6" in found["prdc_inception"]
+
+
+def test_sample_seeds_and_checkpoints_are_scored_one_by_one_and_shown_as_their_mean(run, data, capsys, monkeypatch):
+    train_further(run, 1, 3, nimg=200)
+    few = ["count=30", "cas=false", "prdc=false", "intra=false", "memorisation=0"]
+    single = scores(f"run={run}", data, *few)["distances"]["fd_classifier6"]
+    calls = count_calls(monkeypatch)
+    found = scores(f"run={run}", data, *few, "sample_seeds=2", "checkpoints=2")["distances"]["fd_classifier6"]
+    assert (calls.count("distances"), calls.count("draw")) == (3, 4)  # the first is known, but drawn for the report
+    draws = read_json(run / "evaluation" / "scores.json")["distances"]["draws"]
+    images = [draw["inputs"]["images"] for draw in draws]
+    assert [(one["nimg"], one["seed"]) for one in images] == [(200, 0), (200, 1), (100, 0), (100, 1)]
+    values = [draw["results"]["fd_classifier6"]["value"] for draw in draws]
+    assert values[0] == single["value"] and len(set(values)) == 4
+    assert (found["value"], found["draws"]) == (pytest.approx(np.mean(values)), 4)
+    newest, older = np.var(values[:2], ddof=1), np.var(values[2:], ddof=1)
+    assert found["sample_sd"] == pytest.approx(((newest + older) / 2) ** 0.5)
+    printed = capsys.readouterr().out
+    assert "mean of 4 draws" in printed and "images seen: 100, sample seed: 1, fd_classifier6: " in printed
+    assert len(read_json(run / "evaluation" / "report" / "draws.json")["table"]["rows"]) == 4
 
 
 def test_a_pool_of_unknown_origin_is_scored_by_its_class_names(data, tmp_path):
@@ -228,6 +297,12 @@ def test_uninformed_methods_have_distances_but_no_accuracy(template, data, budge
         (["pool=http://host/pool"], "scores are written to this machine, give out=DIRECTORY"),
         (["run=RUN", "data=nowhere"], "nowhere/train' does not exist"),
         (["run=RUN", "budget=nowhere.parquet"], "'nowhere.parquet': no such file"),
+        (["run=RUN", "checkpoints=3"], "holds 1 up to 100 images (keep_last of s3gan.train"),
+        (["run=RUN", "sample_seeds=0"], "sample_seeds=0: expected 1 or more"),
+        (["pool=POOL", "sample_seeds=2"], "are of a run"),
+        (["run=RUN", "detector=dinov2"], "expected weights with any detector but classifier"),
+        (["run=RUN", "detector_weights=file.pt"], "detector=classifier detector_weights='file.pt': expected weights"),
+        (["run=RUN", "detector=encoder", "detector_weights=nowhere"], "'nowhere': no such run directory or file"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_it(run, data, capsys, words, message):
@@ -239,7 +314,7 @@ def test_a_wrong_value_is_one_line_that_names_it(run, data, capsys, words, messa
 
 
 def test_a_budget_of_other_data_is_refused_before_anything_is_computed(run, budget, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(evaluate, "distances", None)
+    monkeypatch.setattr(parts, "distances", None)
     other = real(tmp_path / "other", [0, 1], [0, 1])
     assert evaluate.main([f"run={run}", f"data={other}", f"budget={budget}", "threads=1"]) == 2
     assert "made for other data" in capsys.readouterr().err

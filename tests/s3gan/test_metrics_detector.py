@@ -32,19 +32,19 @@ def test_a_detector_is_trained_once_and_then_read_from_the_cache(real, job, tmp_
     first = make(real, job, tmp_path / "cache")
     monkeypatch.setattr(trained, "fit", None)
     again = make(real, job, tmp_path / "cache")
-    assert again.hash == first.hash
-    images = torch.zeros(2, 1, 8, 8)
-    assert torch.equal(again.classifier.features(images), first.classifier.features(images))
+    assert again.protocol == first.protocol
+    images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    assert torch.equal(again.network(images), first.network(images))
     with pytest.raises(TypeError):  # another protocol is trained anew
         make(real, job, tmp_path / "cache", seed=1)
 
 
 def test_other_labels_or_another_recipe_make_another_detector(real, job, tmp_path):
     hashes = {
-        make(real, job, tmp_path / "cache").hash,
-        make(real, job, tmp_path / "cache", seed=1).hash,
-        make(real, job, tmp_path / "cache", recipe=ClassifierRecipe(width=4, steps=5, batch=16)).hash,
-        make(make_shards(tmp_path / "other", [20, 25], [0] * 20 + [1] * 25), job, tmp_path / "cache").hash,
+        make(real, job, tmp_path / "cache").protocol.hash,
+        make(real, job, tmp_path / "cache", seed=1).protocol.hash,
+        make(real, job, tmp_path / "cache", recipe=ClassifierRecipe(width=4, steps=5, batch=16)).protocol.hash,
+        make(make_shards(tmp_path / "other", [20, 25], [0] * 20 + [1] * 25), job, tmp_path / "cache").protocol.hash,
     }
     assert len(hashes) == 4
 
@@ -63,7 +63,11 @@ def test_features_are_those_of_the_penultimate_layer_in_index_order(real, job, t
     judge = make(real, job, tmp_path / "cache")
     found = detector.features_of_shards(judge, real, split="train", count=0, seed=0, cache=tmp_path / "cache", job=job)
     images = torch.stack([torch.from_numpy(real.image(index)) for index in range(45)])
-    expected = judge.classifier.encoder(images.float() / 127.5 - 1)
+    train = detector.from_shards(real, real.hidden_labels())
+    classifier = trained.trained_classifier(
+        train, 3, RECIPE, seed=0, cache=tmp_path / "cache", job=job, what="detector"
+    ).classifier
+    expected = classifier.encoder(images.float() / 127.5 - 1)
     np.testing.assert_allclose(found.values, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
@@ -88,38 +92,6 @@ def test_a_damaged_cache_is_named(real, job, tmp_path):
     file.write_bytes(file.read_bytes()[:-4])
     with pytest.raises(UserError, match=f"{file.name}: torn"):
         make(real, job, tmp_path / "cache")
-
-
-def test_features_of_another_detector_are_refused():
-    values = np.random.RandomState(0).standard_normal((9, 4)).astype(np.float32)
-    ours = detector.Features(values, "a" * 64, {"split": "test"})
-    theirs = detector.Features(values, "b" * 64, {"split": "test"})
-    for score in (detector.frechet_score, detector.kernel_score):
-        with pytest.raises(
-            UserError, match="detector aaaaaaaaaaaa cannot be scored against a reference of detector bbb"
-        ):
-            score(ours, theirs)
-
-
-def test_a_score_is_named_for_its_counts_and_carries_its_protocol():
-    random = np.random.RandomState(0)
-    few = detector.Features(random.standard_normal((30, 4)).astype(np.float32), "d" * 64, {"split": "samples"})
-    many = detector.Features(random.standard_normal((1000, 4)).astype(np.float32), "d" * 64, {"split": "test"})
-    score = detector.kernel_score(few, many, seed=5).to_dict()
-    assert score.pop("value") != 0 and score.pop("sd") > 0
-    assert score == {
-        "name": "kd_classifier30",
-        "samples": 30,
-        "reference": 1000,
-        "detector": "d" * 12,
-        "split": "test",
-        "seed": 5,
-        "subsets": 100,
-        "subset_size": 30,
-    }
-    assert detector.frechet_score(many, many).name == "fd_classifier1k"
-    assert detector.distance_name("fd", 10_000) == "fd_classifier10k"
-    assert detector.distance_name("fd", 1_500) == "fd_classifier1500"
 
 
 def test_classes_without_a_name_are_called_by_their_number(tmp_path):

@@ -3,7 +3,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from s3gan.metrics.frechet import FeatureStatistics, distance_between, frechet_distance
+from s3gan.metrics.frechet import FeatureStatistics, distance_between, distance_of_samples, frechet_distance
 
 
 def spread(random, n, mix):
@@ -26,6 +26,34 @@ def test_the_distance_equals_the_one_with_a_matrix_square_root():
     expected = ((first.mean(0) - second.mean(0)) ** 2).sum() + np.trace(cov1 + cov2 - 2 * root)
     assert frechet_distance(first.mean(0), cov1, second.mean(0), cov2) == pytest.approx(expected, rel=1e-9)
     assert frechet_distance(second.mean(0), cov2, first.mean(0), cov1) == pytest.approx(expected, rel=1e-9)
+
+
+def naive_distance(first, second):
+    """Heusel et al. 2017, eq. 6, from float64 samples with numpy's covariance and scipy's matrix root."""
+    covariances = np.cov(first.T), np.cov(second.T)
+    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
+    trace = np.trace(covariances[0] + covariances[1])
+    return ((first.mean(0) - second.mean(0)) ** 2).sum() + trace - 2 * np.trace(root), trace
+
+
+def test_the_distance_of_float32_features_is_naive_float64_to_a_millionth_of_the_trace():
+    random = np.random.RandomState(0)
+    first, second = (spread(random, 640, random.standard_normal((64, 64))).astype(np.float32) for _ in range(2))
+    expected, trace = naive_distance(first.astype(np.float64), second.astype(np.float64))
+    found = distance_between(FeatureStatistics.of(first), FeatureStatistics.of(second, chunk=100))
+    assert abs(found - expected) < 1e-6 * trace and expected > trace / 100
+
+
+@pytest.mark.parametrize(("n", "m"), [(12, 17), (50, 17), (17, 50), (70, 70)])
+def test_the_distance_of_few_samples_is_the_one_through_their_covariances(n, m):
+    random = np.random.RandomState(0)
+    first, second = (spread(random, count, np.eye(40)) * 2 for count in (n, m))
+    expected = frechet_distance(first.mean(0), np.cov(first.T), second.mean(0), np.cov(second.T))
+    found = distance_of_samples(torch.from_numpy(first), torch.from_numpy(second))
+    assert found == pytest.approx(expected, rel=1e-7)  # roots of eigenvalues that are 0 but for rounding
+    assert distance_of_samples(torch.from_numpy(first), torch.from_numpy(first)) < 1e-9
+    with pytest.raises(ValueError, match="at least 2 feature vectors, got 1"):
+        distance_of_samples(torch.from_numpy(first[:1]), torch.from_numpy(second))
 
 
 def test_a_set_has_no_distance_to_itself_even_with_fewer_samples_than_features():
