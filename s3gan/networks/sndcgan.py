@@ -67,7 +67,7 @@ class SnDcGanGenerator(Generator):
         """z (N, z_dim) ~ N(0, I) and labels (N,) int64 or weights (N, classes) -> (N, C, size, size) in [-1, 1]."""
         weights = weights_of(labels, self.classes)
         x = F.relu(self.seed_norm(self.seed(z)[:, :, None, None], weights))
-        x = x.reshape(len(z), self.seed_size, self.seed_size, -1).permute(0, 3, 1, 2)  # channels last is fast
+        x = x.flatten(1).unflatten(1, (self.seed_size, self.seed_size, -1)).permute(0, 3, 1, 2)  # channels last is fast
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = F.relu(norm(layer(x), weights))
         return torch.tanh(self.to_image(x))
