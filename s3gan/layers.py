@@ -1,7 +1,9 @@
-"""Layers of the BigGAN family: spectral norm, conditional batch norm, self-attention, and the two residual blocks.
+"""Layers of generators and discriminators: spectral norm, conditional batch norm, self-attention, residual blocks.
 
 A network is told once, by `normalise`, whether its weights are spectrally normalised; no layer knows ranks or devices.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -42,14 +44,27 @@ class SpectralNorm(nn.Module):
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution that keeps height and width, its weight spectrally normalised where asked for."""
+    """A convolution that divides height and width by its stride, its weight spectrally normalised where asked for."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, normalise: bool, bias: bool = True) -> None:
-        super().__init__(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, normalise: bool, bias: bool = True, stride: int = 1
+    ) -> None:
+        super().__init__(inputs, outputs, kernel, stride, padding=(kernel - 1) // 2, bias=bias)
         self.spectral = SpectralNorm(self.weight) if normalise else None
 
     def forward(self, x: Tensor) -> Tensor:
         return self._conv_forward(x, normalised_weight(self), self.bias)
+
+
+class TransposedConv2d(Conv2d):
+    """A transposed 4x4 convolution that doubles height and width."""
+
+    def __init__(self, inputs: int, outputs: int, *, normalise: bool) -> None:
+        super().__init__(inputs, outputs, 4, normalise=normalise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, inputs, H, W) -> (N, outputs, 2H, 2W)."""
+        return F.conv_transpose2d(x, normalised_weight(self).transpose(0, 1), self.bias, stride=2, padding=1)
 
 
 class UpConv2d(Conv2d):
@@ -132,7 +147,10 @@ def fold_spectral_norm(module: nn.Module) -> nn.Module:
 
 
 class ConditionalBatchNorm(nn.Module):
-    """Batch norm whose gain 1 + γ(c) and bias β(c) are linear in a condition c (Brock et al. 2019, appendix B)."""
+    """Batch norm whose gain 1 + γ(c) and bias β(c) are linear in a condition c (Brock et al. 2019, appendix B).
+
+    With weights of classes for a condition every class has a gain and a bias of its own (Miyato & Koyama 2018).
+    """
 
     def __init__(self, features: int, condition: int, *, normalise: bool) -> None:
         super().__init__()
@@ -152,10 +170,11 @@ class SelfAttention(nn.Module):
 
     def __init__(self, features: int, *, normalise: bool) -> None:
         super().__init__()
-        self.query = Conv2d(features, features // 8, 1, normalise=normalise, bias=False)
-        self.key = Conv2d(features, features // 8, 1, normalise=normalise, bias=False)
-        self.value = Conv2d(features, features // 2, 1, normalise=normalise, bias=False)
-        self.out = Conv2d(features // 2, features, 1, normalise=normalise, bias=False)
+        eighth, half = max(features // 8, 1), max(features // 2, 1)
+        self.query = Conv2d(features, eighth, 1, normalise=normalise, bias=False)
+        self.key = Conv2d(features, eighth, 1, normalise=normalise, bias=False)
+        self.value = Conv2d(features, half, 1, normalise=normalise, bias=False)
+        self.out = Conv2d(half, features, 1, normalise=normalise, bias=False)
         self.scale = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -170,13 +189,18 @@ class SelfAttention(nn.Module):
 
 
 class GeneratorBlock(nn.Module):
-    """Doubles height and width: norm, ReLU, upsample, convolve; norm, ReLU, convolve; plus a 1x1 shortcut."""
+    """Doubles height and width: norm, ReLU, upsample, convolve; norm, ReLU, convolve; plus a 1x1 shortcut.
 
-    def __init__(self, inputs: int, outputs: int, condition: int, *, normalise: bool) -> None:
+    `norm` makes a conditional batch norm of so many features.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, norm: Callable[[int], ConditionalBatchNorm], *, normalise: bool
+    ) -> None:
         super().__init__()
-        self.norm1 = ConditionalBatchNorm(inputs, condition, normalise=normalise)
+        self.norm1 = norm(inputs)
         self.conv1 = UpConv2d(inputs, outputs, normalise=normalise)
-        self.norm2 = ConditionalBatchNorm(outputs, condition, normalise=normalise)
+        self.norm2 = norm(outputs)
         self.conv2 = Conv2d(outputs, outputs, 3, normalise=normalise)
         self.shortcut = Conv2d(inputs, outputs, 1, normalise=normalise)
 
@@ -189,19 +213,22 @@ class GeneratorBlock(nn.Module):
 
 
 class DiscriminatorBlock(nn.Module):
-    """ReLU, convolve, ReLU, convolve, average-pool where `down`; plus the input, through a 1x1 convolution where the
-    number of channels changes. The first block leaves out the first ReLU: an image has a meaning below zero.
+    """ReLU, convolve, ReLU, convolve, average-pool where `down`; plus the input, through a 1x1 convolution where
+    `convolved`. The first block leaves out the first ReLU: an image has a meaning below zero.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, down: bool, first: bool, normalise: bool) -> None:
+    def __init__(
+        self, inputs: int, hidden: int, outputs: int, *, down: bool, first: bool, convolved: bool, normalise: bool
+    ) -> None:
         super().__init__()
+        assert convolved or inputs == outputs
         self.down, self.first = down, first
-        self.conv1 = Conv2d(inputs, outputs, 3, normalise=normalise)
+        self.conv1 = Conv2d(inputs, hidden, 3, normalise=normalise)
         if down:
-            self.conv2: Conv2d = DownConv2d(outputs, outputs, normalise=normalise)
+            self.conv2: Conv2d = DownConv2d(hidden, outputs, normalise=normalise)
         else:
-            self.conv2 = Conv2d(outputs, outputs, 3, normalise=normalise)
-        self.shortcut = Conv2d(inputs, outputs, 1, normalise=normalise) if inputs != outputs else None
+            self.conv2 = Conv2d(hidden, outputs, 3, normalise=normalise)
+        self.shortcut = Conv2d(inputs, outputs, 1, normalise=normalise) if convolved else None
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, inputs, H, W) -> (N, outputs, H/2, W/2) where down, else (N, outputs, H, W)."""
@@ -211,11 +238,22 @@ class DiscriminatorBlock(nn.Module):
         return residual + (x if self.shortcut is None else self.shortcut(x))
 
 
-def initialise(module: nn.Module) -> None:
-    """Orthogonal weights and zero biases for every layer (Saxe et al. 2014; Brock et al. 2019, appendix C)."""
+def initialise(module: nn.Module, start: Callable[[Tensor], Tensor] = nn.init.orthogonal_) -> None:
+    """Zero biases, and weights filled by `start`, for every layer.
+
+    Orthogonal is the way of BigGAN (Saxe et al. 2014; Brock et al. 2019, appendix C).
+    """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear | nn.Embedding):
-            nn.init.orthogonal_(layer.weight)
+            start(layer.weight)
             bias = getattr(layer, "bias", None)
             if bias is not None:
                 nn.init.zeros_(bias)
+
+
+def initialise_classes(generator: nn.Module, std: float) -> None:
+    """Gains of 1 and biases of 0 for all classes (Miyato & Koyama 2018), or spread around these by `std`."""
+    for layer in generator.modules():
+        if isinstance(layer, ConditionalBatchNorm):
+            nn.init.normal_(layer.gamma.weight, std=std)
+            nn.init.normal_(layer.beta.weight, std=std)

@@ -41,7 +41,7 @@ class Judgement(NamedTuple):
     score: Tensor  # (N,) unbounded; positive is real
     rotation: Tensor | None  # (N, 4) logits of the quarter turns, where there is a rotation head
     prediction: Tensor | None  # (N, classes) logits, where there is a predictor
-    features: Tensor  # (N, F) pooled
+    features: Tensor  # (N, F) what the heads see
 
 
 class Discriminator(nn.Module):
@@ -52,7 +52,7 @@ class Discriminator(nn.Module):
 
 
 class Heads(nn.Module):
-    """The linear heads over a discriminator's pooled features."""
+    """The linear heads over a discriminator's features."""
 
     def __init__(self, features: int, classes: int, plan: HeadPlan, *, normalise: bool) -> None:
         super().__init__()
@@ -103,7 +103,10 @@ def weights_of(conditions: Tensor, classes: int) -> Tensor:
 
 
 class Network(Protocol):
-    """A family of networks: which image sizes it has, and its two players."""
+    """A family of networks: which image sizes it has, and its two players.
+
+    Every layer's channels are a multiple of `width`; the family's file lists the multiples and the published width.
+    """
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -112,8 +115,8 @@ class Network(Protocol):
     def generator(
         self, size: int, channels: int, classes: int, width: int, *, normalise: bool, embedding_std: float
     ) -> Generator:
-        """A generator, its weights spectrally normalised where asked for; `embedding_std` spreads its class embedding
-        at the start, 0 is the family's own start."""
+        """A generator, its weights spectrally normalised where asked for; `embedding_std` spreads what it has of each
+        class at the start, 0 is the family's own start."""
 
     def discriminator(
         self, size: int, channels: int, classes: int, width: int, plan: HeadPlan, *, normalise: bool

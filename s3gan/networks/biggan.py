@@ -7,12 +7,23 @@ discriminator pools by a sum, and has a projection head (Miyato & Koyama 2018) a
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s3gan.layers import Conv2d, DiscriminatorBlock, Embedding, GeneratorBlock, Linear, SelfAttention, initialise
+from s3gan.layers import (
+    ConditionalBatchNorm,
+    Conv2d,
+    DiscriminatorBlock,
+    Embedding,
+    GeneratorBlock,
+    Linear,
+    SelfAttention,
+    initialise,
+)
 from s3gan.networks.base import Discriminator, Generator, HeadPlan, Heads, Judgement
 from selfsup.batchnorm import BatchNorm
 
@@ -37,8 +48,10 @@ class Architecture:
         return SEED_SIZE << (len(self.generator) - 1)
 
 
-# those of the S3GAN experiments
+# Those of the S3GAN experiments' public code; its `ch`, 96 where it is published, is our `width`. At 32 px attention
+# follows the first block of D alone: G's default place, the fourth block, is not there.
 ARCHITECTURES = {
+    32: Architecture(128, 128, (4, 4, 4, 4), (2, 2, 2, 2), 1, 0, 1),
     64: Architecture(120, 128, (16, 16, 8, 4, 2), (2, 4, 8, 16, 16), 1, 4, 1),
     128: Architecture(120, 128, (16, 16, 8, 4, 2, 1), (1, 2, 4, 8, 16, 16), 1, 4, 1),
     256: Architecture(140, 128, (16, 16, 8, 8, 4, 2, 1), (1, 2, 4, 8, 8, 16, 16), 1, 5, 2),
@@ -96,11 +109,11 @@ class BigGanGenerator(Generator):
         self.size, self.z_dim, self.classes = architecture.size, architecture.z_dim, classes
         self.chunk = architecture.z_dim // (blocks + 1)
         condition = self.chunk + architecture.embed_dim
+        norm = partial(ConditionalBatchNorm, condition=condition, normalise=normalise)
         self.embedding = Embedding(classes, architecture.embed_dim, normalise=False)
         self.seed = Linear(self.chunk, features[0] * SEED_SIZE**2, normalise=normalise)
         self.blocks = nn.ModuleList(
-            GeneratorBlock(inputs, outputs, condition, normalise=normalise)
-            for inputs, outputs in zip(features, features[1:], strict=False)
+            GeneratorBlock(inputs, outputs, norm, normalise=normalise) for inputs, outputs in pairwise(features)
         )
         place = architecture.generator_attention
         self.attention = _attention(blocks, place, features[place], normalise)
@@ -138,13 +151,15 @@ class BigGanDiscriminator(Discriminator):
         blocks = len(features) - 1
         self.blocks = nn.ModuleList(
             DiscriminatorBlock(
-                features[i],
-                features[i + 1],
-                down=i < blocks - architecture.flat,
-                first=i == 0,
+                inputs,
+                outputs,
+                outputs,
+                down=number < blocks - architecture.flat,
+                first=number == 0,
+                convolved=inputs != outputs,
                 normalise=normalise,
             )
-            for i in range(blocks)
+            for number, (inputs, outputs) in enumerate(pairwise(features))
         )
         place = architecture.discriminator_attention
         self.attention = _attention(blocks, place, features[place], normalise)

@@ -1,5 +1,7 @@
 """Layers against linear algebra, and against the longer way to compute the same."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -7,11 +9,13 @@ from torch.nn import functional as F
 from s3gan.layers import (
     ConditionalBatchNorm,
     Conv2d,
+    DiscriminatorBlock,
     DownConv2d,
     Embedding,
     GeneratorBlock,
     Linear,
     SelfAttention,
+    TransposedConv2d,
     UpConv2d,
     fold_spectral_norm,
     iterate_spectral_norm,
@@ -64,7 +68,8 @@ def test_the_gradient_treats_the_singular_vectors_as_constants() -> None:
 
 
 def test_folding_the_norm_into_the_weights_keeps_the_function() -> None:
-    block = GeneratorBlock(4, 2, 6, normalise=True).eval()
+    norm = partial(ConditionalBatchNorm, condition=6, normalise=True)
+    block = GeneratorBlock(4, 2, norm, normalise=True).eval()
     x, condition = torch.randn(3, 4, 5, 5), torch.randn(3, 6)
     expected = block(x, condition)
     assert not any("spectral" in name for name in fold_spectral_norm(block).state_dict())
@@ -83,6 +88,38 @@ def test_convolving_and_pooling_are_one_strided_convolution() -> None:
     x = torch.randn(2, 3, 6, 6)
     expected = F.avg_pool2d(F.conv2d(x, layer.weight, layer.bias, padding=1), 2)
     torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_transposed_convolution_spreads_every_place_over_four_by_four() -> None:
+    layer = TransposedConv2d(3, 5, normalise=False)
+    x = torch.randn(2, 3, 4, 6)
+    expected = layer.bias.detach()[:, None, None].expand(2, 5, 8, 12).clone()
+    expected = F.pad(expected, (1, 1, 1, 1))
+    for row in range(4):
+        for column in range(6):
+            spread = torch.einsum("ni,oihw->nohw", x[:, :, row, column], layer.weight)
+            expected[:, :, 2 * row : 2 * row + 4, 2 * column : 2 * column + 4] += spread
+    torch.testing.assert_close(layer(x), expected[:, :, 1:-1, 1:-1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_convolution_with_a_stride_halves_the_map() -> None:
+    layer = Conv2d(3, 5, 4, normalise=False, stride=2)
+    x = torch.randn(2, 3, 6, 6)
+    every_other = F.pad(x, (1, 1, 1, 1)).unfold(2, 4, 2).unfold(3, 4, 2)
+    expected = torch.einsum("nihwyx,oiyx->nohw", every_other, layer.weight) + layer.bias[:, None, None]
+    torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("down", [False, True])
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("convolved", [False, True])
+def test_a_discriminator_block_adds_its_input_to_two_convolutions(down: bool, first: bool, convolved: bool) -> None:
+    block = DiscriminatorBlock(4, 6, 4, down=down, first=first, convolved=convolved, normalise=False)
+    x = torch.randn(2, 4, 6, 6)
+    inner = F.conv2d(x if first else x.clamp(min=0), block.conv1.weight, block.conv1.bias, padding=1).clamp(min=0)
+    expected = F.conv2d(inner, block.conv2.weight, block.conv2.bias, padding=1)
+    expected = expected + (F.conv2d(x, block.shortcut.weight, block.shortcut.bias) if convolved else x)
+    torch.testing.assert_close(block(x), F.avg_pool2d(expected, 2) if down else expected, rtol=1e-4, atol=1e-5)
 
 
 def test_conditional_batch_norm_scales_normalised_maps_by_what_the_condition_says() -> None:
