@@ -17,6 +17,7 @@ MADE_FOR = {  # size in pixels, channels, classes
     "imagenet128_compare_gan": (128, 3, 1000),
     "imagenet128_paper": (128, 3, 1000),
     "imagenet256": (256, 3, 1000),
+    "cifar10": (32, 3, 10),
     "fashion_mnist": (32, 1, 10),
     "r3gan": (32, 3, 10),
 }
