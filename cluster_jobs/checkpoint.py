@@ -8,6 +8,7 @@ reported and the one before is used.
 
 import hashlib
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -110,34 +111,69 @@ def load_state(path: Path) -> tuple[State, dict[str, Any]]:
 
 
 class CheckpointStore:
-    """The checkpoints of one run: the newest ``keep_last`` and the ``keep_best`` with the lowest score."""
+    """The checkpoints of one run: the newest ``keep_last``, the ``keep_best`` with the lowest score, and those at the
+    images seen in ``protected``.
+
+    ``abandoned_nimg`` are the images seen in stretches that the run has given up (see :meth:`rewind`). It stands in
+    every manifest, and of two checkpoints the one with more of it is the newer.
+    """
 
     def __init__(self, directory: Path, keep_last: int = 2, keep_best: int = 1) -> None:
         self.directory, self.keep_last, self.keep_best = directory, keep_last, keep_best
+        self.protected: frozenset[int] = frozenset()
+        self.abandoned_nimg = 0
 
     def paths(self) -> list[Path]:
         """Checkpoints that have both files, oldest first."""
         found = sorted(self.directory.glob("[0-9]*.safetensors"))
         return [path for path in found if path.with_suffix(".json").is_file()]
 
-    def save(self, state: State, nimg: int, *, score: float | None = None) -> None:
+    def path(self, nimg: int) -> Path:
+        """Where the checkpoint of ``nimg`` images seen lies, or would."""
+        return self.directory / f"{nimg:012d}.safetensors"
+
+    def save(self, state: State, nimg: int, *, score: float | None = None, **facts: Any) -> None:
         """Writes the checkpoint of ``nimg`` images seen and deletes what retention does not keep. Lower scores are
-        better.
+        better. ``facts`` stand in the manifest besides.
         """
-        save_state(self.directory / f"{nimg:012d}.safetensors", state, nimg=nimg, score=score)
+        save_state(self.path(nimg), state, nimg=nimg, score=score, abandoned_nimg=self.abandoned_nimg, **facts)
         self._retain(nimg)
+
+    def rewind(self, nimg: int, to_nimg: int, part: str, state: State) -> None:
+        """Gives up what came after ``to_nimg`` images, up to ``nimg``: makes that checkpoint the newest, with another
+        state of one part, one without tensors. One rename decides; a kill before it changes nothing.
+
+        Raises:
+            UserError: there is no such checkpoint, or it is torn; nothing was changed.
+        """
+        load_state(self.path(to_nimg))
+        manifest = read_json(self.path(to_nimg).with_suffix(".json"))
+        del manifest["seal"]
+        tensors: dict[str, torch.Tensor] = {}
+        parts = dict(manifest["state"]["dict"]) | {part: _split(state, "", tensors)}
+        assert not tensors, f"{part}: holds the tensors {', '.join(tensors)}"
+        manifest["state"] = {"dict": list(parts.items())}
+        manifest["abandoned_nimg"] = self.abandoned_nimg + nimg - to_nimg
+        write_json(self.path(to_nimg).with_suffix(".json"), {**manifest, "seal": _seal(manifest)})
+        self.abandoned_nimg = manifest["abandoned_nimg"]
+        self.sweep(to_nimg)
 
     def _retain(self, nimg: int) -> None:
         paths = [path for path in self.paths() if int(path.stem) <= nimg]  # a newer one is torn: resume passed it over
         kept = set(paths[-self.keep_last :]) | set(self._scored(paths)[: self.keep_best])
+        kept |= {path for path in paths if int(path.stem) in self.protected}
         for path in self.paths():
             if path not in kept:
-                path.with_suffix(".json").unlink()  # first: a checkpoint without its manifest is no checkpoint
-                path.unlink()
+                _delete(path)
         self.sweep()
 
-    def sweep(self) -> None:
-        """Removes what a kill left behind: temporary files and halves of checkpoints."""
+    def sweep(self, nimg: int | None = None) -> None:
+        """Removes what a kill left behind: temporary files, halves of checkpoints and, beside the newest checkpoint of
+        ``nimg`` images, those after it that the run has given up.
+        """
+        for path in self.paths():
+            if nimg is not None and int(path.stem) > nimg and _abandoned(path) < self.abandoned_nimg:
+                _delete(path)
         whole = {path.stem for path in self.paths()}
         for path in self.directory.glob("*"):
             if path.name.endswith(".tmp") or path.stem not in whole:
@@ -147,15 +183,22 @@ class CheckpointStore:
         scores = [(score, path) for path in paths if (score := _score(path)) is not None]
         return [path for _, path in sorted(scores)]
 
+    def facts(self, nimg: int) -> dict[str, Any]:
+        """What the manifest of a valid checkpoint says besides the state."""
+        manifest = read_json(self.path(nimg).with_suffix(".json"))
+        return {name: value for name, value in manifest.items() if name not in ("state", "seal")}
+
     def latest(self) -> tuple[State, int] | None:
         """The state and images seen of the newest valid checkpoint; a torn one is reported and passed over."""
         stems = {path.stem for path in self.directory.glob("[0-9]*.*")}  # half of a checkpoint is reported as well
-        for stem in sorted(stems, reverse=True):
+        paths = [self.directory / f"{stem}.safetensors" for stem in stems]
+        for path in sorted(paths, key=lambda path: (_abandoned(path), path.stem), reverse=True):
             try:
-                state, manifest = load_state(self.directory / f"{stem}.safetensors")
+                state, manifest = load_state(path)
             except UserError as error:
                 print(f"warning: {error}; trying the checkpoint before it", file=sys.stderr, flush=True)
                 continue
+            self.abandoned_nimg = manifest.get("abandoned_nimg", 0)
             return state, manifest["nimg"]
         return None
 
@@ -165,9 +208,22 @@ class CheckpointStore:
         return scored[0] if scored else None
 
 
+def _delete(path: Path) -> None:
+    path.with_suffix(".json").unlink()  # first: a checkpoint without its manifest is no checkpoint
+    path.unlink()
+
+
 def _score(path: Path) -> float | None:
     """A checkpoint's score; None when it has none or its manifest is torn."""
     try:
         return read_json(path.with_suffix(".json")).get("score")
     except UserError:
         return None
+
+
+def _abandoned(path: Path) -> float:
+    """A checkpoint's ``abandoned_nimg``; endless when its manifest is torn, so that it is looked at and reported."""
+    try:
+        return read_json(path.with_suffix(".json")).get("abandoned_nimg", 0)
+    except UserError:
+        return math.inf

@@ -10,7 +10,7 @@ from cluster_jobs.files import write_atomically
 
 CHANGEABLE = frozenset(
     ("run", "total_nimg", "log_nimg", "checkpoint_nimg", "sample_nimg", "eval_nimg", "keep_last", "keep_best")
-    + ("workers", "validate", "rebatch", "watchdog_seconds")
+    + ("workers", "validate", "rebatch", "watchdog_seconds", "rollback")
 )
 
 

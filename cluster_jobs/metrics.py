@@ -32,9 +32,19 @@ class Metrics:
         self._rate = 0.0
         self._writer: Any = None
 
-    def rewind(self, nimg: int) -> None:
-        """Drops what a killed run logged after its last checkpoint, so that every line appears once."""
+    def rewind(self, nimg: int, pending: Mapping[str, Any]) -> None:
+        """Goes back to the checkpoint of ``nimg`` images: drops the lines after it, so that every line appears once,
+        and takes up the sums that it holds.
+        """
+        self.close()
+        self._writer = None  # a new one purges the later events
         self._last_nimg = self._saved_nimg = nimg
+        self._sums, self._counts = {}, {}
+        for name, (count, sums) in pending.items():
+            mine = sums[self.job.rank] if len(sums) == self.job.world else sum(sums) / len(sums)
+            self._sums[name] = torch.tensor(mine, device=self.job.device)
+            self._counts[name] = count
+        self.waited, self._begin = 0.0, time.perf_counter()
         path = self.directory / "metrics.jsonl"
         if self.job.is_main and path.is_file():
             lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
@@ -48,27 +58,34 @@ class Metrics:
             self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._counts[name] = self._counts.get(name, 0) + 1
 
-    def flush(self, nimg: int) -> None:
-        """Writes the means over the steps since the last flush and over the ranks. A collective."""
-        names = list(self._sums)
+    def pending(self) -> dict[str, tuple[int, list[float]]]:
+        """The number of steps since the last flush and the sum over them on each rank, by name, for the checkpoint:
+        what follows from a mean must not depend on whether the run was killed meanwhile. A collective.
+        """
+        if not self._sums:
+            return {}
+        sums = self.job.gather(torch.stack(list(self._sums.values()))[None]).T.tolist()
+        return {name: (self._counts[name], each) for name, each in zip(self._sums, sums, strict=True)}
+
+    def flush(self, nimg: int) -> dict[str, float]:
+        """Writes the means over the steps since the last flush and over the ranks, and returns them. A collective."""
+        names, means = list(self._sums), {}
         if names:
-            means = torch.stack([self._sums[name] / self._counts[name] for name in names])
-            means = self.job.reduce(means) / self.job.world
-            values = dict(zip(names, means.tolist(), strict=True))
-        else:
-            values = {}
+            shares = torch.stack([self._sums[name] / self._counts[name] for name in names])
+            means = dict(zip(names, (self.job.reduce(shares) / self.job.world).tolist(), strict=True))
         now = time.perf_counter()
         elapsed = max(now - self._begin, 1e-9)
         self._rate = (nimg - self._last_nimg) / elapsed
-        values |= {"speed/images_per_second": self._rate, "speed/data_wait": self.waited / elapsed}
+        values = means | {"speed/images_per_second": self._rate, "speed/data_wait": self.waited / elapsed}
         self.write(nimg, values)
         self._write_progress(nimg)
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if not name.startswith("speed/"))
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
         self.job.say(
             f"{nimg:,}/{self.total_nimg:,} images  {self._rate:,.0f} images/s  "
             f"data wait {self.waited / elapsed:.0%}  {duration(self._seconds_left(nimg))} left  {shown}"
         )
         self._sums, self._counts, self.waited, self._begin, self._last_nimg = {}, {}, 0.0, now, nimg
+        return means
 
     def write(self, nimg: int, values: dict[str, float]) -> None:
         """Writes one line of metrics at once, on the main rank."""

@@ -3,7 +3,7 @@
 import time
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
@@ -133,24 +133,28 @@ class Run(Job):
             subset=subset,
         )
 
-    def resume(self, parts: Mapping[str, Stateful]) -> int:
-        """Loads the newest valid checkpoint into the parts and returns the images seen; 0 for a fresh run."""
+    def resume(self, parts: Mapping[str, Stateful], younger: Collection[str] = ()) -> int:
+        """Loads the newest valid checkpoint into the parts and returns the images seen; 0 for a fresh run.
+
+        Args:
+            younger: parts that checkpoints of earlier versions lack; these leave them as they are.
+        """
         found = self.store.latest()
         if self.is_main:
-            self.store.sweep()
+            self.store.sweep(found and found[1])
         if found is None:
-            self._metrics.rewind(0)
+            self._metrics.rewind(0, {})
             if self.config.init_from:
                 self._initialise(parts)
             return 0
         state, nimg = found
-        missing = sorted(set(parts) ^ set(state))
+        missing = sorted((set(parts) ^ set(state)) - (set(younger) - set(state)))
         if missing:
             raise UserError(f"{self.store.directory}: the checkpoint and this run differ in {', '.join(missing)}")
-        for name, part in parts.items():
-            _load(part, state[name], f"{self.store.directory}: {name}")
+        for name in parts.keys() & state.keys():
+            _load(parts[name], state[name], f"{self.store.directory}: {name}")
         self._saved_nimg = nimg
-        self._metrics.rewind(nimg)
+        self._metrics.rewind(nimg, self.store.facts(nimg).get("means", {}))
         self.say(f"resuming {self.dir} at {nimg:,} images")
         return nimg
 
@@ -170,14 +174,24 @@ class Run(Job):
         this.
         """
         state = {name: part.state_dict() for name, part in parts.items()}
+        means = self._metrics.pending()
 
         def write() -> None:
-            self.store.save(state, nimg, score=score)
+            self.store.save(state, nimg, score=score, means=means)
             self._metrics.saved(nimg)
 
         self.on_main(write)
         self._saved_nimg = nimg
         self._watchdog.alive()
+
+    def rewind(self, nimg: int, to_nimg: int, part: str, state: State) -> None:
+        """Gives up what came after ``to_nimg`` images, up to ``nimg``; ``resume`` goes on from there, with another
+        state of one part, which holds no tensors. Every rank calls this.
+
+        Raises:
+            UserError: there is no such checkpoint, or it is torn; nothing was changed.
+        """
+        self.on_main(lambda: self.store.rewind(nimg, to_nimg, part, state))
 
     def due(self, cadence_nimg: int, nimg: int) -> bool:
         """Whether the step that ended at ``nimg`` images crossed a multiple of the cadence."""
@@ -198,13 +212,13 @@ class Run(Job):
             yield item
             self._watchdog.alive()
 
-    def log(self, nimg: int, values: Mapping[str, torch.Tensor | float]) -> None:
+    def log(self, nimg: int, values: Mapping[str, torch.Tensor | float]) -> dict[str, float] | None:
         """Adds one step's metrics (scalars; device tensors stay there). At the log cadence their means over steps and
-        ranks go to ``metrics.jsonl``, TensorBoard and the progress line."""
+        ranks go to ``metrics.jsonl``, TensorBoard and the progress line, and are returned: equal on all ranks."""
         self._metrics.add(values)
-        if self.due(self.config.log_nimg, nimg):
-            self._metrics.flush(nimg)
+        means = self._metrics.flush(nimg) if self.due(self.config.log_nimg, nimg) else None
         self._watchdog.step(nimg)
+        return means
 
     def record(self, nimg: int, values: Mapping[str, float]) -> None:
         """Writes a finished measurement (an evaluation) at once; equal on all ranks."""

@@ -55,12 +55,23 @@ def say(text: str, code: int) -> int:
 
 
 def progress(stage: Stage) -> int:
-    """How far a stage is, in numbers that only grow: images seen at the newest checkpoint, or finished shards."""
+    """How far a stage is, in numbers that only grow: images seen at the newest checkpoint (with those of stretches that
+    the run has given up), or finished shards.
+    """
     arguments = stage.arguments
     if "run.dir" in arguments:
         manifests = Path(arguments["run.dir"], "checkpoints").glob("[0-9]*.json")
-        return max((int(path.stem) for path in manifests if path.with_suffix(".safetensors").is_file()), default=0)
+        whole = (path for path in manifests if path.with_suffix(".safetensors").is_file())
+        return max((int(path.stem) + _abandoned(path) for path in whole), default=0)
     return sum(1 for _ in Path(arguments["out"]).glob("**/*.tar")) if "out" in arguments else 0
+
+
+def _abandoned(manifest: Path) -> int:
+    """Images seen in stretches that the run had given up before this checkpoint; 0 where the manifest is torn."""
+    try:
+        return read_json(manifest).get("abandoned_nimg", 0)
+    except UserError:
+        return 0
 
 
 def note(file: Path, life: int, stage: Stage) -> int:

@@ -30,6 +30,13 @@ class FakeLabels(Enum):
     table = "table"
 
 
+class BestBy(Enum):
+    """The score that says which checkpoint is best."""
+
+    fd = "fd"
+    kd = "kd"
+
+
 @dataclass
 class TrainConfig(TrainKeys):
     """Trains a class-conditional GAN on shards, with the labels of a label table."""
@@ -46,7 +53,6 @@ class TrainConfig(TrainKeys):
         0.0, "share of a label that the table's probabilities replace: 0 hard labels, 1 soft ones"
     )
     network: NetworkName = key(NetworkName["biggan"], "family of the networks")
-    eval_nimg: int = key(50_000, "no effect here: s3gan.evaluate scores a run afterwards")
     width: int = key(
         32, "every layer has a multiple of so many channels (published: biggan 96, resnet_cifar 128, sndcgan 64)"
     )
@@ -76,22 +82,53 @@ class TrainConfig(TrainKeys):
         1.0, "co-trained methods: weight of the cross-entropy of labelled real images, for D"
     )
     soft_predictions: bool = key(False, "co-trained methods: condition on all probabilities, not the likeliest class")
+    eval_encoder: str = key(
+        "",
+        "encoder whose features score the run every eval_nimg images: run directory, safetensors or TorchScript file, "
+        "which should have learnt from no hidden label; without one nothing is scored",
+        path=True,
+    )
+    eval_count: int = key(5_000, "samples behind a score")
+    eval_seeds: int = key(1, "sample seeds that a score is the mean of")
+    best_by: BestBy = key(BestBy.fd, "the score that keep_best goes by: Frechet or kernel distance")
+    hold_out: bool = key(
+        False, "do not train on the validation part (5 %); else the scores cannot tell what was learnt by heart"
+    )
+    rollback: int = key(
+        3, "how often a run that diverges or collapses may go back to its last healthy checkpoint; 0: nobody watches"
+    )
+    rollback_lr: float = key(0.5, "both learning rates are multiplied by this at every roll-back")
+    health_nimg: int = key(
+        0, "images over which every line of metrics must be bad (or good) for a verdict; 0: checkpoint_nimg"
+    )
+    min_d_loss: float = key(0.01, "a loss/d from 0 to this is bad: D has won; 0: no limit")
+    max_d_loss: float = key(100.0, "a loss/d beyond this, of either sign, is bad; inf: no limit")
+    min_diversity: float = key(
+        0.25, "fakes that vary less than this share of what real images do, pixel by pixel, are bad; 0: no limit"
+    )
 
     def check(self) -> None:
         super().check()
-        for name in ("width", "d_steps", "rotated_batch_fraction"):
+        for name in ("width", "d_steps", "rotated_batch_fraction", "eval_seeds"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: expected a positive integer")
         for name in ("g_lr", "d_lr"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name}={getattr(self, name)}: expected a positive number")
-        for name in (*WEIGHTS, *GRADIENT_PENALTIES, "embedding_std"):
+        for name in (
+            *(*WEIGHTS, *GRADIENT_PENALTIES, "embedding_std"),
+            *("rollback", "health_nimg", "min_d_loss", "max_d_loss", "min_diversity"),
+        ):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name}={getattr(self, name)}: expected a number of at least 0")
         if self.compile and any(getattr(self, name) for name in GRADIENT_PENALTIES):
             raise UserError(
                 f"compile=true: a compiled network has no second derivatives; {', '.join(GRADIENT_PENALTIES)} need one"
             )
+        if self.eval_count < 2:
+            raise UserError(f"eval_count={self.eval_count}: expected at least 2 samples")
+        if not 0 < self.rollback_lr <= 1:
+            raise UserError(f"rollback_lr={self.rollback_lr}: expected a number above 0, at most 1")
         for name in ("min_confidence", "label_softness"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)}: expected a number from 0 to 1")
@@ -110,6 +147,11 @@ class TrainConfig(TrainKeys):
             )
         if self.turned % self.accumulate:
             raise UserError(f"accumulate={self.accumulate}: expected a divisor of the {self.turned} images to turn")
+
+    @property
+    def health_window(self) -> int:
+        """Images over which a run must stay sick, or a checkpoint healthy: three lines of metrics at least."""
+        return max(self.health_nimg or self.checkpoint_nimg, 3 * self.log_nimg)
 
     @property
     def turned(self) -> int:

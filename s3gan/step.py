@@ -17,6 +17,7 @@ from torch import Tensor
 from cluster_jobs.optimise import Metrics, micro_batches, update
 from s3gan.adaptive import AdaptiveAugmentation
 from s3gan.game import Game
+from s3gan.health import signals
 from s3gan.layers import iterate_spectral_norm
 from s3gan.losses import prediction_loss, quarter_turns, rotation_loss
 from s3gan.networks.base import weights_of
@@ -98,8 +99,8 @@ def _discriminator_loss(
     `labelled` (n,) weighs the predictor's loss of each real image: 0 where its class is unknown.
     """
     with torch.no_grad(), game.autocast():
-        fakes = game.generator(z, fake_labels).float()
-        images, fakes = game.augment(images, real_noise), game.augment(fakes, fake_noise)
+        plain = images, game.generator(z, fake_labels).float()
+        images, fakes = game.augment(plain[0], real_noise), game.augment(plain[1], fake_noise)
     if conditions.is_floating_point():
         fake_labels = weights_of(fake_labels, conditions.shape[1])
     count, turned = len(images), game.rotation.images // game.accumulate
@@ -112,6 +113,7 @@ def _discriminator_loss(
     loss = game.loss.discriminator(real, fake).mean()
     sign = torch.sign(real if game.loss.absolute else real - fake).mean()
     metrics = {"loss/d": loss, "score/real": real.mean(), "score/fake": fake.mean(), "score/sign": sign}
+    metrics |= signals(*plain, real, fake)
     if judged.rotation is not None:
         upright = judged.rotation[count - turned : count]
         metrics |= _rotation_metrics("d", torch.cat([upright, judged.rotation[2 * count :]]))

@@ -241,6 +241,65 @@ def test_a_torn_checkpoint_never_displaces_a_whole_one(tmp_path: Path, how: str)
     assert store.best() == tmp_path / "000000000010.safetensors"
 
 
+def test_protected_checkpoints_are_kept_besides(store: CheckpointStore) -> None:
+    fill(store, n10=None)
+    store.protected = frozenset({10, 30})
+    fill(store, n20=None, n30=None, n40=None, n50=None, n60=None)
+    assert stems(store) == [10, 30, 50, 60]
+    store.protected = frozenset()
+    fill(store, n70=None)
+    assert stems(store) == [60, 70]
+
+
+def test_a_rewound_run_goes_on_from_the_older_checkpoint_with_another_state_of_one_part(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep_last=9)
+    for nimg in (10, 20, 30):
+        store.save(
+            {"weight": torch.full((3,), nimg), "notes": {"went": 0, "at": nimg}}, nimg, score=1.0, means={"a": 1}
+        )
+    store.rewind(35, 10, "notes", {"went": 1, "words": ["a", None]})
+    assert stems(store) == [10]
+    expected = {"weight": torch.full((3,), 10), "notes": {"went": 1, "words": ["a", None]}}
+    found = store.latest()
+    assert found is not None and same(found[0], expected) and found[1] == 10
+    facts = store.facts(10)
+    assert (facts["score"], facts["means"], facts["abandoned_nimg"]) == (1.0, {"a": 1}, 25)
+    store.save({"at": 20}, 20)
+    assert store.facts(20)["abandoned_nimg"] == 25  # and so in every later checkpoint
+    store.rewind(21, 20, "notes", {})
+    assert store.facts(20)["abandoned_nimg"] == 26
+
+
+def test_a_kill_while_a_rewind_deletes_what_it_gives_up_changes_nothing(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep_last=9)
+    fill(store, n10=3.0, n20=2.0, n30=1.0)
+    left = {path: path.read_bytes() for path in tmp_path.iterdir() if "010" not in path.name}
+    store.rewind(35, 10, "notes", {})
+    for path, content in left.items():
+        path.write_bytes(content)
+    resumed = CheckpointStore(tmp_path, keep_last=9)
+    found = resumed.latest()
+    assert found is not None and found[1] == 10
+    resumed.sweep(10)
+    assert stems(resumed) == [10]
+    fill(resumed, n20=None)
+    assert resumed.latest() == ({"at": 20}, 20)
+
+
+@pytest.mark.parametrize("how", ["truncated", "torn manifest", "no manifest"])
+def test_a_run_is_not_rewound_to_a_torn_checkpoint(tmp_path: Path, how: str) -> None:
+    store = CheckpointStore(tmp_path, keep_last=9)
+    store.save({"at": 20, "weight": torch.ones(3)}, 20)
+    break_newest(store, how)
+    fill_later = CheckpointStore(tmp_path / "later")
+    fill(fill_later, n30=None)
+    for path in (tmp_path / "later").iterdir():
+        path.rename(tmp_path / path.name)
+    with pytest.raises(UserError, match="000000000020"):
+        store.rewind(35, 20, "notes", {})
+    assert store.latest() == ({"at": 30}, 30)
+
+
 def test_nothing_unpickles_extracts_or_reaches_a_shell() -> None:
     unpickling = ("import pickle", "torch.load(", "allow_pickle=True")
     forbidden = (*unpickling, ".extractall(", ".extract(", "shell=True", "os.system(")

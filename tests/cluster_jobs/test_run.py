@@ -129,6 +129,34 @@ def test_a_cadence_is_due_when_a_step_crosses_it() -> None:
 # --- kill anything, anywhere
 
 
+def test_the_means_of_a_killed_run_cover_the_steps_before_the_kill_too(
+    train: Callable[..., Ended], uninterrupted: Path, tmp_path: Path
+) -> None:
+    """The checkpoint of 12 images lies in the middle of the steps that the line at 16 is the mean of."""
+    assert train(TOY_KILL_AT_NIMG="20").code == -signal.SIGKILL
+    assert train().code == 0
+    means = [
+        [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for run in (tmp_path / "run", uninterrupted)
+    ]
+    assert means[0] == means[1]
+
+
+@pytest.mark.slow
+def test_means_go_on_when_the_number_of_processes_changes_within_a_line(
+    train: Callable[..., Ended], uninterrupted: Path, tiny_directory: Path, tmp_path: Path
+) -> None:
+    words = (f"data={tiny_directory}", f"run.dir={tmp_path / 'run'}", *KEYS)
+    for ended in fork_ranks(tmp_path / "ranks", TOY, *words, "total_nimg=12"):
+        assert ended.code == 0, ended.output
+    assert train().code == 0
+    mine, theirs = (
+        [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for run in (tmp_path / "run", uninterrupted)
+    )
+    assert mine == pytest.approx(theirs, rel=1e-5)
+
+
 @pytest.mark.parametrize("nimg", [4, 12, 20, 24, 28, 36, 40])
 def test_a_run_killed_after_any_step_ends_with_the_same_bits(
     train: Callable[..., Ended], uninterrupted: Path, tmp_path: Path, nimg: int

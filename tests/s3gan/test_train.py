@@ -54,7 +54,7 @@ def test_a_run_leaves_everything_that_later_stages_read(data: Path, tmp_path: Pa
     assert network["label_table"]["method"] == "reveal" and network["fake_weights"] is None
     _, state, nimg = load_run(run)
     assert nimg == 160
-    assert set(state) == {"generator", "discriminator", "generator_ema", "optimizer_g", "optimizer_d"}
+    assert set(state) == {"generator", "discriminator", "generator_ema", "optimizer_g", "optimizer_d", "health"}
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["nimg"] for line in lines] == list(range(16, 161, 16))
     assert all(np.isfinite(value) for line in lines for value in line.values())
