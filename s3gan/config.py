@@ -100,7 +100,8 @@ class TrainConfig(TrainKeys):
     rollback_lr: float = key(0.5, "both learning rates are multiplied by this at every roll-back")
     health_nimg: int = key(
         0,
-        "images over which every line of metrics must be bad (or good) for a verdict; 0: checkpoint_nimg, at least 100 steps",
+        "images over which every line of metrics must be bad (or good) for a verdict; "
+        "0: checkpoint_nimg, or 100 steps where that is more",
     )
     min_d_loss: float = key(0.01, "a loss/d from 0 to this is bad: D has won; 0: no limit")
     max_d_loss: float = key(100.0, "a loss/d beyond this, of either sign, is bad; inf: no limit")
