@@ -97,7 +97,9 @@ class TrainConfig(TrainKeys):
     )
     rollback_lr: float = key(0.5, "both learning rates are multiplied by this at every roll-back")
     health_nimg: int = key(
-        0, "images over which every line of metrics must be bad (or good) for a verdict; 0: checkpoint_nimg"
+        0,
+        "images over which every line of metrics must be bad (or good) for a verdict, three lines at least; 0: as many "
+        "as checkpoint_nimg, and 100 steps at least",
     )
     min_d_loss: float = key(0.01, "a loss/d from 0 to this is bad: D has won; 0: no limit")
     max_d_loss: float = key(100.0, "a loss/d beyond this, of either sign, is bad; inf: no limit")
@@ -148,8 +150,8 @@ class TrainConfig(TrainKeys):
 
     @property
     def health_window(self) -> int:
-        """Images over which a run must stay sick, or a checkpoint healthy: three lines of metrics at least."""
-        return max(self.health_nimg or self.checkpoint_nimg, 3 * self.log_nimg)
+        """Images over which a run must stay sick, or a checkpoint healthy."""
+        return max(self.health_nimg or max(self.checkpoint_nimg, 100 * self.batch), 3 * self.log_nimg)
 
     @property
     def turned(self) -> int:
