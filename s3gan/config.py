@@ -53,12 +53,10 @@ class TrainConfig(TrainKeys):
         0.0, "share of a label that the table's probabilities replace: 0 hard labels, 1 soft ones"
     )
     network: NetworkName = key(NetworkName["biggan"], "family of the networks")
-    width: int = key(
-        32, "every layer has a multiple of so many channels (published: biggan 96, resnet_cifar 128, sndcgan 64)"
-    )
+    width: int = key(32, "channels of the narrowest layers; every layer is a multiple")
     g_spectral_norm: bool = key(True, "spectral norm on the generator's weights")
     d_spectral_norm: bool = key(True, "spectral norm on the discriminator's weights")
-    embedding_std: float = key(0.0, "spread of G's class vectors at the start; 0 is as published")
+    embedding_std: float = key(0.0, "spread of G's class embedding at the start; 0 is orthogonal, as in BigGAN")
     d_steps: int = key(2, "discriminator steps a generator step")
     g_lr: float = key(2e-4, "generator's learning rate")
     d_lr: float = key(2e-4, "discriminator's learning rate")
@@ -100,8 +98,8 @@ class TrainConfig(TrainKeys):
     rollback_lr: float = key(0.5, "both learning rates are multiplied by this at every roll-back")
     health_nimg: int = key(
         0,
-        "images over which every line of metrics must be bad (or good) for a verdict; "
-        "0: checkpoint_nimg, or 100 steps where that is more",
+        "images over which every line of metrics must be bad (or good) for a verdict, three lines at least; 0: as many "
+        "as checkpoint_nimg, and 100 steps at least",
     )
     min_d_loss: float = key(0.01, "a loss/d from 0 to this is bad: D has won; 0: no limit")
     max_d_loss: float = key(100.0, "a loss/d beyond this, of either sign, is bad; inf: no limit")
@@ -152,8 +150,7 @@ class TrainConfig(TrainKeys):
 
     @property
     def health_window(self) -> int:
-        """Images over which a run must stay sick, or a checkpoint healthy: three lines of metrics at least, and unless
-        told otherwise a hundred steps, as the first ones are confused in every run."""
+        """Images over which a run must stay sick, or a checkpoint healthy."""
         return max(self.health_nimg or max(self.checkpoint_nimg, 100 * self.batch), 3 * self.log_nimg)
 
     @property

@@ -16,7 +16,7 @@ from tests.s3gan.toy_data import make_data, make_table
 
 KEYS = [
     *("network=biggan_light", "method=supervised", "width=2", "batch=16", "threads=1"),
-    *("log_nimg=16", "checkpoint_nimg=32", "sample_nimg=1000", "min_d_loss=0", "health_nimg=32"),
+    *("log_nimg=16", "checkpoint_nimg=32", "sample_nimg=1000", "health_nimg=48", "min_d_loss=0"),
 ]
 COLLAPSING = ["d_lr=1", "g_lr=1"]
 LAST = "checkpoints/000000000320.safetensors"

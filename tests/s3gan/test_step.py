@@ -108,7 +108,8 @@ def test_micro_batches_give_the_gradients_of_the_whole_batch_where_there_is_no_b
     ):
         expected, found = step(whole), step(parts)
         for name, value in expected.items():
-            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
+            if not name.startswith("diversity/") and name != "accuracy/d":  # these look at several images at once
+                torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
     for player in ("generator", "discriminator"):
         pairs = zip(getattr(whole, player).parameters(), getattr(parts, player).parameters(), strict=True)
         assert all(a.grad is not None for a in getattr(whole, player).parameters())

@@ -96,7 +96,8 @@ def test_a_killed_run_ends_with_the_very_weights_of_an_uninterrupted_one(
     assert not (killed / LAST).is_file()
     again = fork(tmp_path / "again", "s3gan.train", *words(data, killed), *keys)
     assert again.code == 0, again.output
-    assert ("resuming" in again.output) == (lines > 3)  # the first checkpoint comes with the third line
+    resumed = "at 0 images" if lines < 3 else "images"  # the start is a checkpoint, the next comes with the third line
+    assert f"resuming {killed} " in again.output and resumed in again.output
     assert (killed / LAST).read_bytes() == (whole / LAST).read_bytes()
     assert (killed / "export" / "generator.pt").is_file()
 
