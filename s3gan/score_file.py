@@ -85,9 +85,9 @@ def mean_of(draws: Sequence[dict[str, Any]]) -> Result:
 
 
 def _mean_score(name: str, first: Any, draws: Sequence[dict[str, Any]]) -> Any:
-    found = [draw for draw in draws if "value" in draw["results"].get(name, {})] if isinstance(first, dict) else []
-    if not found:
-        return first  # not available, or not a number
+    if name.startswith("floor_") or not isinstance(first, dict) or "value" not in first:
+        return first  # real images are the same in all draws; or it is not available
+    found = [draw for draw in draws if name in draw["results"]]
     scores = [draw["results"][name] for draw in found]
     merged = {**first, "value": float(np.mean([score["value"] for score in scores])), "draws": len(scores)}
     if "per_class" in first:

@@ -173,8 +173,11 @@ def _cell(score: dict[str, Any]) -> str:
         return f"n/a ({score['n/a']})"
     if "accuracy" in score:
         return f"{score['accuracy']:.1%}"
-    spread = score.get("sample_sd", score.get("sd"))
-    return f"{score['value']:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
+    spreads = (
+        {"": "sd"} if "draws" not in score else {" (sample seeds)": "sample_sd", " (checkpoints)": "checkpoint_sd"}
+    )
+    parts = [f" ± {score[name]:.4f}{of}" for of, name in spreads.items() if name in score]
+    return f"{score['value']:.4f}" + "".join(parts)
 
 
 def _protocol(score: dict[str, Any]) -> str:

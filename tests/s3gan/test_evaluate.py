@@ -222,7 +222,8 @@ def test_sample_seeds_and_checkpoints_are_scored_one_by_one_and_shown_as_their_m
     newest, older = np.var(values[:2], ddof=1), np.var(values[2:], ddof=1)
     assert found["sample_sd"] == pytest.approx(((newest + older) / 2) ** 0.5)
     printed = capsys.readouterr().out
-    assert "mean of 4 draws" in printed and "images seen: 100, sample seed: 1, fd_classifier6: " in printed
+    assert "(sample seeds) ± " in printed and "(mean of 4 draws" in printed
+    assert "floor_fd_classifier6: 0.0" in printed and "images seen: 100, sample seed: 1, fd_classifier6: " in printed
     assert len(read_json(run / "evaluation" / "report" / "draws.json")["table"]["rows"]) == 4
 
 
@@ -328,8 +329,10 @@ def test_images_of_another_size_or_colour_are_refused(data, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_scores_do_not_depend_on_the_number_of_processes(run, data, budget, tmp_path):
-    words = [f"data={data}", "count=130", f"budget={budget}", *RECIPE]
-    one = scores(f"run={run}", data, "count=130", f"budget={budget}")
+    sizes = ["count=130", "intra_count=2", "reference=train", f"budget={budget}"]
+    words = [f"data={data}", *sizes, *RECIPE]
+    one = scores(f"run={run}", data, *sizes)
+    assert len(one) == 5 and all("n/a" not in part for part in one.values())
     module = [*LAUNCH[:-1], "s3gan.evaluate"]
     command = [sys.executable, "-m", *module, f"run={run}", f"out={tmp_path / 'two'}", *words]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}

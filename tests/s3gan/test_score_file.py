@@ -34,6 +34,11 @@ def test_classes_are_averaged_where_they_have_a_value():
     assert found["per_class"] == [2.0, 2.0, None]
 
 
+def test_floors_are_of_real_images_and_no_draws():
+    draws = [{"inputs": inputs(seed=seed), "results": {"floor_fd": {"value": 0.5}}} for seed in range(2)]
+    assert mean_of(draws) == {"floor_fd": {"value": 0.5}}
+
+
 def test_what_is_not_available_stays_so():
     reason = {"n/a": "no labels"}
     assert mean_of([{"inputs": inputs(), "results": reason}, {"inputs": inputs(seed=1), "results": reason}]) == reason
