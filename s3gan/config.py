@@ -53,10 +53,12 @@ class TrainConfig(TrainKeys):
         0.0, "share of a label that the table's probabilities replace: 0 hard labels, 1 soft ones"
     )
     network: NetworkName = key(NetworkName["biggan"], "family of the networks")
-    width: int = key(32, "channels of the narrowest layers; every layer is a multiple")
+    width: int = key(
+        32, "every layer has a multiple of so many channels (published: biggan 96, resnet_cifar 128, sndcgan 64)"
+    )
     g_spectral_norm: bool = key(True, "spectral norm on the generator's weights")
     d_spectral_norm: bool = key(True, "spectral norm on the discriminator's weights")
-    embedding_std: float = key(0.0, "spread of G's class embedding at the start; 0 is orthogonal, as in BigGAN")
+    embedding_std: float = key(0.0, "spread of G's class vectors at the start; 0 is as published, and weak")
     d_steps: int = key(2, "discriminator steps a generator step")
     g_lr: float = key(2e-4, "generator's learning rate")
     d_lr: float = key(2e-4, "discriminator's learning rate")
