@@ -73,6 +73,8 @@ def prune(run: Path, now: int, checkpoints: Iterable[int]) -> None:
     _keep(run, lambda found: found <= now)  # what a killed life found later is found again
     kept = {now, *(in_force(run, nimg) for nimg in checkpoints)}
     _keep(run, lambda found: found in kept)
+    for leftover in directory(run).glob(".*.tmp"):  # of a life that was killed while it wrote
+        leftover.unlink(missing_ok=True)
 
 
 def write_tables(run: Path, shards: Shards) -> None:
