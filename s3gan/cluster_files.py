@@ -18,14 +18,10 @@ from cluster_jobs.shards import Shards
 from selfsup.labels import LabelTable, open_merged, write_table
 
 
-def directory(run: Path) -> Path:
-    return run / "clusters"
-
-
 def write_clusters(run: Path, nimg: int, labels: np.ndarray, facts: dict[str, Any]) -> None:
     """Writes the clusters (samples,) int32 found at `nimg` images, replacing what a killed life found there; the .json
     comes last and makes them valid. `facts` are JSON."""
-    directory(run).mkdir(exist_ok=True)
+    _directory(run).mkdir(exist_ok=True)
     for kind in ("json", "parquet"):
         _file(run, nimg, kind).unlink(missing_ok=True)
     content = labels.tobytes()
@@ -54,7 +50,7 @@ def read_clusters(run: Path, nimg: int, sha256: str | None = None) -> tuple[np.m
 def in_force(run: Path, nimg: int | None = None) -> int | None:
     """When the clusters were found with which the checkpoint of `nimg` images was trained, None for the newest
     clusters; None where there were none."""
-    found = [int(path.stem) for path in directory(run).glob("[0-9]*.json")]
+    found = [int(path.stem) for path in _directory(run).glob("[0-9]*.json")]
     return max((at for at in found if nimg is None or at < nimg), default=None)
 
 
@@ -73,13 +69,13 @@ def prune(run: Path, now: int, checkpoints: Iterable[int]) -> None:
     _keep(run, lambda found: found <= now)  # what a killed life found later is found again
     kept = {now, *(in_force(run, nimg) for nimg in checkpoints)}
     _keep(run, lambda found: found in kept)
-    for leftover in directory(run).glob(".*.tmp"):  # of a life that was killed while it wrote
+    for leftover in _directory(run).glob(".*.tmp"):  # of a life that was killed while it wrote
         leftover.unlink(missing_ok=True)
 
 
 def write_tables(run: Path, shards: Shards) -> None:
     """Writes the label tables of all clusters that are kept. Their confidence is 1: no distance is kept."""
-    for facts_path in sorted(directory(run).glob("[0-9]*.json")):
+    for facts_path in sorted(_directory(run).glob("[0-9]*.json")):
         if (path := facts_path.with_suffix(".parquet")).is_file():
             continue
         labels, facts = read_clusters(run, int(facts_path.stem))
@@ -88,10 +84,14 @@ def write_tables(run: Path, shards: Shards) -> None:
 
 
 def _keep(run: Path, kept: Callable[[int], bool]) -> None:
-    for path in directory(run).glob("[0-9]*.*"):
+    for path in _directory(run).glob("[0-9]*.*"):
         if not kept(int(path.stem)):
             path.unlink(missing_ok=True)
 
 
+def _directory(run: Path) -> Path:
+    return run / "clusters"
+
+
 def _file(run: Path, nimg: int, kind: str) -> Path:
-    return directory(run) / f"{nimg:012d}.{kind}"
+    return _directory(run) / f"{nimg:012d}.{kind}"
