@@ -79,13 +79,18 @@ class Reclustering:
 
         Returns:
             Metrics, equal on all ranks: `changed`, the share of images with another cluster than before, `nmi` between
-            the clusters before and now, `empty` clusters, and the `size_entropy` (1 for equal sizes). {} if not due.
+            the clusters before and now, `empty` clusters, and the `size_entropy` (1 for equal sizes). {} if not due, or
+            where D's features are not finite: then the clusters stay as they are.
         """
         if not self._due(nimg):
             return {}
         self.game.discriminator.eval()
-        labels = self._assign(self._centroids(nimg))
+        centroids = self._centroids(nimg)
+        labels = None if centroids is None else self._assign(centroids)
         self.game.discriminator.train()
+        if labels is None:
+            self.run.say(f"no new clusters at {nimg:,} images: D's features are not finite")
+            return {}
         self.run.on_main(lambda: self._write(nimg, labels))
         metrics = self._adopt(nimg)["metrics"]
         shown = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
@@ -106,8 +111,9 @@ class Reclustering:
         cadence = self.config.recluster_nimg
         return nimg > 0 and cadence > 0 and self.run.due(cadence, nimg)
 
-    def _centroids(self, nimg: int) -> Tensor:
-        """(clusters, F) float32 on every rank, each in the place of the old cluster that it continues."""
+    def _centroids(self, nimg: int) -> Tensor | None:
+        """(clusters, F) float32 on every rank, each in the place of the old cluster that it continues; None where D is
+        sick: whether the run goes back is not decided here."""
         from selfsup.cluster import Space, kmeans  # loads faiss, which takes seconds that other methods need not wait
 
         trained = np.arange(len(self.shards)) if self.subset is None else self.subset
@@ -115,6 +121,8 @@ class Reclustering:
         chosen = np.sort(trained[permute(np.arange(count), len(trained), mix(self.config.seed, "re-clustering"))])
         gathered = [self.run.gather(block).cpu().numpy() for block in self._features("features of D", chosen)]
         points, old = np.concatenate(gathered), self.targets.labels
+        if old is not None and not np.isfinite(points).all():
+            return None
         centroids = np.zeros((self.clusters, points.shape[1]), np.float32)
 
         def cluster() -> None:

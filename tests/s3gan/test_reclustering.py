@@ -2,15 +2,16 @@
 
 import itertools
 import json
-import os
+import shutil
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from cluster_jobs.checkpoint import load_state
 from cluster_jobs.config import RunKeys
 from cluster_jobs.run import Run, load_run
 from cluster_jobs.shards import Shards
@@ -26,7 +27,7 @@ from s3gan.reclustering import Reclustering, match_clusters, nearest, overlaps, 
 from s3gan.snapshot import read_network
 from s3gan.targets import open_targets
 from selfsup.labels import LabelTable, aligned_labels, read_table, write_table
-from tests.processes import Forked, fork, fork_ranks
+from tests.processes import Ended, fork, fork_ranks
 from tests.s3gan.test_train import LAST, TINY
 from tests.s3gan.toy_data import CLASSES, make_data, make_table
 
@@ -250,6 +251,26 @@ def test_clusters_that_were_changed_after_training_are_refused_in_one_line(
     assert "000000000032.i32: torn or changed" in error and "\n" not in error
 
 
+def test_a_sick_discriminator_finds_no_clusters_and_ends_no_run(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clusters = opened(data, tmp_path / "run", TRUTH)
+    for weight in clusters.game.discriminator.parameters():
+        weight.data.fill_(torch.nan)
+    assert clusters.update(32) == {} and np.array_equal(clusters.targets.labels, TRUTH)
+    assert "no new clusters at 32 images" in capsys.readouterr().out
+
+
+def test_images_that_are_held_out_have_no_part_in_centroids(data: Path, tmp_path: Path) -> None:
+    clusters = opened(data, tmp_path / "run", TRUTH)
+    clusters.subset = np.flatnonzero(
+        TRUTH < 2
+    )  # the third class is never seen, so that two classes share three clusters
+    clusters.update(32)
+    assert set(clusters.targets.labels[TRUTH == 2]) < {0, 1, 2} and len(clusters.targets.labels) == 48
+    assert len(set(clusters.targets.labels[TRUTH < 2])) == 3
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
@@ -287,57 +308,91 @@ def test_a_run_may_start_from_random_labels_and_turns_images_too(data: Path, tmp
     assert read_network(run)["class_names"] == [f"cluster {number}" for number in range(len(CLASSES))]
 
 
-KILLS = {  # when a run is killed: as soon as this file is there (or half of it)
-    "before the first checkpoint": "clusters/000000000032.i32",
-    "between a re-clustering and the next checkpoint": "clusters/000000000064.json",
-    "at a re-clustering that falls on a checkpoint": "checkpoints/000000000096.json",
-    "while the tables are written": "checkpoints/000000000160.json",
-}
-
-
 MOVING = ["classes=8", "d_lr=0.001"]  # with these, images change their clusters
 
 
-@pytest.fixture(scope="module")
-def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing interrupted."""
-    directory = tmp_path_factory.mktemp("whole")
-    assert fork(directory / "log", "s3gan.train", *words(data, directory / "run", *MOVING)).code == 0
-    return directory / "run"
+def killable(data: Path, run: Path, *keys: str, **env: object) -> Ended:
+    """The training command in a process that writes down, or is killed at, its changes to the run directory."""
+    log = run.parent / f"{run.name}.log"
+    variables = {name: str(value) for name, value in env.items()}
+    return fork(log, "tests.s3gan.killed_train", *words(data, run, *keys), env=variables)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("moment", KILLS, ids=lambda moment: moment.replace(" ", "_"))
-def test_a_killed_run_ends_with_the_very_weights_and_clusters_of_an_uninterrupted_one(
-    data: Path, tmp_path: Path, whole: Path, moment: str
-) -> None:
-    killed = tmp_path / "killed"
-    victim = Forked(tmp_path / "victim", "s3gan.train", *words(data, killed, *MOVING))
-    deadline = time.monotonic() + 120
-    while not (killed / KILLS[moment]).is_file():
-        assert time.monotonic() < deadline and victim.process.is_alive(), victim.log.read_text()
-        time.sleep(0.001)
-    os.kill(victim.process.pid or 0, signal.SIGKILL)
-    assert victim.ended().code == -signal.SIGKILL
-    again = fork(tmp_path / "again", "s3gan.train", *words(data, killed, *MOVING))
-    assert again.code == 0, again.output
-    assert (killed / LAST).read_bytes() == (whole / LAST).read_bytes()
-    left = {path.name: path.read_bytes() for path in (killed / "clusters").iterdir()}
+def assert_same_run(run: Path, whole: Path) -> None:
+    """Weights, clusters and what was told of them are those of the other run."""
+    assert (run / LAST).read_bytes() == (whole / LAST).read_bytes()
+    left = {path.name: path.read_bytes() for path in (run / "clusters").iterdir()}
     assert not [name for name in left if name.endswith(".tmp")]
     for path in (whole / "clusters").iterdir():  # a kill before retention leaves one checkpoint more, with its clusters
-        assert left[path.name] == path.read_bytes()
-    mine, theirs = ([json.loads(line) for line in (run / "metrics.jsonl").open()] for run in (killed, whole))
+        assert left[path.name] == path.read_bytes(), path.name
+    mine, theirs = ([json.loads(line) for line in (each / "metrics.jsonl").open()] for each in (run, whole))
     assert [line.get("clusters/changed") for line in mine] == [line.get("clusters/changed") for line in theirs]
-    assert any(line.get("clusters/changed") for line in theirs)
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A run that nothing interrupted, and its changes to the run directory."""
+    directory = tmp_path_factory.mktemp("whole")
+    ended = killable(data, directory / "run", *MOVING, WRITES=directory / "writes")
+    assert ended.code == 0, ended.output
+    return directory / "run", (directory / "writes").read_text().splitlines()
 
 
 @pytest.mark.slow
-def test_a_run_that_grows_trains_what_a_longer_run_trains(data: Path, tmp_path: Path, whole: Path) -> None:
+def test_a_run_killed_anywhere_in_a_re_clustering_ends_with_the_very_weights_and_clusters_of_an_undisturbed_one(
+    data: Path, tmp_path: Path, whole: tuple[Path, list[str]]
+) -> None:
+    undisturbed, writes = whole
+    assert any(json.loads(line).get("clusters/changed") for line in (undisturbed / "metrics.jsonl").open())
+    touched = [number for number, line in enumerate(writes, 1) if " /clusters/" in line and "000000000064" in line]
+    tables = [number for number, line in enumerate(writes, 1) if ".parquet." in line]
+    after = next(number for number, line in enumerate(writes, 1) if number > touched[0] and "/checkpoints/" in line)
+    found = [number for number in touched if number < after]
+    assert len(found) >= 6 and tables and after - found[0] >= len(found)
+    for number in [*found, after, tables[0]]:
+        run = tmp_path / f"run-{number}"
+        killed = killable(data, run, *MOVING, KILL_AT_WRITE=number)
+        assert killed.code == -signal.SIGKILL, f"write {number}:\n{killed.output}"
+        again = killable(data, run, *MOVING)
+        assert again.code == 0, again.output
+        assert_same_run(run, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_back_takes_up_the_clusters_of_that_time(data: Path, tmp_path: Path) -> None:
+    """Learning rates of 1 kill D within a few steps; a thousandth of them does not."""
+    healthy, whole, killed = (tmp_path / name for name in ("healthy", "whole", "killed"))
+    watched = ["health_nimg=48", "min_d_loss=0", "log_nimg=16", "checkpoint_nimg=32", "rollback_lr=0.001", "classes=8"]
+    assert killable(data, healthy, *watched, "d_lr=0.001", "g_lr=0.001", "total_nimg=96").code == 0
+    config = yaml.safe_load((healthy / "config.yaml").read_text())
+    (healthy / "config.yaml").write_text(yaml.safe_dump(config | {"d_lr": 1.0, "g_lr": 1.0}))
+    keys = [*watched, "d_lr=1", "g_lr=1", "total_nimg=320"]
+    for run in (whole, killed):
+        shutil.copytree(healthy, run)
+    ended = killable(data, whole, *keys, WRITES=tmp_path / "writes")
+    assert ended.code == 0 and ended.output.count("sick since") == 1, ended.output
+    writes = (tmp_path / "writes").read_text().splitlines()
+    place = int(ended.output.split("back to the checkpoint of ")[1].split()[0])
+    commit = [number for number, line in enumerate(writes, 1) if f"os.rename /checkpoints/.{place:012d}.json" in line][
+        -1
+    ]
+    assert killable(data, killed, *keys, KILL_AT_WRITE=commit + 3).code == -signal.SIGKILL
+    assert killable(data, killed, *keys).code == 0
+    state, _ = load_state(whole / "checkpoints/000000000320.safetensors")
+    assert state["health"]["rollbacks"] and state["clusters"]["nimg"] == 288
+    for name in ("checkpoints/000000000320.safetensors", "clusters/000000000288.i32"):
+        assert (whole / name).read_bytes() == (killed / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_run_that_grows_trains_what_a_longer_run_trains(
+    data: Path, tmp_path: Path, whole: tuple[Path, list[str]]
+) -> None:
     """It ends where a re-clustering is due: that one belongs to the steps after it."""
     grown = tmp_path / "grown"
     for total in (64, 160):
         assert fork(tmp_path / "log", "s3gan.train", *words(data, grown, *MOVING, f"total_nimg={total}")).code == 0
-    assert (grown / LAST).read_bytes() == (whole / LAST).read_bytes()
+    assert (grown / LAST).read_bytes() == (whole[0] / LAST).read_bytes()
 
 
 @pytest.mark.slow
