@@ -18,10 +18,10 @@ from s3gan.networks import HeadPlan
 from selfsup.labels import LabelTable, read_table
 
 
-@dataclass(frozen=True)
+@dataclass
 class Conditions:
     """`counts` are the real images of each class (expected ones where labels are random); `weights` the distribution of
-    the fakes' classes, None for uniform."""
+    the fakes' classes, None for uniform. A re-clustering replaces both."""
 
     method: Method
     class_names: list[str]
@@ -51,9 +51,12 @@ def read_conditions(config: TrainConfig, shards: Shards) -> Conditions:
         )
     method.check(table, len(shards))
     names = method.class_names(table, config.classes)
+    clustered = min(config.recluster_count, len(shards))
+    if method.reclusters and clustered < len(names):
+        raise UserError(f"method={method.name}: {len(names)} clusters of {clustered} images (recluster_count, or all)")
     if table is None:
         counts = np.full(len(names), len(shards) / len(names))
-        return Conditions(method, names, counts.tolist(), None, None)
+        return Conditions(method, names, counts.tolist(), fake_distribution(config, counts), None)
     if softness and table.probabilities is None:
         raise UserError(f"label_softness={softness}: labels={path} has no probabilities; make it with soft=true")
     if config.min_confidence:
@@ -61,14 +64,21 @@ def read_conditions(config: TrainConfig, shards: Shards) -> Conditions:
         if not len(table):
             raise UserError(f"min_confidence={config.min_confidence}: labels={path} has no label as sure as that")
     counts = np.bincount(table.labels, minlength=len(names))
+    described = {**table.metadata, "path": path}
+    return Conditions(method, names, counts.tolist(), fake_distribution(config, counts), table, softness, described)
+
+
+def fake_distribution(config: TrainConfig, counts: np.ndarray) -> list[float] | None:
+    """How often each class is drawn for a fake, given the real images of each (classes,); None is uniform."""
+    method = METHODS[config.method.name]
     weights = {
         FakeLabels.method: method.fake_weights(counts),
         FakeLabels.uniform: Method.fake_weights(method, counts),
         FakeLabels.table: counts / counts.sum(),
     }[config.fake_labels]
-    distribution = None if weights is None else weights.tolist()
-    described = {**table.metadata, "path": path}
-    return Conditions(method, names, counts.tolist(), distribution, table, softness, described)
+    if weights is None and method.reclusters:
+        weights = np.full(len(counts), 1 / len(counts))  # explicit, so that the next clusters can change them
+    return None if weights is None else weights.tolist()
 
 
 def write_network(run: Run, conditions: Conditions, shards: Shards, z_dim: int) -> None:

@@ -42,9 +42,9 @@ class TrainConfig(TrainKeys):
     """Trains a class-conditional GAN on shards, with the labels of a label table."""
 
     data: str = key(MISSING, "shards with the real images", path=True)
-    labels: str = key("", "label table; single_label and random_label need none", path=True)
+    labels: str = key("", "label table; single_label, random_label and self_conditioned need none", path=True)
     method: MethodName = key(MethodName["s3gan"], "where conditions come from, and which heads learn")
-    classes: int = key(0, "random_label without a table: number of random classes")
+    classes: int = key(0, "random_label, self_conditioned without a table: number of classes")
     fake_labels: FakeLabels = key(
         FakeLabels.method, "classes of fakes: uniform, as often as in the table, or as the method has it"
     )
@@ -52,6 +52,8 @@ class TrainConfig(TrainKeys):
     label_softness: float = key(
         0.0, "share of a label that the table's probabilities replace: 0 hard labels, 1 soft ones"
     )
+    recluster_nimg: int = key(1_000_000, "self_conditioned: images between two re-clusterings; 0: never")
+    recluster_count: int = key(50_000, "self_conditioned: images that the centroids of clusters are found on, at most")
     network: NetworkName = key(NetworkName["biggan"], "family of the networks")
     width: int = key(
         32, "every layer has a multiple of so many channels (published: biggan 96, resnet_cifar 128, sndcgan 64)"
@@ -111,7 +113,7 @@ class TrainConfig(TrainKeys):
 
     def check(self) -> None:
         super().check()
-        for name in ("width", "d_steps", "rotated_batch_fraction", "eval_seeds"):
+        for name in ("width", "d_steps", "rotated_batch_fraction", "eval_seeds", "recluster_count"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: expected a positive integer")
         for name in ("g_lr", "d_lr"):
@@ -131,7 +133,11 @@ class TrainConfig(TrainKeys):
             raise UserError(f"eval_count={self.eval_count}: expected at least 2 samples")
         if not 0 < self.rollback_lr <= 1:
             raise UserError(f"rollback_lr={self.rollback_lr}: expected a number above 0, at most 1")
+        if self.recluster_nimg < 0:
+            raise UserError(f"recluster_nimg={self.recluster_nimg}: expected a positive integer, or 0 for never")
         for name in ("min_confidence", "label_softness"):
+            if METHODS[self.method.name].reclusters and getattr(self, name):
+                raise UserError(f"{name}={getattr(self, name)}: method={self.method.name} forgets the table's labels")
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)}: expected a number from 0 to 1")
         for name in ("beta1", "beta2", "ema_decay"):

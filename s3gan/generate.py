@@ -52,7 +52,7 @@ def main(config: GenerateConfig) -> None:
         return
     job, out = Job.open(config), Path(config.out)
     generator, info = load_generator(config.run, config.checkpoint, job.device)
-    network = read_network(Path(config.run))
+    network = read_network(Path(config.run), info["nimg"])
     weights = class_weights(network, config.balance)
     count = config.per_class * network["classes"] if config.per_class else config.count
     labels = plan_labels(count, np.full_like(weights, 1 / len(weights)) if config.per_class else weights, config.seed)

@@ -18,6 +18,7 @@ from cluster_jobs.checkpoint import CheckpointStore
 from cluster_jobs.errors import UserError
 from cluster_jobs.files import read_json, write_atomically
 from cluster_jobs.run import load_run
+from s3gan.cluster_files import changed_network
 from s3gan.layers import fold_spectral_norm, iterate_spectral_norm
 from s3gan.networks import NETWORKS, Generator
 from selfsup.batchnorm import BatchNorm, moments
@@ -32,8 +33,11 @@ def build_generator(network: dict[str, Any]) -> Generator:
     return NETWORKS[network["network"]].generator(*of, normalise=network["g_spectral_norm"], embedding_std=0)
 
 
-def read_network(run: Path) -> dict[str, Any]:
+def read_network(run: Path, nimg: int | None = None) -> dict[str, Any]:
     """`RUN/network.json`: sizes, classes, their counts and the label table.
+
+    In a run that re-clusters, counts, weights and table are those of the checkpoint of `nimg` images seen, or the
+    newest.
 
     Raises:
         UserError: there is no run of s3gan.train.
@@ -46,7 +50,7 @@ def read_network(run: Path) -> dict[str, Any]:
             f"{run / 'network.json'}: network {network.get('network')!r}, expected one of {', '.join(NETWORKS)} "
             "(the run was made by another version)"
         )
-    return network
+    return network | changed_network(run, nimg)
 
 
 def load_generator(
@@ -64,8 +68,9 @@ def load_generator(
         UserError: no run of s3gan.train, or no valid checkpoint.
     """
     run = Path(run)
-    network = read_network(run)
+    read_network(run)  # says what is no run of s3gan.train
     _, state, nimg = load_run(run, checkpoint)
+    network = read_network(run, nimg)
     path = _checkpoint_path(run, checkpoint, nimg)
     info = {"file": path.name, "sha256": read_json(path.with_suffix(".json"))["sha256"], "nimg": nimg}
     generator = build_generator(network)

@@ -15,12 +15,12 @@ from s3gan.networks.base import weights_of
 from selfsup.labels import merge, open_merged
 
 
-@dataclass(frozen=True)
+@dataclass
 class Targets:
     """The conditions of real images by their index.
 
-    `labels` (samples,) int32, -1 for none; `probabilities` (samples, classes) float16, of which a share of `softness`
-    replaces as much of the label.
+    `labels` (samples,) int32, -1 for none, replaced by a re-clustering; `probabilities` (samples, classes) float16, of
+    which a share of `softness` replaces as much of the label.
     """
 
     labels: np.ndarray | None

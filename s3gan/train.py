@@ -6,6 +6,8 @@ A run that gets sick goes back to a healthy checkpoint, and through the loop aga
 
 import sys
 
+from torch import Tensor
+
 from cluster_jobs.config import command
 from cluster_jobs.errors import UserError
 from cluster_jobs.run import Run, Stateful
@@ -15,6 +17,7 @@ from s3gan.config import TrainConfig
 from s3gan.gallery import save_samples, write_report
 from s3gan.game import make_game
 from s3gan.networks import NETWORKS
+from s3gan.reclustering import Reclustering
 from s3gan.rollback import Health
 from s3gan.snapshot import export_generator
 from s3gan.step import discriminator_step, generator_step
@@ -41,6 +44,8 @@ def main(config: TrainConfig) -> None:
     if validation is None:
         run.say("no scores during training: eval_encoder= names no encoder")
     health = Health(run)
+    subset = training_subset(config, conditions.method.subset(targets.labels), shards)
+    clusters = Reclustering(run, game, conditions, targets, shards, subset)
     parts: dict[str, Stateful] = {
         "generator": game.generator,
         "discriminator": game.discriminator,
@@ -49,8 +54,8 @@ def main(config: TrainConfig) -> None:
         "optimizer_d": game.optimizer_d,
         **game.states,
         "health": health,
+        **clusters.parts(),
     }
-    subset = training_subset(config, conditions.method.subset(targets.labels), shards)
     nimg = run.resume(parts, younger=["health"])
     health.begin(parts, nimg)
     while nimg < config.total_nimg:  # once, and again after every roll-back
@@ -58,10 +63,11 @@ def main(config: TrainConfig) -> None:
         for batch in run.timed(run.stream(shards, name=health.draws, subset=subset).batches(nimg)):
             if nimg >= config.total_nimg:
                 break
+            metrics: dict[str, Tensor | float] = {**clusters.update(nimg)}  # before the batch's labels are looked up
             images = batch.images.to(run.device, non_blocking=True).float() / 127.5 - 1
             given = targets.of(batch.indices).to(run.device, non_blocking=True)
             wanted = conditions.method.real_labels(given, lambda: game.fakes.draw("real labels", nimg)[1])  # noqa: B023
-            metrics = discriminator_step(game, images, wanted, nimg)
+            metrics |= discriminator_step(game, images, wanted, nimg)
             nimg += config.batch
             if nimg // config.batch % config.d_steps == 0:
                 metrics |= generator_step(game, images, wanted, nimg)
@@ -79,6 +85,7 @@ def main(config: TrainConfig) -> None:
             if run.should_stop():
                 run.preempt(parts, nimg)
     run.finish(parts, nimg)
+    clusters.write_tables()
     if run.is_main:
         export_generator(run.dir)
         write_report(run.dir, config.seed)

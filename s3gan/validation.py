@@ -100,8 +100,7 @@ class Validation:
         self.encoder = judge.encoder.to(run.device)
         self.block = block_size(shards.size)
         self.shape = shards.channels, shards.size, shards.size
-        self.fake_weights = conditions.weights
-        self.class_shares = np.asarray(conditions.counts, float) / sum(conditions.counts)
+        self.conditions = conditions  # a re-clustering changes its counts and weights
         self.suffix = f"_encoder{_short(self.config.eval_count)}_val"
         self._freeze_protocol(judge, shards)
         self.reference = self._reference(judge, shards)
@@ -116,7 +115,7 @@ class Validation:
 
         The same seeds every time, so that two evaluations of a run differ by the generator alone.
         """
-        generator = settle(copy.deepcopy(average), self.fake_weights)
+        generator = settle(copy.deepcopy(average), self.conditions.weights)
         scores = [self._distances(generator, number) for number in range(self.config.eval_seeds)]
         values, shown = {}, []
         for kind in scores[0]:
@@ -135,7 +134,8 @@ class Validation:
     def _distances(self, generator: Generator, number: int) -> dict[str, float]:
         """Frechet and kernel distance of the samples of one seed."""
         seed = mix(self.config.seed, "validation", number)
-        labels = plan_labels(self.config.eval_count, self.class_shares, seed).astype(np.int64)
+        shares = np.asarray(self.conditions.counts, float) / sum(self.conditions.counts)
+        labels = plan_labels(self.config.eval_count, shares, seed).astype(np.int64)
 
         def draw(indices: range) -> np.ndarray:
             noise, chosen = draw_noise(seed, indices, generator.z_dim), labels[indices.start : indices.stop]

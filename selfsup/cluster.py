@@ -37,11 +37,13 @@ class Clusters:
         labels: (N,) int32, the nearest centroid.
         distances: (N,) float32, the squared distance to it, in the chosen space.
         sizes: (k,) int64; a cluster may be empty.
+        centroids: (k, F') float32, in the chosen space.
     """
 
     labels: np.ndarray
     distances: np.ndarray
     sizes: np.ndarray
+    centroids: np.ndarray
 
     @property
     def empty(self) -> int:
@@ -75,13 +77,22 @@ def _whiten(features: np.ndarray) -> np.ndarray:
     return centred @ (vectors[:, kept] / np.sqrt(values[kept])).astype(np.float32)
 
 
-def kmeans(features: np.ndarray, clusters: int, *, seed: int, space: Space = Space.l2, threads: int = 1) -> Clusters:
+def kmeans(
+    features: np.ndarray,
+    clusters: int,
+    *,
+    seed: int,
+    space: Space = Space.l2,
+    threads: int = 1,
+    start: np.ndarray | None = None,
+) -> Clusters:
     """Clusters features; the same result for the same seed and number of threads. On a GPU where this faiss has one.
 
     Args:
         features: (N, F) float32, finite.
         clusters: k, from 1 to N.
         threads: CPU threads; faiss brings its own, which torch does not govern.
+        start: (k, F') float32, the centroids to start from, in the space; None starts from k-means++.
 
     Raises:
         UserError: k is out of range or a feature is not finite.
@@ -101,13 +112,13 @@ def kmeans(features: np.ndarray, clusters: int, *, seed: int, space: Space = Spa
         min_points_per_centroid=1,
         max_points_per_centroid=len(points),
     )
-    search.train(points, init_centroids=_seed_centroids(points, clusters, seed))
+    search.train(points, init_centroids=_seed_centroids(points, clusters, seed) if start is None else start)
     distances, labels = search.assign(points)
     labels = labels.astype(np.int32)
     if space is not Space.raw:
         distances = 2 - 2 * distances  # spherical k-means searches by inner product, of unit vectors here
     distances = np.maximum(distances, 0).astype(np.float32)
-    return Clusters(labels, distances, np.bincount(labels, minlength=clusters))
+    return Clusters(labels, distances, np.bincount(labels, minlength=clusters), np.asarray(search.centroids))
 
 
 def check_clusters(clusters: int, samples: int) -> None:
@@ -157,14 +168,19 @@ def agreement(clusters: np.ndarray, truth: np.ndarray) -> Agreement:
     total = int(table.sum())
     rows, columns = linear_sum_assignment(table, maximize=True)
     return Agreement(
-        nmi=_mutual_information(table),
+        nmi=mutual_information(table),
         ari=_adjusted_rand(table),
         matched_accuracy=int(table[rows, columns].sum()) / total,
         majority_accuracy=int(table.max(axis=1).sum()) / total,
     )
 
 
-def _mutual_information(table: np.ndarray) -> float:
+def mutual_information(table: np.ndarray) -> float:
+    """The mutual information of two partitions over the mean of their entropies, in [0, 1], from counts of samples.
+
+    Args:
+        table: (clusters, classes) integers, the samples in each pair of parts; at least one sample.
+    """
     joint = table / table.sum()
     first, second = joint.sum(axis=1), joint.sum(axis=0)
     entropies = [-(shares[shares > 0] * np.log(shares[shares > 0])).sum() for shares in (first, second)]

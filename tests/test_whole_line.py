@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cluster_jobs.files import read_json
+from cluster_jobs.run import load_run
 from cluster_jobs.shard_writer import Sample, finish_index, write_shard
 from cluster_jobs.shards import Shards
-from selfsup.labels import read_table
+from selfsup.labels import aligned_labels, read_table
 from tests.processes import Ended, fork, fork_ranks, launch
 
 HOSTILE = "ré sults=1 'a' \"b\" [c],{d} ${e}"
@@ -115,6 +117,49 @@ def test_every_command_works_in_a_directory_with_a_hostile_name(line: Path) -> N
     run(line, "cluster_jobs.report", f"root={line}")
     assert "</html>" in (line / "report.html").read_text()
     assert len(Shards(line / "pool")) == 20 and len(Shards(line / "refined")) == Shards(synthetic / "train").count
+
+
+@pytest.mark.slow
+def test_probabilities_of_the_classifier_are_labels_where_it_is_sure(line: Path, tmp_path: Path) -> None:
+    data = line / "digits" / "train"
+    few = ["classifier.steps=60", "classifier.batch=16", "classifier.width=8", "classifier.rotation_batch=4"]
+    words = [f"data={data}", "method=classifier", f"labels={line}/budget.parquet", "soft=true", *few]
+    run(tmp_path, "selfsup.label", *words, f"out={tmp_path}/inferred.parquet")
+    table = read_table(tmp_path / "inferred.parquet")
+    bar = float(np.median(table.confidence[table.origin == "inferred"]))
+    sizes = ["network=biggan_light", "width=4", "batch=16", "total_nimg=64", f"run.dir={tmp_path}/gan"]
+    asked = ["label_softness=1", f"min_confidence={bar}"]
+    run(tmp_path, "s3gan.train", f"data={data}", f"labels={tmp_path}/inferred.parquet", "method=s3gan", *sizes, *asked)
+    sure, count = table.confidence >= bar, len(table)
+    written = np.fromfile(tmp_path / "gan" / "probabilities.f16", np.float16).reshape(count, 10)
+    assert len(Shards(data)) == count and sure.sum() < 0.7 * count
+    assert table.probabilities is not None and (table.probabilities[sure].max(1) < 0.99).any()
+    np.testing.assert_allclose(written[sure], table.probabilities[sure], atol=1e-3)
+    assert not written[~sure].any()
+    assert np.array_equal(np.fromfile(tmp_path / "gan" / "labels.i32", np.int32) >= 0, sure)
+    weights = load_run(tmp_path / "gan")[1]["generator_ema"]
+    assert all(bool(weight.isfinite().all()) for weight in weights.values())
+
+
+@pytest.mark.slow
+def test_a_pool_has_the_clusters_that_the_discriminator_ended_with(line: Path, tmp_path: Path) -> None:
+    data = line / "digits"
+    sizes = ["network=biggan_light", "width=4", "batch=16", "total_nimg=96", "recluster_nimg=32", "d_lr=0.001"]
+    chosen = ["method=self_conditioned", "classes=12", "recluster_count=500", f"run.dir={tmp_path}/gan"]
+    run(tmp_path, "s3gan.train", f"data={data}/train", *chosen, *sizes)
+    run(tmp_path, "s3gan.generate", f"run={tmp_path}/gan", "count=200", "balance=table", f"out={tmp_path}/pool")
+    clusters = np.fromfile(tmp_path / "gan" / "clusters" / "000000000064.i32", np.int32)
+    shares = np.bincount(clusters, minlength=12) / len(clusters)
+    pool = read_json(tmp_path / "pool" / "pool.json")
+    assert np.abs(np.array(list(pool["counts"].values())) - 200 * shares).max() < 1
+    few = ["classifier.steps=4", "classifier.batch=8", "classifier.width=4"]
+    scored = [f"data={data}", f"budget={line}/budget.parquet", *few]
+    run(tmp_path, "s3gan.evaluate", f"pool={tmp_path}/pool", *scored)
+    shards = Shards(data / "train")
+    budget = aligned_labels(read_table(line / "budget.parquet"), shards)
+    voted = sum((clusters[budget >= 0] == number).any() for number in range(12))  # clusters with a label in them
+    cas = read_json(tmp_path / "pool" / "evaluation" / "scores.json")["cas"]["results"]
+    assert cas["pool"]["dropped_classes"] == 12 - voted and 0 <= cas["pool"]["accuracy"] <= 1
 
 
 @pytest.mark.slow

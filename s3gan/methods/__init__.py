@@ -6,6 +6,7 @@ from s3gan.methods.base import Method
 from s3gan.methods.clusters import clustering, clustering_ss
 from s3gan.methods.cotrained import s2gan_co, s3gan_co
 from s3gan.methods.labelled import labelled_only, s2gan, s3gan, supervised
+from s3gan.methods.self_conditioned import self_conditioned, self_conditioned_ss
 from s3gan.methods.unlabelled import random_label, single_label, single_label_ss, ssgan
 
 METHODS: dict[str, Method] = {
@@ -19,6 +20,8 @@ METHODS: dict[str, Method] = {
         random_label,
         clustering,
         clustering_ss,
+        self_conditioned,
+        self_conditioned_ss,
         s2gan,
         s3gan,
         s2gan_co,

@@ -28,6 +28,7 @@ class Method:
     predictor: bool = False  # D learns to predict the classes of unlabelled images while it trains
     projection: bool = True  # D's score depends on the class
     partial: bool = False  # the table may leave samples unlabelled
+    reclusters: bool = False  # classes are clusters of D's features, found anew while it trains
 
     def check(self, table: LabelTable | None, samples: int) -> None:
         """Refuses a label table that does not fit.

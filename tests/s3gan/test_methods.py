@@ -15,6 +15,8 @@ FITTING = {
     "random_label": {"random"},
     "clustering": {"cluster"},
     "clustering_ss": {"cluster"},
+    "self_conditioned": {"cluster", "random"},
+    "self_conditioned_ss": {"cluster", "random"},
     "s2gan": {"true", "inferred"},
     "s3gan": {"true", "inferred"},
     "labelled_only": {"true"},
@@ -24,8 +26,8 @@ FITTING = {
     "s3gan_co": {"true"},
 }
 PARTIAL = {"labelled_only", "s2gan_co", "s3gan_co"}
-WITHOUT_TABLE = {"single_label", "single_label_ss", "ssgan", "random_label"}
-ROTATING = {"clustering_ss", "s3gan", "single_label_ss", "ssgan", "s3gan_co"}
+WITHOUT_TABLE = {"single_label", "single_label_ss", "ssgan", "random_label", "self_conditioned", "self_conditioned_ss"}
+ROTATING = {"clustering_ss", "self_conditioned_ss", "s3gan", "single_label_ss", "ssgan", "s3gan_co"}
 
 
 def table(*origins: str, made_by: str = "somebody") -> LabelTable:
@@ -96,6 +98,14 @@ def test_single_and_random_labels_need_no_table() -> None:
 def test_random_labels_without_a_table_need_a_number_of_classes() -> None:
     with pytest.raises(UserError, match="classes=0"):
         METHODS["random_label"].class_names(None, 0)
+
+
+def test_clusters_that_nobody_gave_need_a_number_and_have_numbers_for_names() -> None:
+    method = METHODS["self_conditioned"]
+    assert method.class_names(None, 2) == ["cluster 0", "cluster 1"]
+    assert method.class_names(table("random"), 0) == ["cluster 0", "cluster 1", "cluster 2"]
+    with pytest.raises(UserError, match="classes=0"):
+        method.class_names(None, 0)
 
 
 @pytest.mark.parametrize("name", sorted(PARTIAL))
