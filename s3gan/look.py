@@ -66,6 +66,7 @@ def main(config: LookConfig) -> None:
     classes = choose_classes(config.classes, network["class_names"], config.seed)
     real = open_real(config.data, run, network, config.seed) if config.data else None
     generator, info = load_generator(run, config.checkpoint, job.device)
+    network = read_network(run, info["nimg"])
     painter = Painter(generator, network, config.seed, job)
     drawn_by = f"By {info['file']}, the averaged generator after {info['nimg']:,} images seen; seed {config.seed}."
 

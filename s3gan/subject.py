@@ -59,13 +59,13 @@ def run_subject(
     Draws are those of the newest `checkpoints` (up to the one named), with the sample seeds from `seed` on.
     """
     network = read_network(run)
-    weights = class_weights(network, balance)
 
     @lru_cache(maxsize=1)  # one generator in memory; the draws of a checkpoint follow one another
     def load(chosen: str) -> tuple[Any, dict[str, Any]]:
         return load_generator(run, chosen, job.device)
 
     def draw_of(chosen: str, info: dict[str, Any], sample_seed: int) -> Draw:
+        weights = class_weights(read_network(run, info["nimg"]), balance)
         labels = plan_labels(count, weights, sample_seed)
         identity = {
             "checkpoint": info["sha256"],
