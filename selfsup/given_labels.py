@@ -3,17 +3,13 @@
 These are the only two doors through which labels of the training set pass.
 """
 
-import csv
-import difflib
-import unicodedata
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from cluster_jobs.errors import UserError
 from cluster_jobs.shards import Shards
+from selfsup.csv_rows import Row, class_number, composed, read_rows
 from selfsup.labels import LabelTable, budget
 
 
@@ -43,9 +39,9 @@ def import_labels(shards: Shards, file: Path | str) -> LabelTable:
         UserError: one line that names the line of the file and what is wrong with it.
     """
     file = Path(file)
-    rows = list(_read_rows(file))
-    places = _find(shards, {row.name for row in rows})
-    known = [_composed(name) for name in shards.classes]
+    rows = list(read_rows(file, "file", "name,class"))
+    places = _find(shards, {row.first for row in rows})
+    known = [composed(name) for name in shards.classes]
     if rows and _is_header(rows[0], places, known):
         rows = rows[1:]
     if not rows:
@@ -53,20 +49,20 @@ def import_labels(shards: Shards, file: Path | str) -> LabelTable:
     names = known or _classes_of(rows)
     found: dict[int, tuple[int, int]] = {}  # sample → (label, line): as large as the budget, not as the data
     for row in rows:
-        if row.name not in places:
+        if row.first not in places:
             raise UserError(
-                f"{file}, line {row.line}: no sample is called {row.name!r} in {shards.directory!r} "
+                f"{file}, line {row.line}: no sample is called {row.first!r} in {shards.directory!r} "
                 "(expected SHARD/KEY or an original file name)"
             )
-        index, label = places[row.name], _class_number(row, names, file)
+        index, label = places[row.first], class_number(row.second, names, f"{file}, line {row.line}")
         if index == AMBIGUOUS:
             raise UserError(
-                f"{file}, line {row.line}: several samples are called {row.name!r}; write SHARD/KEY instead"
+                f"{file}, line {row.line}: several samples are called {row.first!r}; write SHARD/KEY instead"
             )
         earlier, line = found.setdefault(index, (label, row.line))
         if earlier != label:
             raise UserError(
-                f"{file}, line {row.line}: {row.name!r} is {names[label]!r} here and {names[earlier]!r} in line {line}"
+                f"{file}, line {row.line}: {row.first!r} is {names[label]!r} here and {names[earlier]!r} in line {line}"
             )
     indices = np.array(sorted(found), dtype=np.int64)
     labels = np.array([found[index][0] for index in indices.tolist()], dtype=np.int32)
@@ -85,29 +81,6 @@ def _true_table(
     )
 
 
-@dataclass(frozen=True)
-class _Row:
-    line: int
-    name: str
-    label: str
-
-
-def _read_rows(file: Path) -> Iterator[_Row]:
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
-            for cells in reader:
-                if not any(cell.strip() for cell in cells):
-                    continue
-                if len(cells) != 2:
-                    raise UserError(f"{file}, line {reader.line_num}: {len(cells)} columns, expected name,class")
-                yield _Row(reader.line_num, *(_composed(cell.strip()) for cell in cells))
-    except OSError as error:
-        raise UserError(f"file={str(file)!r}: cannot read it ({error.strerror})") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"file={str(file)!r}: no CSV in UTF-8 ({error})") from error
-
-
 AMBIGUOUS = -1
 
 
@@ -121,16 +94,11 @@ def _find(shards: Shards, names: set[str]) -> dict[str, int]:
     whole: dict[str, int] = {}
     last_part: dict[str, int] = {}
     for index in range(len(shards) if wanted else 0):
-        file = _composed(str((shards.annotation(index) or {}).get("file", "")))
+        file = composed(str((shards.annotation(index) or {}).get("file", "")))
         for places, name in ((whole, file), (last_part, file.rpartition("/")[2])):
             if name in wanted:
                 places[name] = AMBIGUOUS if name in places else index
     return last_part | whole | keys
-
-
-def _composed(name: str) -> str:
-    """One spelling of accents: file systems decompose them, spreadsheets compose them."""
-    return unicodedata.normalize("NFC", name)
 
 
 def _find_keys(shards: Shards, names: set[str]) -> dict[str, int]:
@@ -146,25 +114,14 @@ def _find_keys(shards: Shards, names: set[str]) -> dict[str, int]:
     return places
 
 
-def _is_header(row: _Row, places: dict[str, int], classes: list[str]) -> bool:
+def _is_header(row: Row, places: dict[str, int], classes: list[str]) -> bool:
     """Whether a first line is a header: its name is no sample and looks like none, and its class is none."""
-    return row.name not in places and not set("./") & set(row.name) and row.label not in classes
+    return row.first not in places and not set("./") & set(row.first) and row.second not in classes
 
 
-def _classes_of(rows: list[_Row]) -> list[str]:
+def _classes_of(rows: list[Row]) -> list[str]:
     """The classes that a file itself speaks of: numbers up to the largest, or names in sorted order."""
-    labels = {row.label for row in rows}
+    labels = {row.second for row in rows}
     if labels and all(label.isdecimal() for label in labels):
         return [str(number) for number in range(max(map(int, labels)) + 1)]
     return sorted(labels)
-
-
-def _class_number(row: _Row, classes: list[str], file: Path) -> int:
-    """A class name first, then a number: digits' classes are called "0" to "9"."""
-    if row.label in classes:
-        return classes.index(row.label)
-    if row.label.isdecimal() and int(row.label) < len(classes):
-        return int(row.label)
-    near = difflib.get_close_matches(row.label, classes, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(classes[:20])}"
-    raise UserError(f"{file}, line {row.line}: unknown class {row.label!r}; {hint} or a number below {len(classes)}")
