@@ -1,8 +1,9 @@
 """Samples of a generator that depend on their index alone: the same images whatever the world size or order of
 work.
 
-Sample i of seed s has the noise keyed by (s, i). Images are made in blocks of one fixed size, the last one
-padded, because a convolution may round differently in a batch of another size.
+Sample i of seed s has the noise keyed by (s, i), its further attempts (where filters reject) by (s, i, attempt).
+Images are made in blocks of one fixed size, the last one padded, because a convolution may round differently in a batch
+of another size.
 """
 
 from __future__ import annotations
@@ -57,20 +58,27 @@ def plan_labels(count: int, weights: np.ndarray, seed: int) -> np.ndarray:
     quotas = np.floor(exact + 1e-9).astype(np.int64)
     left_over = np.argsort(quotas - exact, kind="stable")[: count - quotas.sum()]
     quotas[left_over] += 1
-    labels = np.repeat(np.arange(len(weights), dtype=np.int32), quotas)
+    return order_labels(quotas, seed)
+
+
+def order_labels(counts: np.ndarray, seed: int) -> np.ndarray:
+    """As many labels of each class as `counts` (classes,) int64 says, int32, in keyed random order."""
+    labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     return np.random.Generator(np.random.PCG64(seeds.mix(seed, "classes"))).permutation(labels)
 
 
-def draw_noise(seed: int, indices: Sequence[int], z_dim: int, truncation: float = 0.0) -> Tensor:
+def draw_noise(
+    seed: int, indices: Sequence[int], z_dim: int, truncation: float = 0.0, attempts: Sequence[int] | None = None
+) -> Tensor:
     """(n, z_dim) float32 ~ N(0, 1), one keyed draw an index, on the host.
 
     With truncation t > 0 every value is drawn from the normal distribution cut off at ±t (Brock et al. 2019,
     section 3.1; they draw again what falls outside, this inverts the distribution function, which is the same
-    law). 0 cuts nothing off.
+    law). 0 cuts nothing off. `attempts` (from 0, one an index) asks for an index's further draws.
     """
     rows = [torch.empty(z_dim, dtype=torch.float64) for _ in indices]
-    for row, index in zip(rows, indices, strict=True):
-        generator = seeds.generator("cpu", seed, "noise", index)
+    for row, index, attempt in zip(rows, indices, attempts or [0] * len(indices), strict=True):
+        generator = seeds.generator("cpu", seed, "noise", index, *([attempt] if attempt else []))
         if truncation > 0:
             low = torch.special.ndtr(torch.tensor(-truncation, dtype=torch.float64))
             torch.special.ndtri(low + row.uniform_(generator=generator) * (1 - 2 * low), out=row)
@@ -79,13 +87,18 @@ def draw_noise(seed: int, indices: Sequence[int], z_dim: int, truncation: float 
     return torch.stack(rows).float()
 
 
-@torch.no_grad()
 def make_images(generator: nn.Module, noise: Tensor, labels: Tensor, block: int, device: torch.device) -> np.ndarray:
     """One block of images, uint8 (n, C, H, W), from noise (n, z_dim) and conditions of shape (n, ...), n <= block."""
-    n = len(labels)
-    assert n <= block
-    padding = block - n
+    return make_block(generator, noise, labels, block, device)[0][: len(labels)].cpu().numpy()
+
+
+@torch.no_grad()
+def make_block(
+    generator: nn.Module, noise: Tensor, labels: Tensor, block: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """As `make_images`, on the device and with the padding: images uint8 (block, C, H, W) and their conditions."""
+    padding = block - len(labels)
+    assert padding >= 0
     noise = torch.cat([noise, noise.new_zeros(padding, noise.shape[1])]).to(device)
     labels = torch.cat([labels, labels.new_zeros(padding, *labels.shape[1:])]).to(device)
-    images = generator(noise, labels)[:n]
-    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    return ((generator(noise, labels) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8), labels

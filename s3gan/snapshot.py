@@ -1,4 +1,5 @@
-"""A trained generator, ready to draw from: averaged weights, standing statistics, spectral norm folded in.
+"""A trained generator, ready to draw from: averaged weights, standing statistics, spectral norm folded in. And the
+discriminator that it was trained against, ready to score images.
 
 Standing statistics (Brock et al. 2019, section 4.1): batch norm in evaluation uses the moments of many generated
 batches. They are computed once a checkpoint, in fixed blocks with float64 sums, and kept in `RUN/standing/`.
@@ -19,7 +20,7 @@ from cluster_jobs.errors import UserError
 from cluster_jobs.files import read_json, write_atomically
 from cluster_jobs.run import load_run
 from s3gan.layers import fold_spectral_norm, iterate_spectral_norm
-from s3gan.networks import NETWORKS, Generator
+from s3gan.networks import NETWORKS, Discriminator, Generator, HeadPlan
 from selfsup.batchnorm import BatchNorm, moments
 
 BLOCK = 64  # samples a block of the standing statistics
@@ -30,6 +31,13 @@ def build_generator(network: dict[str, Any]) -> Generator:
     """An untrained generator as `network.json` describes it."""
     of = network["size"], network["channels"], network["classes"], network["width"]
     return NETWORKS[network["network"]].generator(*of, normalise=network["g_spectral_norm"], embedding_std=0)
+
+
+def build_discriminator(network: dict[str, Any]) -> Discriminator:
+    """An untrained discriminator as `network.json` describes it."""
+    of = network["size"], network["channels"], network["classes"], network["width"]
+    plan = HeadPlan(**network["heads"])
+    return NETWORKS[network["network"]].discriminator(*of, plan, normalise=network["d_spectral_norm"])
 
 
 def read_network(run: Path) -> dict[str, Any]:
@@ -58,7 +66,7 @@ def load_generator(
         checkpoint: `last`, `best`, or the path of a checkpoint.
 
     Returns:
-        The generator, and `file`, `sha256` and `nimg` (images seen) of its checkpoint.
+        The generator, and `path`, `file`, `sha256` and `nimg` (images seen) of its checkpoint.
 
     Raises:
         UserError: no run of s3gan.train, or no valid checkpoint.
@@ -67,7 +75,12 @@ def load_generator(
     network = read_network(run)
     _, state, nimg = load_run(run, checkpoint)
     path = _checkpoint_path(run, checkpoint, nimg)
-    info = {"file": path.name, "sha256": read_json(path.with_suffix(".json"))["sha256"], "nimg": nimg}
+    info = {
+        "path": str(path),
+        "file": path.name,
+        "sha256": read_json(path.with_suffix(".json"))["sha256"],
+        "nimg": nimg,
+    }
     generator = build_generator(network)
     try:
         generator.load_state_dict(state["generator_ema"])
@@ -75,6 +88,34 @@ def load_generator(
         raise UserError(f"{path}: holds no generator of {str(run)!r} ({' '.join(str(error).split())[:200]})") from error
     settle(generator.to(device), network["fake_weights"], run / "standing" / path.name, info["sha256"])
     return generator, info
+
+
+def load_discriminator(
+    run: Path | str, checkpoint: str = "last", device: torch.device | str = "cpu"
+) -> tuple[Discriminator, int]:
+    """The discriminator of a run in evaluation form: spectral norms brought to convergence and folded into the weights,
+    no gradients. It has no average and no batch norm.
+
+    Args:
+        checkpoint: `last`, `best`, or the path of a checkpoint.
+
+    Returns:
+        The discriminator, and the images seen by its checkpoint.
+
+    Raises:
+        UserError: no run of s3gan.train, or no valid checkpoint.
+    """
+    discriminator = build_discriminator(read_network(Path(run)))
+    _, state, nimg = load_run(run, checkpoint)
+    try:
+        discriminator.load_state_dict(state["discriminator"])
+    except (KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"run={str(run)!r}: checkpoint {nimg} holds no discriminator of it ({reason})") from error
+    discriminator.to(device)
+    iterate_spectral_norm(discriminator, iterations=30)
+    fold_spectral_norm(discriminator).requires_grad_(False)
+    return discriminator.eval(), nimg
 
 
 def _checkpoint_path(run: Path, checkpoint: str, nimg: int) -> Path:

@@ -7,6 +7,8 @@ Every rank trains the same classifier and then takes rank 0's weights: scores an
 number of processes, and ranks cannot drift apart.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -25,7 +27,16 @@ from cluster_jobs.seeds import mix
 from cluster_jobs.shards import Shards
 from cluster_jobs.stream import Reader, permute
 from selfsup import augment
-from selfsup.encoders import Encoder, build_encoder, initialise, read_network, rebuild, save_network, to_input
+from selfsup.encoders import (
+    CLASSIFIER_FILE,
+    Encoder,
+    build_encoder,
+    initialise,
+    read_network,
+    rebuild,
+    save_network,
+    to_input,
+)
 from selfsup.pretext.rotation import RotationTask
 
 
@@ -80,11 +91,15 @@ class ClassifierRecipe:
 
 
 class Classifier(nn.Module):
-    """An encoder with a linear head over classes, and one over rotations for the S4L loss."""
+    """An encoder with a linear head over classes, and one over rotations for the S4L loss.
+
+    `facts` go with it to its file and back: `class_names`, and what it learned from. Values are those of JSON.
+    """
 
     def __init__(self, encoder: Encoder, classes: int) -> None:
         super().__init__()
         self.encoder, self.classes = encoder, classes
+        self.facts: dict[str, Any] = {}
         self.head = nn.Linear(encoder.num_features, classes)
         self.rotation_head = RotationTask().heads(encoder.num_features)
         initialise(self.head, 0, "classes")
@@ -264,18 +279,41 @@ def blocks(pictures: Pictures, size: int = 512) -> Iterator[Tensor]:
 
 def save_classifier(path: Path, classifier: Classifier) -> None:
     """Writes the classifier as safetensors; `load_encoder` takes the file too. Atomic."""
-    save_network(path, classifier, classifier.encoder, classes=str(classifier.classes))
+    facts = json.dumps(classifier.facts, ensure_ascii=False)
+    save_network(path, classifier, classifier.encoder, classes=str(classifier.classes), facts=facts)
 
 
 def load_classifier(path: Path, device: torch.device | str) -> Classifier:
     """A classifier of `save_classifier` in evaluation mode.
 
+    Args:
+        path: its file, a directory with a `classifier.safetensors`, or the label table that it made.
+
     Raises:
         UserError: the file is missing, torn, or no classifier.
     """
-    state, metadata = read_network(path)
+    file = path / CLASSIFIER_FILE if path.is_dir() else classifier_beside(path) if path.suffix == ".parquet" else path
+    if not file.is_file():
+        raise UserError(f"{str(path)!r}: expected a classifier in {str(file)!r}, which does not exist")
+    state, metadata = read_network(file)
     if "classes" not in metadata:
-        raise UserError(f"{str(path)!r}: expected a classifier, this is only an encoder")
-    classifier = Classifier(rebuild(state, metadata, path), int(metadata["classes"]))
+        raise UserError(f"{str(file)!r}: expected a classifier, this is only an encoder")
+    classifier = Classifier(rebuild(state, metadata, file), int(metadata["classes"]))
     classifier.load_state_dict(state)
+    classifier.facts = json.loads(metadata.get("facts", "{}"))
     return classifier.to(device).eval()
+
+
+def classifier_beside(table: Path) -> Path:
+    """Where `selfsup.label method=classifier` keeps the classifier that made a label table."""
+    return table.with_suffix(".classifier.safetensors")
+
+
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256 of a network's weights. That of a safetensors file also depends on the order of its metadata."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,5 +1,7 @@
 """Labels that nobody gave: one for all, random ones, clusters of features, a classifier's (S4L, Zhai et al. 2019)."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -8,11 +10,11 @@ from cluster_jobs.job import Job
 from cluster_jobs.seeds import key_hash
 from cluster_jobs.shards import Shards
 from cluster_jobs.stream import scan
-from selfsup.classifier import ClassifierRecipe, ShardPictures, fit, predict
+from selfsup.classifier import Classifier, ClassifierRecipe, ShardPictures, fit, predict, save_classifier
 from selfsup.cluster import Space, check_clusters, kmeans
 from selfsup.encoders import Encoder, load_encoder
 from selfsup.feature_table import features_of
-from selfsup.labels import LabelTable, aligned_labels, read_table
+from selfsup.labels import LabelTable, aligned_labels, make_parent, read_table
 
 BLOCK = 256  # images a forward pass on every rank: equal blocks, so results do not depend on the number of ranks
 
@@ -49,7 +51,7 @@ def cluster(shards: Shards, encoder: str, clusters: int, space: Space, seed: int
 
 
 def classify(
-    shards: Shards, budget: str, encoder: str, recipe: ClassifierRecipe, *, soft: bool, seed: int, job: Job
+    shards: Shards, budget: str, encoder: str, recipe: ClassifierRecipe, *, soft: bool, seed: int, keep: Path, job: Job
 ) -> LabelTable:
     """A label for every sample from a classifier trained on the budget, which keeps its own labels.
 
@@ -58,6 +60,7 @@ def classify(
         encoder: where the classifier starts; "" starts from scratch.
         recipe: with ``rotation_weight`` above 0, the rotation loss goes on over all images (S4L).
         soft: whether the table holds the probabilities of all classes.
+        keep: file for the classifier; it is there before the table is.
     """
     known = read_table(budget)
     if set(known.origin.tolist()) - {"true"}:
@@ -80,6 +83,12 @@ def classify(
         unlabelled=ShardPictures(shards),
         job=job,
     )
+    classifier.facts = {
+        "class_names": known.classes,
+        "data_fingerprint": shards.fingerprint,
+        "budget": {name: known.metadata.get(name) for name in ("method", "fraction", "seed")} | {"rows": len(known)},
+    }
+    job.on_main(lambda: _keep(keep, classifier))
     batches = scan(shards, BLOCK * job.world, job.rank, job.world)
     shown = job.track(batches, len(shards), "images", "inferring labels", BLOCK * job.world)
     logits = torch.cat(
@@ -94,6 +103,11 @@ def classify(
     table.probabilities = probabilities if soft else None
     table.metadata |= {"fraction": known.metadata.get("fraction"), "budget_rows": len(known), "budget_fitted": fitted}
     return table
+
+
+def _keep(path: Path, classifier: Classifier) -> None:
+    make_parent(path)
+    save_classifier(path, classifier)
 
 
 def _whole_table(shards: Shards, labels: np.ndarray, origin: str, classes: list[str]) -> LabelTable:

@@ -1,5 +1,7 @@
 """Makes a label table: ``accelerate launch -m selfsup.label data=DIR/train method=... out=FILE.parquet``.
 
+``method=classifier`` keeps its classifier beside the table, as ``FILE.classifier.safetensors``.
+
 The same command again finds its table and keeps it; another configuration for the same file is refused.
 """
 
@@ -16,7 +18,7 @@ from cluster_jobs.errors import UserError
 from cluster_jobs.job import Job
 from cluster_jobs.shards import Shards
 from selfsup import inferred_labels as inferred
-from selfsup.classifier import ClassifierRecipe
+from selfsup.classifier import ClassifierRecipe, classifier_beside
 from selfsup.cluster import Space
 from selfsup.encoders import CLASSIFIER_FILE
 from selfsup.given_labels import import_labels, reveal
@@ -73,7 +75,14 @@ LABELLERS = {
     ),
     "classifier": Labeller(
         lambda c, shards, job: inferred.classify(
-            shards, c.labels, c.encoder, c.classifier, soft=c.soft, seed=c.seed, job=job
+            shards,
+            c.labels,
+            c.encoder,
+            c.classifier,
+            soft=c.soft,
+            seed=c.seed,
+            keep=classifier_beside(Path(c.out)),
+            job=job,
         ),
         ("labels", "encoder", "classifier", "soft", "seed"),
         ("labels",),

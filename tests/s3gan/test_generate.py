@@ -14,6 +14,7 @@ from cluster_jobs.errors import UserError
 from cluster_jobs.files import read_json
 from cluster_jobs.shards import Shards
 from s3gan import generate
+from s3gan import pool as pools
 from s3gan.sampling import Balance, class_weights, draw_noise, make_images, plan_labels
 from s3gan.snapshot import load_generator
 from tests.s3gan.toy_run import make_run, train_further
@@ -38,7 +39,7 @@ def run(tmp_path, template):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(generate, "SHARD_SAMPLES", 20)
+    monkeypatch.setattr(pools, "SHARD_SAMPLES", 20)
 
 
 def pool(run, out, *words):
@@ -134,20 +135,20 @@ def test_plain_webdataset_reads_a_pool(run, tmp_path, small_shards):
 
 def test_an_unfinished_pool_goes_on_and_a_finished_one_stays_as_it_is(run, tmp_path, small_shards, monkeypatch):
     pool(run, tmp_path / "whole", "count=70")
-    write = generate.write_shard
+    write = pools.write_shard
 
     def failing(directory, number, samples):
         if number == 2:
             raise KeyboardInterrupt
         write(directory, number, samples)
 
-    monkeypatch.setattr(generate, "write_shard", failing)
+    monkeypatch.setattr(pools, "write_shard", failing)
     with pytest.raises(KeyboardInterrupt):
         pool(run, tmp_path / "pool", "count=70")
     with pytest.raises(UserError, match="no finished shard directory"):
         Shards(tmp_path / "pool")
     written = []
-    monkeypatch.setattr(generate, "write_shard", lambda *arguments: (written.append(arguments[1]), write(*arguments)))
+    monkeypatch.setattr(pools, "write_shard", lambda *arguments: (written.append(arguments[1]), write(*arguments)))
     assert pool(run, tmp_path / "pool", "count=70") == 0
     assert written == [2, 3]
     assert content(tmp_path / "pool") == content(tmp_path / "whole")

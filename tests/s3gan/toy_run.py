@@ -1,4 +1,4 @@
-"""A run directory as s3gan.train leaves it, with an untrained generator: for what reads runs."""
+"""A run directory as s3gan.train leaves it, with untrained networks: for what reads runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,8 @@ import yaml
 
 from cluster_jobs.checkpoint import CheckpointStore
 from cluster_jobs.files import write_atomically, write_json
-from s3gan.networks.biggan import LIGHT, BigGanGenerator
+from s3gan.networks import HeadPlan
+from s3gan.networks.biggan import LIGHT, BigGanDiscriminator, BigGanGenerator
 
 SIZE, WIDTH = 32, 2
 
@@ -50,5 +51,8 @@ def make_run(
 def train_further(directory: Path, channels: int, classes: int, nimg: int) -> None:
     """Adds the checkpoint of `nimg` images seen; another number makes another generator."""
     torch.manual_seed(nimg)
-    state = {"generator_ema": BigGanGenerator(LIGHT[32], channels, classes, WIDTH).state_dict()}
+    state = {
+        "generator_ema": BigGanGenerator(LIGHT[32], channels, classes, WIDTH).state_dict(),
+        "discriminator": BigGanDiscriminator(LIGHT[32], channels, classes, WIDTH, HeadPlan()).state_dict(),
+    }
     CheckpointStore(directory / "checkpoints").save(state, nimg)
