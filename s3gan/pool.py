@@ -73,7 +73,7 @@ def write_shards(out: Path, sampler: Sampler, classes: list[str], part: int, par
     if index >= 0:
         name = classes[labels[index]]
         raise UserError(
-            f"sample {index} of class {name!r}: the filters rejected all of {attempts:,} images; "
+            f"sample {index} of class {name!r}: all {attempts:,} attempts were rejected; "
             "lower keep_score or agree_min, or raise tries"
         )
 

@@ -164,7 +164,7 @@ class Sampler:
                         del pending[index]
                         done[index] = number, image
                     elif number + 1 >= self.limit:
-                        raise Exhausted(index, self.limit)
+                        raise Exhausted(index, number + 1)
                     else:
                         pending[index] = number + 1
             yield head, *done.pop(head)

@@ -57,11 +57,13 @@ def labels_gan_and_pool(data: Path, budget: Path, encoder: Path, out: Path) -> d
     ]
     run(out, "s3gan.train", f"data={data}", f"labels={out}/inferred.parquet", *sizes, f"run.dir={out}/gan")
     run(out, "s3gan.generate", f"run={out}/gan", "count=30", f"out={out}/pool")
+    run(out, "s3gan.generate", f"run={out}/gan", "count=30", "keep_score=0.5", "calibration=20", f"out={out}/best")
     weights = sorted((out / "gan" / "checkpoints").glob("*.safetensors"))[-1]
     return {
         "table": (out / "inferred.parquet").read_bytes(),
         "weights": weights.read_bytes(),
         "pool": (out / "pool" / "000000.tar").read_bytes(),
+        "filtered pool": (out / "best" / "000000.tar").read_bytes(),
     }
 
 

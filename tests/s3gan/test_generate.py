@@ -122,6 +122,38 @@ def test_per_class_asks_for_the_same_number_of_every_class_in_colour_too(tmp_pat
     assert shards.image(0).shape == (3, 32, 32)
 
 
+def test_counts_come_from_a_csv_of_class_names_or_numbers(run, tmp_path, small_shards):
+    table = tmp_path / "counts, mine = 'x'.csv"
+    table.write_text("class,images\ne\u0301le\u0301phant blanc , 12\n\n0,30\n", encoding="utf-8-sig")
+    assert pool(run, tmp_path / "pool", f"counts={table}") == 0
+    labels = Shards(tmp_path / "pool").hidden_labels()
+    assert np.bincount(labels).tolist() == [30, 0, 12] and len(set(labels[:20].tolist())) == 2
+    made = read_json(tmp_path / "pool" / "pool.json")
+    assert (made["count"], made["balance"]) == (42, "counts")
+    assert made["counts"] == {"cat": 30, "dog": 0, "éléphant blanc": 12}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["cat,5", "dgo,3"], "line 2: unknown class 'dgo'; did you mean 'dog'?"),
+        (["class,count", "cat,5", "cat,6"], "line 3: 'cat' is there twice"),
+        (["cat,5", "0,6"], "line 2: '0' is there twice"),
+        (["cat,-5"], "line 1: '-5' images of 'cat', expected a number of at least 0"),
+        (["cat,1.5"], "line 1: '1.5' images of 'cat', expected a number"),
+        (["cat,0"], "asks for no image"),
+        (["class,count"], "asks for no image"),
+        (["cat,5,6"], "line 1: 3 columns, expected class,count"),
+    ],
+)
+def test_a_csv_of_counts_that_does_not_fit_is_one_line_with_its_number(run, tmp_path, capsys, lines, message):
+    (tmp_path / "counts.csv").write_text("".join(f"{line}\n" for line in lines))
+    assert pool(run, tmp_path / "pool", f"counts={tmp_path}/counts.csv") == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and "\n" not in error
+    assert not (tmp_path / "pool").exists()
+
+
 def test_plain_webdataset_reads_a_pool(run, tmp_path, small_shards):
     webdataset = pytest.importorskip("webdataset")
     pool(run, tmp_path / "pool", "count=45")
@@ -189,6 +221,8 @@ def test_a_pool_of_an_earlier_checkpoint_is_refused_unless_that_one_is_named(run
         (["balance=even"], "expected one of uniform, table"),
         (["checkpoint=best"], "no checkpoint"),
         (["checkpoint=nowhere.safetensors"], "nowhere.json"),
+        (["counts=nowhere.csv"], "counts='nowhere.csv': cannot read it"),
+        (["counts=nowhere.csv", "per_class=3"], "counts='nowhere.csv' per_class=3: expected one of the two"),
         (["part=2", "parts=2"], "part=2 parts=2: expected 0 <= part < parts"),
         (["cuont=5"], "did you mean 'count'?"),
     ],

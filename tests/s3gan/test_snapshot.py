@@ -10,10 +10,19 @@ import torch
 from torch import Tensor
 
 from cluster_jobs.errors import UserError
+from cluster_jobs.files import read_json, write_json
+from cluster_jobs.run import load_run
 from s3gan import snapshot
-from s3gan.layers import iterate_spectral_norm
+from s3gan.layers import Conv2d, Embedding, Linear, iterate_spectral_norm
 from s3gan.networks.biggan import LIGHT, BigGanGenerator
-from s3gan.snapshot import export_generator, load_generator, settle
+from s3gan.snapshot import (
+    build_discriminator,
+    export_generator,
+    load_discriminator,
+    load_generator,
+    read_network,
+    settle,
+)
 from selfsup.batchnorm import BatchNorm
 from tests.s3gan.toy_run import make_run, train_further
 
@@ -98,6 +107,34 @@ def test_a_loaded_generator_is_in_evaluation_mode_and_free_of_norms_of_weights(r
     assert not generator.training
     assert not any("spectral" in name for name in generator.state_dict())
     assert any(isinstance(layer, BatchNorm) for layer in generator.modules())
+
+
+def test_a_loaded_discriminator_has_weights_of_spectral_norm_one_and_scores_as_the_one_in_training(run: Path) -> None:
+    found, nimg = load_discriminator(run)
+    trained = build_discriminator(read_network(run))
+    trained.load_state_dict(load_run(run)[1]["discriminator"])
+    assert nimg == 100 and not found.training and not any(part.requires_grad for part in found.parameters())
+    assert not any("spectral" in name for name in found.state_dict())
+    layers = dict(trained.named_modules())
+    exact = {}
+    for name, weight in found.state_dict().items():
+        layer = layers[name.rpartition(".")[0]]
+        if name.endswith(".weight") and isinstance(layer, Conv2d | Linear | Embedding):
+            assert torch.linalg.matrix_norm(weight.flatten(1), 2) == pytest.approx(1, abs=0.02)
+            exact[layer] = layer.weight.detach() / torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)
+    for layer, weight in exact.items():
+        layer.spectral = None
+        layer.weight.data = weight
+    images, labels = torch.rand(5, 1, 32, 32) * 2 - 1, torch.tensor([0, 1, 2, 1, -1])
+    torch.testing.assert_close(found(images, labels).score, trained(images, labels).score, rtol=0.05, atol=0.01)
+    assert found(images[:1], labels[:1]).score != found(images[:1], labels[1:2]).score
+
+
+def test_a_checkpoint_without_a_fitting_discriminator_is_refused(run: Path) -> None:
+    network = read_json(run / "network.json")
+    write_json(run / "network.json", network | {"width": 3})
+    with pytest.raises(UserError, match="holds no discriminator of it"):
+        load_discriminator(run)
 
 
 def test_the_export_needs_torch_alone_and_draws_the_same_images_at_any_batch_size(run: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cluster_jobs.shards import Shards
+from selfsup.classifier import load_classifier, predict, weights_digest
 from selfsup.label import main
 from selfsup.labels import LabelTable, read_table
 from tests.processes import launch
@@ -281,6 +282,22 @@ def test_classifier_covers_every_key_and_keeps_the_budget(shards: Shards, tmp_pa
     ]
 
 
+def test_the_classifier_is_kept_beside_the_table_that_it_made(shards: Shards, tmp_path: Path) -> None:
+    budget = label(shards, tmp_path / "budget.parquet", "reveal", "fraction=0.2")
+    table = label(
+        shards, tmp_path / "deep" / "inferred.parquet", "classifier", f"labels={tmp_path}/budget.parquet", *TINY
+    )
+    assert (tmp_path / "deep" / "inferred.classifier.safetensors").is_file()
+    classifier = load_classifier(tmp_path / "deep" / "inferred.parquet", "cpu")
+    images = torch.from_numpy(np.stack([shards.image(index) for index in range(len(shards))]))
+    inferred = table.origin == "inferred"
+    found = predict(classifier, [images], "cpu").argmax(1).numpy()
+    assert found[inferred].tolist() == table.labels[inferred].tolist()
+    assert classifier.facts["class_names"] == list(CLASSES)
+    assert classifier.facts["data_fingerprint"] == shards.fingerprint
+    assert classifier.facts["budget"] == {"method": "reveal", "fraction": 0.2, "seed": 0, "rows": len(budget)}
+
+
 def test_labels_to_learn_from_must_be_true_ones(shards: Shards, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     label(shards, tmp_path / "random.parquet", "random")
     line = refusal(capsys, shards, "method=classifier", f"labels={tmp_path}/random.parquet", *TINY)
@@ -310,6 +327,9 @@ def test_hidden_labels_and_the_truth_to_score_against_change_no_byte(
     label(shards, tmp_path / "first.parquet", method, *words)
     label(other, tmp_path / "second.parquet", method, *words, f"truth={tmp_path}/truth.parquet")
     assert (tmp_path / "first.parquet").read_bytes() == (tmp_path / "second.parquet").read_bytes()
+    if method == "classifier":
+        kept = [load_classifier(tmp_path / f"{name}.parquet", "cpu") for name in ("first", "second")]
+        assert weights_digest(kept[0]) == weights_digest(kept[1]) and kept[0].facts == kept[1].facts
     assert metrics_of(tmp_path / "first.parquet").keys() < metrics_of(tmp_path / "second.parquet").keys()
 
 
