@@ -271,9 +271,10 @@ def test_the_pool_of_two_processes_is_byte_equal_to_the_pool_of_one(run, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_pool_survives_a_kill(run, tmp_path):
-    assert pool(run, tmp_path / "whole", "count=4000") == 0
-    process = start(["s3gan.generate"], run, tmp_path / "pool", "count=4000")
+@pytest.mark.parametrize("words", [[], ["keep_score=0.5"]], ids=["plain", "filtered"])
+def test_a_pool_survives_a_kill(run, tmp_path, words):
+    assert pool(run, tmp_path / "whole", "count=4000", *words) == 0
+    process = start(["s3gan.generate"], run, tmp_path / "pool", "count=4000", *words)
     deadline = time.monotonic() + 200
     while not (tmp_path / "pool" / "000000.tar").is_file() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -281,5 +282,5 @@ def test_a_pool_survives_a_kill(run, tmp_path):
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / "pool" / "index.json").exists()
-    assert pool(run, tmp_path / "pool", "count=4000") == 0
+    assert pool(run, tmp_path / "pool", "count=4000", *words) == 0
     assert content(tmp_path / "pool") == content(tmp_path / "whole")

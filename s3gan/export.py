@@ -1,0 +1,93 @@
+"""Copies labelled shards to what other tools read: ``python -m s3gan.export pool=POOL out=DIR format=imagefolder``.
+
+Any shards will do: pools of s3gan.generate and simgan.refine, simulated ones, real ones with labels. Every picture is
+written as the project itself sees it, at the shards' size and in their mode.
+"""
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+
+from cluster_jobs.config import MISSING, command, key
+from cluster_jobs.errors import UserError
+from cluster_jobs.shards import Shards
+from s3gan import image_folder, npz
+from s3gan.exported import Exported
+
+
+class Format(Enum):
+    imagefolder = "imagefolder"
+    npz = "npz"
+
+
+class Unlabelled(Enum):
+    refuse = "refuse"
+    leave_out = "leave_out"
+
+
+@dataclass
+class ExportConfig:
+    """Copies labelled shards (a pool, say) to an image folder, a directory a class, or to one NumPy file.
+
+    imagefolder: OUT/CLASS/KEY.png, as torchvision's ImageFolder reads it, and OUT/classes.csv (label,class,folder,
+    images). ImageFolder numbers the folders in sorted order; the csv has the shards' numbers. npz: images uint8
+    (N, H, W, C), labels int64 (N,), class_names (classes,). The output is there whole or not at all. The same command
+    again finds it finished; after a kill an image folder goes on where it was, an npz begins anew.
+    """
+
+    pool: str = key(MISSING, "shards to export: a directory or a URL", path=True)
+    out: str = key(MISSING, "what to write: a new or empty directory, or for format=npz a new file .npz", path=True)
+    format: Format = key(Format.imagefolder, "directories of PNG files, or one file of arrays")
+    unlabelled: Unlabelled = key(Unlabelled.refuse, "samples without a label: refuse the shards, or leave them out")
+    validate: bool = key(False, "check and print the configuration, then exit")
+
+
+WRITERS: dict[Format, Callable[[Path, Exported], bool]] = {
+    Format.imagefolder: image_folder.write,
+    Format.npz: npz.write,
+}
+
+
+@command(ExportConfig)
+def main(config: ExportConfig) -> None:
+    out = Path(os.path.abspath(config.out))
+    if config.format is Format.npz and out.suffix != ".npz":
+        raise UserError(f"out={config.out!r}: expected a file name that ends in .npz for format=npz")
+    if config.validate:
+        return
+    exported = choose(Shards(config.pool), config.unlabelled)
+    written = WRITERS[config.format](out, exported)
+    images, classes = len(exported.indices), len(set(exported.labels.tolist()))
+    print(f"{config.out}{'' if written else ' is finished'}: {images:,} images of {classes:,} classes", flush=True)
+
+
+def choose(shards: Shards, unlabelled: Unlabelled) -> Exported:
+    """The samples to export: those that have a label.
+
+    Raises:
+        UserError: some have none and are to be refused, or none has one.
+    """
+    labels = np.asarray(shards.hidden_labels())  # an export is for the owner of the labels; nothing here trains
+    without = np.flatnonzero(labels < 0)
+    if without.size == len(labels):
+        raise UserError(f"pool={shards.directory!r}: none of its {len(labels):,} samples has a label")
+    if without.size and unlabelled is Unlabelled.refuse:
+        raise UserError(
+            f"pool={shards.directory!r}: {without.size:,} of {len(labels):,} samples have no label, the first is "
+            f"{shards.key(int(without[0]))}; unlabelled=leave_out exports the others"
+        )
+    indices = np.flatnonzero(labels >= 0)
+    names = [*shards.classes, *map(str, range(len(shards.classes), int(labels.max()) + 1))]
+    digest = hashlib.sha256(labels.astype("<i4").tobytes() + "\n".join(names).encode()).hexdigest()
+    identity = {"fingerprint": shards.fingerprint, "labels": digest, "size": shards.size, "channels": shards.channels}
+    return Exported(shards, indices, labels[indices].astype(np.int64), names, identity)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
