@@ -294,7 +294,10 @@ def load_classifier(path: Path, device: torch.device | str) -> Classifier:
     """
     file = path / CLASSIFIER_FILE if path.is_dir() else classifier_beside(path) if path.suffix == ".parquet" else path
     if not file.is_file():
-        raise UserError(f"{str(path)!r}: expected a classifier in {str(file)!r}, which does not exist")
+        raise UserError(
+            f"{str(path)!r}: expected a classifier in {str(file)!r}, which does not exist "
+            "(selfsup.label method=classifier keeps it beside the table that it makes)"
+        )
     state, metadata = read_network(file)
     if "classes" not in metadata:
         raise UserError(f"{str(file)!r}: expected a classifier, this is only an encoder")

@@ -33,7 +33,7 @@ def test_rows_differ_in_their_method_and_labels_and_in_nothing_else() -> None:
     own = ("method", "labels", "seed", "run.dir")
     shared = [{key: value for key, value in stage.arguments.items() if key not in own} for stage in GANS]
     assert all(arguments == shared[0] for arguments in shared)
-    assert shared[0]["total_nimg"] == "256000" and shared[0]["network"] == "biggan_light"
+    assert shared[0]["total_nimg"] == "192000" and shared[0]["network"] == "biggan_light"
     judged = [
         {key: value for key, value in stage.arguments.items() if key not in ("run", "out", "budget")}
         for stage in SCORES.values()
