@@ -154,28 +154,27 @@ def test_a_run_from_before_health_was_watched_goes_on(words: list[str], healthy:
 
 
 @pytest.mark.slow
-def test_a_run_killed_anywhere_around_a_roll_back_ends_with_the_very_weights_of_an_undisturbed_one(
-    words: list[str], healthy: Path, returned: tuple[Path, Ended, list[str]], tmp_path: Path
+@pytest.mark.parametrize("after", [-2, -1, 0, 1, 2, 4, 6, 8, 30])
+def test_a_run_killed_around_a_roll_back_ends_with_the_very_weights_of_an_undisturbed_one(
+    words: list[str], healthy: Path, returned: tuple[Path, Ended, list[str]], tmp_path: Path, after: int
 ) -> None:
+    """Killed before the change to the run directory that comes so long after the one that decides."""
     whole, _, writes = returned
-    committed = next(n for n, line in enumerate(writes, 1) if line.startswith("os.rename /checkpoints/.000000000096"))
-    for number in [*range(committed - 2, committed + 10), committed + 30]:
-        run = copy_of(healthy, tmp_path / f"run-{number}")
-        env = {"KILL_AT_WRITE": str(number)}
-        killed = fork(tmp_path / "victim", "tests.s3gan.killed_train", *go_on(words, run), env=env)
-        assert killed.code == -signal.SIGKILL, f"write {number}:\n{killed.output}"
-        again = fork(tmp_path / "again", "s3gan.train", *go_on(words, run))
-        assert again.code == 0, again.output
-        assert (run / LAST).read_bytes() == (whole / LAST).read_bytes(), (
-            f"killed before write {number}: {writes[number - 1]}"
-        )
-        assert health(run, 320) == health(whole, 320)
-        assert (run / "report" / "health.json").read_bytes() == (whole / "report" / "health.json").read_bytes()
-        kept = [
-            [{name: value for name, value in line.items() if "speed" not in name} for line in lines(each)]
-            for each in (run, whole)
-        ]
-        assert kept[0] == kept[1]
+    decision = next(n for n, line in enumerate(writes, 1) if line.startswith("os.rename /checkpoints/.000000000096"))
+    run = copy_of(healthy, tmp_path / "run")
+    env = {"KILL_AT_WRITE": str(decision + after)}
+    killed = fork(tmp_path / "victim", "tests.s3gan.killed_train", *go_on(words, run), env=env)
+    assert killed.code == -signal.SIGKILL, killed.output
+    again = fork(tmp_path / "again", "s3gan.train", *go_on(words, run))
+    assert again.code == 0, again.output
+    assert (run / LAST).read_bytes() == (whole / LAST).read_bytes()
+    assert health(run, 320) == health(whole, 320)
+    assert (run / "report" / "health.json").read_bytes() == (whole / "report" / "health.json").read_bytes()
+    mine, theirs = (
+        [{name: value for name, value in line.items() if "speed" not in name} for line in lines(each)]
+        for each in (run, whole)
+    )
+    assert mine == theirs
 
 
 @pytest.mark.slow
