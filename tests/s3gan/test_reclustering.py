@@ -304,7 +304,7 @@ def test_what_does_not_fit_is_one_line_and_leaves_no_run(
 def test_a_run_may_start_from_random_labels_and_turns_images_too(data: Path, tmp_path: Path) -> None:
     shards, run = Shards(data / "train"), tmp_path / "run"
     table = make_table(tmp_path / "table.parquet", shards, origin="random")
-    assert train.main(words(data, run, f"labels={table}", "method=self_conditioned_ss", "precision=bf16")) == 0
+    assert train.main(words(data, run, f"labels={table}", "method=self_conditioned_ss")) == 0
     assert read_network(run)["class_names"] == [f"cluster {number}" for number in range(len(CLASSES))]
 
 
