@@ -89,7 +89,7 @@ def run_subject(
             "(keep_last of s3gan.train says how many stay)"
         )
     draws = [draw_of(chosen, info, seed + place) for chosen, info in known for place in range(sample_seeds)]
-    names, table = network["class_names"], label_table(network)
+    names, table = network["class_names"], label_table(read_network(run, newest["nimg"]))
     return Subject(str(run), network["size"], network["channels"], names, table, draws)
 
 
