@@ -27,8 +27,8 @@ from s3gan.reclustering import Reclustering, match_clusters, nearest, overlaps, 
 from s3gan.snapshot import read_network
 from s3gan.targets import open_targets
 from selfsup.labels import LabelTable, aligned_labels, read_table, write_table
-from tests.processes import Ended, fork, fork_ranks
-from tests.s3gan.test_train import LAST, TINY
+from tests.processes import Ended, Forked, fork, fork_ranks
+from tests.s3gan.test_train import TINY
 from tests.s3gan.toy_data import CLASSES, make_data, make_table
 
 TRUTH = np.arange(48) % 3  # the class of every image of the toy data, by its index
@@ -308,19 +308,20 @@ def test_a_run_may_start_from_random_labels_and_turns_images_too(data: Path, tmp
     assert read_network(run)["class_names"] == [f"cluster {number}" for number in range(len(CLASSES))]
 
 
-MOVING = ["classes=8", "d_lr=0.001"]  # with these, images change their clusters
+MOVING = ["classes=8", "d_lr=0.001", "total_nimg=112"]  # with these, images change their clusters
+END = "checkpoints/000000000112.safetensors"
 
 
 def killable(data: Path, run: Path, *keys: str, **env: object) -> Ended:
     """The training command in a process that writes down, or is killed at, its changes to the run directory."""
     log = run.parent / f"{run.name}.log"
     variables = {name: str(value) for name, value in env.items()}
-    return fork(log, "tests.s3gan.killed_train", *words(data, run, *keys), env=variables)
+    return Forked(log, "tests.s3gan.killed_train", *words(data, run, *keys), env=variables).ended(240)
 
 
 def assert_same_run(run: Path, whole: Path) -> None:
     """Weights, clusters and what was told of them are those of the other run."""
-    assert (run / LAST).read_bytes() == (whole / LAST).read_bytes()
+    assert (run / END).read_bytes() == (whole / END).read_bytes()
     left = {path.name: path.read_bytes() for path in (run / "clusters").iterdir()}
     assert not [name for name in left if name.endswith(".tmp")]
     for path in (whole / "clusters").iterdir():  # a kill before retention leaves one checkpoint more, with its clusters
@@ -338,24 +339,38 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, l
     return directory / "run", (directory / "writes").read_text().splitlines()
 
 
+def kill_and_go_on(data: Path, run: Path, whole: Path, write: int) -> None:
+    """A run killed before one of its changes to the run directory, and started again, is the undisturbed one."""
+    killed = killable(data, run, *MOVING, KILL_AT_WRITE=write)
+    assert killed.code == -signal.SIGKILL, f"write {write}:\n{killed.output}"
+    again = killable(data, run, *MOVING)
+    assert again.code == 0, again.output
+    assert_same_run(run, whole)
+
+
 @pytest.mark.slow
-def test_a_run_killed_anywhere_in_a_re_clustering_ends_with_the_very_weights_and_clusters_of_an_undisturbed_one(
+def test_a_run_killed_in_a_re_clustering_ends_with_the_very_weights_and_clusters_of_an_undisturbed_one(
     data: Path, tmp_path: Path, whole: tuple[Path, list[str]]
 ) -> None:
     undisturbed, writes = whole
     assert any(json.loads(line).get("clusters/changed") for line in (undisturbed / "metrics.jsonl").open())
-    touched = [number for number, line in enumerate(writes, 1) if " /clusters/" in line and "000000000064" in line]
-    tables = [number for number, line in enumerate(writes, 1) if ".parquet." in line]
-    after = next(number for number, line in enumerate(writes, 1) if number > touched[0] and "/checkpoints/" in line)
-    found = [number for number in touched if number < after]
-    assert len(found) >= 6 and tables and after - found[0] >= len(found)
-    for number in [*found, after, tables[0]]:
-        run = tmp_path / f"run-{number}"
-        killed = killable(data, run, *MOVING, KILL_AT_WRITE=number)
-        assert killed.code == -signal.SIGKILL, f"write {number}:\n{killed.output}"
-        again = killable(data, run, *MOVING)
-        assert again.code == 0, again.output
-        assert_same_run(run, undisturbed)
+    written = writes.index("os.rename " + next(line for line in writes if "64.json." in line).split()[1])
+    kill_and_go_on(data, tmp_path / "run", undisturbed, written + 1)
+
+
+@pytest.mark.cluster
+def test_so_does_a_run_killed_before_any_write_of_a_re_clustering_or_while_it_writes_its_tables(
+    data: Path, tmp_path: Path, whole: tuple[Path, list[str]]
+) -> None:
+    undisturbed, writes = whole
+    numbered = list(enumerate(writes, 1))
+    first = next(number for number, line in numbered if " /clusters/" in line and "000000000064" in line)
+    after = next(number for number, line in numbered if number > first and "/checkpoints/" in line)
+    tables = next(number for number, line in numbered if ".parquet." in line)
+    found = [number for number, line in numbered if first <= number < after and " /clusters/" in line]
+    assert len(found) >= 6
+    for number in (*found, after, tables):
+        kill_and_go_on(data, tmp_path / f"run-{number}", undisturbed, number)
 
 
 @pytest.mark.slow
@@ -390,9 +405,9 @@ def test_a_run_that_grows_trains_what_a_longer_run_trains(
 ) -> None:
     """It ends where a re-clustering is due: that one belongs to the steps after it."""
     grown = tmp_path / "grown"
-    for total in (64, 160):
-        assert fork(tmp_path / "log", "s3gan.train", *words(data, grown, *MOVING, f"total_nimg={total}")).code == 0
-    assert (grown / LAST).read_bytes() == (whole[0] / LAST).read_bytes()
+    for total in (64, 112):
+        assert killable(data, grown, *MOVING, f"total_nimg={total}").code == 0
+    assert (grown / END).read_bytes() == (whole[0] / END).read_bytes()
 
 
 @pytest.mark.slow
