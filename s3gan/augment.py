@@ -171,11 +171,4 @@ AUGMENTATIONS: dict[str, Callable[[Setting], Augmentation]] = {
     "diffaugment": lambda setting: DiffAugment(),
     "ada": lambda setting: AdaptiveAugmentation(setting.batch, turning=not setting.rotation),
 }
-
-
-class AugmentationName(Enum):
-    """The names of `AUGMENTATIONS`."""
-
-    none = "none"
-    diffaugment = "diffaugment"
-    ada = "ada"
+AugmentationName = Enum("AugmentationName", {name: name for name in AUGMENTATIONS})  # type: ignore[misc]  # of the key

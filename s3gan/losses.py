@@ -117,16 +117,7 @@ LOSSES: dict[str, AdversarialLoss] = {
 }
 
 
-class LossName(Enum):
-    """The names of `LOSSES`."""
-
-    hinge = "hinge"
-    minimax = "minimax"
-    non_saturating = "non_saturating"
-    logistic = "logistic"
-    least_squares = "least_squares"
-    wasserstein = "wasserstein"
-    relativistic = "relativistic"
+LossName = Enum("LossName", {name: name for name in LOSSES})  # type: ignore[misc]  # the values of the key `loss`
 
 
 def rotation_loss(logits: Tensor, turns: Tensor) -> Tensor:

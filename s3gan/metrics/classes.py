@@ -10,7 +10,7 @@ import numpy as np
 
 from cluster_jobs.shards import Shards
 from s3gan.metrics.trained import NotAvailable
-from selfsup.labels import LabelTable, aligned_labels, read_table
+from selfsup.labels import aligned_labels, read_table
 
 UNINFORMED = ("single", "random", "none")  # how labels were made that say nothing of a class
 
@@ -33,7 +33,7 @@ def budget_labels(budget: str, table: dict[str, Any], train: Shards, names: Sequ
         raise NotAvailable("the label table of the run is not known or gone; budget=TABLE names the revealed labels")
     else:
         known = read_table(table["path"])
-    labels = aligned_labels(_true_rows(known), train)
+    labels = aligned_labels(known.select(np.flatnonzero(known.origin == "true")), train)
     if not (labels >= 0).any():
         raise NotAvailable(f"{budget or table['path']} holds no revealed labels; budget=TABLE names them")
     return renumber(labels, classes_by_name(known.classes, names))
@@ -86,11 +86,3 @@ def classes_by_majority(clusters: np.ndarray, labels: np.ndarray, count: int) ->
 def renumber(labels: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """Labels (n,) with each class c >= 0 replaced by numbers[c]; a negative label stays -1."""
     return np.where(labels >= 0, numbers[np.maximum(labels, 0)], -1)
-
-
-def _true_rows(table: LabelTable) -> LabelTable:
-    rows = np.flatnonzero(table.origin == "true")
-    keys = [table.keys[row] for row in rows.tolist()]
-    return LabelTable(
-        keys, table.labels[rows], table.origin[rows], table.confidence[rows], metadata=dict(table.metadata)
-    )
