@@ -17,6 +17,7 @@ from cluster_jobs.errors import UnreadableShard, UserError
 
 BOUND = 20 << 30
 FILES, LOCKS, TOTAL, UNFINISHED = "files", "locks", "total", ".tmp"
+PAUSE = 0.01  # seconds between two looks for room
 ABANDONED = 600.0  # seconds after which an unfinished file that nobody writes to was left by a killed process
 
 
@@ -111,16 +112,20 @@ class BlockCache:
                 f"{_where(self.directory)}: a file of {size} bytes is larger than the whole cache (SHARD_CACHE_BYTES="
                 f"{self.bound})"
             )
-        with self._locked(TOTAL) as descriptor:
-            text = os.pread(descriptor, 32, 0)
-            total = int(text) if text else self._evict(self.bound)
-            if total + size > self.bound:
-                total = self._evict(max(self.bound * 9 // 10 - size, 0))  # a tenth at once: a count reads every entry
-            os.pwrite(descriptor, b"%-32d" % (total + size), 0)
-            temporary.parent.mkdir(exist_ok=True, mode=0o700)
-            target = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-            os.truncate(target, size)
-            return target
+        while True:
+            with self._locked(TOTAL) as descriptor:
+                text = os.pread(descriptor, 32, 0)
+                total = int(text) if text else self._evict(self.bound)
+                if total + size > self.bound:
+                    total = self._evict(max(self.bound * 9 // 10 - size, 0))  # a tenth at once: to count is dear
+                if total + size <= self.bound:
+                    os.pwrite(descriptor, b"%-32d" % (total + size), 0)
+                    temporary.parent.mkdir(exist_ok=True, mode=0o700)
+                    target = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+                    os.truncate(target, size)
+                    return target
+                os.pwrite(descriptor, b"%-32d" % total, 0)
+            time.sleep(PAUSE)  # all the room is taken by files that others are writing just now
 
     def _evict(self, most: int) -> int:
         """Removes what was used longest ago until at most ``most`` bytes are left, and returns how many are."""

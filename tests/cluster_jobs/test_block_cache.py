@@ -73,6 +73,17 @@ def test_the_bound_holds_while_many_threads_write(tmp_path: Path) -> None:
     assert 0 < most <= 1000 and 0 < sum(held(cache).values()) <= 1000
 
 
+def test_a_file_waits_for_room_that_others_are_writing_to(tmp_path: Path) -> None:
+    cache = BlockCache(tmp_path, 100)
+    waiting = threading.Thread(target=put, args=(cache, "second", bytes(60)))
+    with cache.writing(cache.path("set", "first"), 60):
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive() and held_at_once(cache) == 60
+    waiting.join(10)
+    assert held(cache) == {"second": 60}
+
+
 def test_the_count_is_made_anew_by_a_cache_that_finds_files(tmp_path: Path) -> None:
     put(BlockCache(tmp_path, 1000), "old", bytes(60), used=1)
     (tmp_path / "total").unlink()

@@ -1,5 +1,6 @@
 """Shards over HTTP and S3 against real servers on 127.0.0.1, that answer badly where the test asks for it."""
 
+import fcntl
 import itertools
 import json
 import os
@@ -17,7 +18,7 @@ from moto.server import ThreadedMotoServer
 
 from cluster_jobs import remote, retries, stream
 from cluster_jobs import shards as shards_module
-from cluster_jobs.block_cache import FILES
+from cluster_jobs.block_cache import FILES, TOTAL
 from cluster_jobs.errors import UnreadableShard, UserError
 from cluster_jobs.images import encode_png
 from cluster_jobs.shard_writer import Sample, finish_index, index_shard, write_index_part, write_shard
@@ -212,14 +213,10 @@ def test_the_cache_stays_within_its_bound_and_the_pictures_right(
 
 
 def size_of(cache: Path) -> int:
-    """The bytes of the cached files; some may go while they are counted."""
-    total = 0
-    for path in (cache / FILES).rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:
-            continue
-    return total
+    """The bytes of the cached files, counted while none comes, goes or changes its name."""
+    with open(cache / TOTAL, "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return sum(path.stat().st_size for path in (cache / FILES).rglob("*") if path.is_file())
 
 
 def test_data_that_were_packed_anew_are_never_read_from_the_cache(tmp_path: Path) -> None:
