@@ -131,7 +131,7 @@ def write_picture(out: Path, pool: Refined, real: Shards) -> None:
             rows += row
     if not rows:
         return  # no class has enough images on both sides
-    save_grid(out / "report" / "pairs.png", np.stack(rows), 3 * COLUMNS, scale=2 if real.size < 64 else 1)
+    save_grid(out / "report" / "pairs.png", np.stack(rows), 3 * COLUMNS, scale=2 if real.width < 64 else 1)
     write_section(
         out,
         "pairs",

@@ -12,6 +12,7 @@ import torch
 from cluster_jobs.config import command
 from cluster_jobs.errors import UserError
 from cluster_jobs.files import write_json
+from cluster_jobs.images import shape_text
 from cluster_jobs.optimise import Metrics
 from cluster_jobs.run import Run, Stateful
 from cluster_jobs.seeds import mix
@@ -79,8 +80,9 @@ def main(config: TrainConfig) -> None:
 def check_domains(config: TrainConfig, synthetic: Shards, real: Shards) -> None:
     """Raises UserError where the two directories cannot be trained on together, or R cannot fold the images."""
     TASKS[config.task].check(synthetic, real)
-    if synthetic.size % config.fold:
-        raise UserError(f"fold={config.fold}: expected a divisor of the image size {synthetic.size}")
+    if synthetic.height % config.fold or synthetic.width % config.fold:
+        sides = shape_text(synthetic.shape[1:])
+        raise UserError(f"fold={config.fold}: expected a divisor of the images' height and width, {sides}")
 
 
 def build(config: TrainConfig, synthetic: Shards, run: Run) -> tuple[Game, Refiner]:
@@ -100,8 +102,7 @@ def build(config: TrainConfig, synthetic: Shards, run: Run) -> tuple[Game, Refin
         torch.optim.Adam(refiner.parameters(), config.lr_r, betas, fused=True),
         torch.optim.Adam(discriminator.parameters(), config.lr_d, betas, fused=True),
     )
-    shape = (synthetic.channels, synthetic.size, synthetic.size)
-    history = History(config.history, shape, seed=config.seed, device=run.device)
+    history = History(config.history, synthetic.shape, seed=config.seed, device=run.device)
     for line in memory_lines(run, refiner, discriminator, optimizers, history):
         run.say(line)
     game = Game(

@@ -8,6 +8,7 @@ import numpy as np
 
 from cluster_jobs.config import key
 from cluster_jobs.errors import UserError
+from cluster_jobs.images import shape_text
 from cluster_jobs.job import Job
 from cluster_jobs.shards import Shards
 from s3gan.metrics.cas import ClassifierRecipe, train_and_test
@@ -39,12 +40,11 @@ class Digits:
 
     def check(self, synthetic: Shards, real: Shards) -> None:
         """Raises UserError where the two domains cannot be one task."""
-        for what in ("size", "channels"):
-            if getattr(synthetic, what) != getattr(real, what):
-                raise UserError(
-                    f"{what} {getattr(synthetic, what)} in {synthetic.directory} but {getattr(real, what)} in "
-                    f"{real.directory}: pack both alike"
-                )
+        if synthetic.shape != real.shape:
+            raise UserError(
+                f"images of {shape_text(synthetic.shape)} in {synthetic.directory} but of {shape_text(real.shape)} in "
+                f"{real.directory} (channels × height × width): pack both alike"
+            )
 
     def check_scoring(self, synthetic: Shards, real: Shards) -> None:
         """Raises UserError where labels mean different things; training never asks, only scoring knows real labels."""
