@@ -68,7 +68,7 @@ class Domain(Enum):
 class PackConfig:
     """Writes labelled images into shards, DIR/train and DIR/test. The same command again continues."""
 
-    source: SourceName = key(SourceName.printed_digits, "what to pack, see the list of sources")
+    source: SourceName = key(SourceName["printed_digits"], "what to pack, see the list of sources")
     path: str | None = key(None, "directory of the original files", path=True)
     domain: Domain | None = key(None, "simulator: clean labelled pictures; camera: the real ones or their stand-in")
     count: int | None = key(None, "images to draw for DIR/train")
