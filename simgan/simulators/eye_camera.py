@@ -16,6 +16,7 @@ from simgan.simulators.eye_picture import Painting
 
 DETAIL = 2.5  # pixels of the photograph: what is coarser than this is left out
 REFERENCE_WIDTH = 55  # pixels: the width at which the blur is stated
+EVEN = 6  # pixels of the photograph over which its detail is evened out
 TAPS = 3  # of the blur's kernel on either side
 EXPOSURE_GAIN = (0.5, 3.0)  # limits of the automatic exposure
 
@@ -43,12 +44,13 @@ def photograph(painting: Painting, factors: Factors, generators: list[np.random.
 
 @functools.cache
 def _details() -> list[np.ndarray]:
-    """The photographs' detail: zero mean, unit standard deviation, outliers compressed."""
+    """The photographs' detail: zero mean, unit standard deviation, evened out from place to place."""
     details = []
     for photo in load_sample_images().images:
         grey = photo.astype(np.float32).mean(-1)
         fine = gaussian_filter(grey, 0.6) - gaussian_filter(grey, DETAIL)
-        fine = np.tanh(fine / (2 * fine.std()))
+        local = np.sqrt(gaussian_filter(np.square(fine), 4 * DETAIL))  # evens out: a petal's edge is no wrinkle
+        fine = np.tanh(fine / (local + 0.2 * fine.std()) / 1.5)
         details.append(((fine - fine.mean()) / fine.std()).astype(np.float32))
     return details
 

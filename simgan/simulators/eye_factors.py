@@ -39,6 +39,7 @@ SIMULATOR: Ranges = EYE | {
     "crease_gap": (0.14, 0.24),
     "crease": (0.15, 0.3),  # how dark
     "brow": (0.05, 0.2),  # shadow of the brow at the top
+    "nose": (0.0, 0.15),  # shadow beside the inner corner, which is on the right
     "lashes": (0.3, 0.6),  # how dark
     "lash_length": (0.06, 0.12),
     "lash_count": (11, 15),
@@ -68,6 +69,7 @@ CAMERA: Ranges = (
         "crease_gap": (0.1, 0.34),
         "crease": (0.05, 0.45),
         "brow": (0.15, 0.6),
+        "nose": (0.1, 0.4),
         "lashes": (0.4, 0.9),
         "lash_length": (0.08, 0.24),
         "lash_count": (16, 26),

@@ -15,6 +15,7 @@ LID_FOLLOWS = (0.55, 0.15)  # how far the upper and the lower lid follow the gaz
 LID_DEPTH = 0.9  # the lids lie so far in front of the eyeball's centre, in radii
 CORNEA = (0.47, 0.62)  # distance of the cornea's centre and its radius, in radii (about 5.6 mm and 7.5 mm of 12 mm)
 PUPIL_TONE = 0.05
+RIM = 1.2  # radius of the sphere whose normals shade the eyeball: a little larger, so that its rim is not black
 
 
 @dataclass
@@ -83,11 +84,12 @@ def _eyeball(
     per: Factors, geometry: Geometry, right: np.ndarray, up: np.ndarray, light: np.ndarray, radius: np.ndarray
 ) -> np.ndarray:
     """Sclera, iris, pupil and the light's reflection on the cornea."""
-    out = np.minimum(np.square(right) + np.square(up), 1.0)
-    facing = np.sqrt(1 - out)
-    lit = np.maximum(right * _axis(light, 0) + up * _axis(light, 1) + facing * _axis(light, 2), 0)
+    # The normal's x and y; conjunctiva fills the corners, so what is beyond the sphere is shaded like its rim.
+    nx, ny = right * (1 / RIM), up * (1 / RIM)
+    facing = np.sqrt(np.maximum(1 - np.square(nx) - np.square(ny), 0.04))
+    lit = np.maximum(nx * _axis(light, 0) + ny * _axis(light, 1) + facing * _axis(light, 2), 0)
     shade = per["ambient"] + (1 - per["ambient"]) * lit
-    tone = per["sclera"] * shade * (0.72 + 0.28 * facing)
+    tone = per["sclera"] * shade * (0.6 + 0.4 * facing)
     gaze = geometry.gaze.astype(np.float32)
     centre = (geometry.pupil - geometry.eyeball).astype(np.float32)
     across, upward = disc_coordinates(right - _axis(centre, 0) / radius, up + _axis(centre, 1) / radius, gaze)
@@ -128,10 +130,13 @@ def _skin(per: Factors, lids: _Lids, below: np.ndarray, light: np.ndarray, radiu
     lit = bulge_x * _axis(light, 0) + bulge_y * _axis(light, 1) + _axis(light, 2)
     lit = np.maximum(lit / np.sqrt(1 + np.square(bulge_x) + np.square(bulge_y)), 0)
     tone = per["skin"] * (per["ambient"] + (1 - per["ambient"]) * lit)
-    tone *= 1 - per["crease"] * np.exp(-np.square((below + per["crease_gap"]) / 0.05))
+    along = np.clip(1.3 - np.square(lids.right / per["corner"]), 0, 1)  # folds and rims end at the corners
+    tone *= 1 - per["crease"] * along * np.exp(-np.square((below + per["crease_gap"]) / 0.05))
+    tone *= 1 - per["nose"] * np.clip((lids.right - 1.0) * 1.2, 0, 1)
     tone *= 1 - per["brow"] * np.clip(lids.up - 0.55, 0, 0.6) / 0.6
     under = lids.lower - lids.up
-    tone *= 1 + 0.08 * np.exp(-np.square((under - 0.06) / 0.05)) - 0.12 * np.exp(-np.square((under - 0.35) / 0.12))
+    rims = 0.08 * np.exp(-np.square((under - 0.06) / 0.05)) - 0.12 * np.exp(-np.square((under - 0.35) / 0.12))
+    tone *= 1 + along * rims
     return tone * (1 - per["lashes"] * _lashes(per, lids, below, radius))
 
 
@@ -140,7 +145,7 @@ def _lashes(per: Factors, lids: _Lids, below: np.ndarray, radius: np.ndarray) ->
     above = np.maximum(-below, 0)
     lean = lids.right * (1 - 0.6 * above)
     teeth = 0.6 + 0.4 * np.cos(lean * per["lash_count"] * (np.pi / per["corner"]))
-    between = np.clip((per["corner"] + 0.1 - np.abs(lids.right)) * 8, 0, 1)
+    between = np.clip((per["corner"] + 0.05 - np.abs(lids.right)) * 5, 0, 1)
     upper = np.exp(-above / per["lash_length"]) * teeth
     under = np.exp(-np.square((lids.lower - lids.up) / 0.04)) * 0.4
     return np.minimum(np.where(below < 0.5 / radius, upper, under), 1) * between
