@@ -13,13 +13,13 @@ from simgan.simulators.eyes import BLOCK, DOMAINS, Eyes, draw
 HEIGHT, WIDTH = 35, 55
 
 
-def plain(count: int, **values: object) -> Factors:
+def plain(count: int, **values: float | list[float] | np.ndarray) -> Factors:
     """Eyes of a dark plain iris on an evenly lit white sclera, level and straight unless told."""
     even = {"sclera": 1, "ambient": 1, "iris": 0.05, "iris_texture": 0, "limbus": 0, "highlight": 0}
     straight = dict.fromkeys(("eye_pitch", "eye_yaw", "head_pitch", "head_yaw", "roll", "shift_x", "shift_y"), 0)
     middle = {name: sum(limits) / 2 for name, limits in SIMULATOR.items()}
     chosen = middle | even | straight | values
-    return {name: np.broadcast_to(np.float32(value), count) for name, value in chosen.items()}
+    return {name: np.broadcast_to(np.asarray(value, np.float32), count) for name, value in chosen.items()}
 
 
 def darkness(factors: Factors, scale: int = 4) -> tuple[np.ndarray, Geometry]:
