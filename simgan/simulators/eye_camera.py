@@ -14,7 +14,8 @@ from sklearn.datasets import load_sample_images
 from simgan.simulators.eye_factors import Factors
 from simgan.simulators.eye_picture import Painting
 
-DETAIL = 2.5  # pixels of the photograph: what is coarser than this is left out
+DETAIL = 1.8  # pixels of the photograph: what is coarser than this is left out
+CROPS = 2  # crops added up for one skin, so that no petal or roof is recognised
 REFERENCE_WIDTH = 55  # pixels: the width at which the blur is stated
 EVEN = 6  # pixels of the photograph over which its detail is evened out
 TAPS = 3  # of the blur's kernel on either side
@@ -26,7 +27,7 @@ def photograph(painting: Painting, factors: Factors, generators: list[np.random.
     per = {name: values[:, None, None].astype(np.float32) for name, values in factors.items()}
     tone = painting.tone.copy()
     shape = tone.shape[1:]
-    detail = np.stack([_detail_crop(shape, generator) for generator in generators])
+    detail = np.stack([_detail(shape, generator) for generator in generators])
     tone += (1 - painting.opening) * per["skin_texture"] * detail
     tone -= painting.opening * per["veins"] * _veins(painting) * tone
     tone *= _light(per, painting)
@@ -43,7 +44,7 @@ def photograph(painting: Painting, factors: Factors, generators: list[np.random.
 
 
 @functools.cache
-def _details() -> list[np.ndarray]:
+def _photographs() -> list[np.ndarray]:
     """The photographs' detail: zero mean, unit standard deviation, evened out from place to place."""
     details = []
     for photo in load_sample_images().images:
@@ -55,13 +56,14 @@ def _details() -> list[np.ndarray]:
     return details
 
 
-def _detail_crop(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-    """A crop at a random place of a random photograph, mirrored or not; beyond its edge the photograph repeats."""
-    photos = _details()
-    photo = photos[int(generator.integers(len(photos)))]
-    rows = (int(generator.integers(photo.shape[0])) + np.arange(shape[0])) % photo.shape[0]
-    columns = (int(generator.integers(photo.shape[1])) + np.arange(shape[1])) % photo.shape[1]
-    return photo[np.ix_(rows, columns[::-1] if generator.integers(2) else columns)]
+def _detail(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    """Crops at random places of random photographs, each mirrored or not; beyond an edge the photograph repeats."""
+    photos, total = _photographs(), np.zeros(shape, np.float32)
+    for photo, top, left, mirrored in generator.integers((len(photos), 2**16, 2**16, 2), size=(CROPS, 4)).tolist():
+        rows = (top + np.arange(shape[0])) % photos[photo].shape[0]
+        columns = (left + np.arange(shape[1])) % photos[photo].shape[1]
+        total += photos[photo][np.ix_(rows, columns[::-1] if mirrored else columns)]
+    return total / np.float32(np.sqrt(CROPS))
 
 
 def _veins(painting: Painting) -> np.ndarray:
