@@ -3,10 +3,11 @@
 from enum import Enum
 
 from simgan.tasks.digits import Digits
+from simgan.tasks.protocol import Task
 
 
 class TaskName(Enum):
     digits = "digits"
 
 
-TASKS = {TaskName.digits: Digits()}
+TASKS: dict[TaskName, Task] = {TaskName.digits: Digits()}
