@@ -1,6 +1,7 @@
 """Pictures as arrays: encode, decode to a fixed size, arrange in a grid, save."""
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,13 @@ from PIL import Image
 from cluster_jobs.files import write_atomically
 
 GAP = 2  # px between the images of a grid
+
+Size = int | tuple[int, int]  # pixels: the side of square pictures, or (height, width)
+
+
+def height_and_width(size: Size) -> tuple[int, int]:
+    """(height, width) in pixels of pictures of ``size``."""
+    return (size, size) if isinstance(size, int) else size
 
 
 def encode_png(image: np.ndarray) -> bytes:
@@ -19,22 +27,26 @@ def encode_png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def to_array(picture: Image.Image, size: int, mode: str) -> np.ndarray:
-    """A picture as uint8 (C, size, size): transparency on white, shorter side to ``size``, centre crop."""
+def shape_text(shape: Iterable[int]) -> str:
+    """Sides as people write them: ``1 × 35 × 55``."""
+    return " × ".join(map(str, shape))
+
+
+def to_array(picture: Image.Image, size: Size, mode: str) -> np.ndarray:
+    """A picture as uint8 (C, height, width): transparency on white, scaled to cover ``size``, centre crop."""
     if picture.mode.startswith("I;16"):  # Pillow would clip 16 bits, not scale them
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         layer = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     picture = picture.convert(mode)
-    width, height = picture.size
-    if (width, height) != (size, size):
-        scale = size / min(width, height)
-        picture = picture.resize(
-            (max(size, round(width * scale)), max(size, round(height * scale))), Image.Resampling.LANCZOS
-        )
-        left, top = (picture.width - size) // 2, (picture.height - size) // 2
-        picture = picture.crop((left, top, left + size, top + size))
+    height, width = height_and_width(size)
+    if picture.size != (width, height):
+        scale = max(width / picture.width, height / picture.height)
+        covering = max(width, round(picture.width * scale)), max(height, round(picture.height * scale))
+        picture = picture.resize(covering, Image.Resampling.LANCZOS)
+        left, top = (picture.width - width) // 2, (picture.height - height) // 2
+        picture = picture.crop((left, top, left + width, top + height))
     array = np.asarray(picture, np.uint8)
     return array[None] if mode == "L" else np.ascontiguousarray(array.transpose(2, 0, 1))
 

@@ -207,6 +207,6 @@ def print_table(console: Console, shards: dict[str, Shards]) -> None:
     table.add_row("images", *(f"{part.count:,}" for part in shards.values()))
     table.add_row("shards", *(f"{len(part.shard_names):,}" for part in shards.values()))
     table.add_row("bytes", *(f"{int(part.shard_bytes.sum()):,}" for part in shards.values()))
-    table.add_row("size", *(f"{part.channels} × {part.size} × {part.size}" for part in shards.values()))
+    table.add_row("size", *(f"{part.channels} × {part.height} × {part.width}" for part in shards.values()))
     table.add_row("fingerprint", *(part.fingerprint[:16] for part in shards.values()))
     console.print(table)

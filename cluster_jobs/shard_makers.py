@@ -19,7 +19,7 @@ from typing import IO, ClassVar, Protocol
 import numpy as np
 
 from cluster_jobs.errors import UserError
-from cluster_jobs.images import encode_png
+from cluster_jobs.images import Size, encode_png
 from cluster_jobs.shard_writer import (
     IMAGE_EXTENSIONS,
     PARTS,
@@ -76,7 +76,7 @@ class Repack:
 
     source: Source
     directory: Path
-    size: int
+    size: Size
     shard_samples: int
 
     def digest(self) -> str:
@@ -191,7 +191,7 @@ class Index:
 
     tars: Tars
     directory: Path
-    size: int
+    size: Size
     classes: list[str]
 
     def digest(self) -> str:

@@ -21,6 +21,7 @@ import numpy as np
 
 from cluster_jobs.errors import UserError
 from cluster_jobs.files import write_atomically, write_json
+from cluster_jobs.images import Size, height_and_width
 
 VERSION = 1
 SHARD_SAMPLES = 1000
@@ -218,12 +219,18 @@ def write_index_part(directory: Path, number: int, part: ShardPart) -> None:
     _write_part(directory, number, part)
 
 
+def stored_size(size: Size) -> int | list[int]:
+    """A size as JSON files hold it: one integer where square, as ever, else ``[height, width]``."""
+    height, width = height_and_width(size)
+    return height if height == width else [height, width]
+
+
 def finish_index(
     directory: Path,
     shards: int,
     *,
     classes: Sequence[str],
-    size: int,
+    size: Size,
     mode: str,
     files: Sequence[str] | None = None,
     extra: dict[str, Any] | None = None,
@@ -233,6 +240,7 @@ def finish_index(
 
     Args:
         files: where each shard lies, relative to ``directory`` or absolute; ``NNNNNN.tar`` by default.
+        size: of the pictures; the index holds one integer where they are square, else ``[height, width]``.
         mode: ``"L"`` (one channel) or ``"RGB"``.
         extra: further facts for ``index.json`` (the source, what was skipped).
 
@@ -269,7 +277,7 @@ def finish_index(
         "version": VERSION,
         "count": sum(entry["count"] for entry in entries),
         "classes": list(classes),
-        "size": size,
+        "size": stored_size(size),
         "mode": mode,
         "fingerprint": fingerprint.hexdigest(),
         **(extra or {}),

@@ -31,7 +31,7 @@ class Shards:
         self.index: dict[str, Any] = index
         self.count: int = index["count"]
         self.classes: list[str] = index["classes"]
-        self.size: int = index["size"]
+        self.height, self.width = _height_and_width(self.directory, index["size"])
         self.channels: int = 1 if index["mode"] == "L" else 3
         self.fingerprint: str = index["fingerprint"]
         self.shard_names: list[str] = [entry["name"] for entry in index["shards"]]
@@ -45,6 +45,25 @@ class Shards:
     def _map(self, name: str, dtype: np.dtype, count: int | None = None) -> np.ndarray:
         size = (self.count if count is None else count) * dtype.itemsize
         return np.memmap(self.store.file(name, size), dtype, "r")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of every picture."""
+        return self.channels, self.height, self.width
+
+    @property
+    def size(self) -> int:
+        """The side of square pictures, in pixels. Raises UserError where they are not square."""
+        self.check_square()
+        return self.height
+
+    def check_square(self) -> None:
+        """Raises UserError where the pictures are not square, for whatever takes square ones alone."""
+        if self.height != self.width:
+            raise UserError(
+                f"{self.directory}: pictures of {self.height} × {self.width} pixels (height × width), "
+                "expected square ones here; non-square pictures are for simgan"
+            )
 
     def __len__(self) -> int:
         return self.count
@@ -74,14 +93,14 @@ class Shards:
         return content
 
     def image(self, index: int) -> np.ndarray:
-        """A sample's picture, uint8 of shape (channels, size, size); another size is resized and centre-cropped.
+        """A sample's picture, uint8 of shape (channels, height, width); another size is resized and centre-cropped.
 
         Raises:
             DamagedSample: the bytes are no image.
         """
         try:
             with Image.open(io.BytesIO(self.encoded(index))) as picture:
-                return to_array(picture, self.size, "L" if self.channels == 1 else "RGB")
+                return to_array(picture, (self.height, self.width), "L" if self.channels == 1 else "RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             if isinstance(error, UserError):
                 raise
@@ -116,6 +135,15 @@ class Shards:
         Only for revealing a budget and for scoring. Training takes its labels from a label table.
         """
         return self._map("labels.bin", np.dtype("<i4"))
+
+
+def _height_and_width(directory: str, size: Any) -> tuple[int, int]:
+    """(height, width) from an index's ``size``: one integer where square, else [height, width]."""
+    sides = [size, size] if isinstance(size, int) else size
+    if not (isinstance(sides, list) and len(sides) == 2 and all(type(side) is int and side > 0 for side in sides)):
+        path = child(directory, "index.json")
+        raise UserError(f"{path}: damaged index (size {size!r}, expected pixels or [height, width]); pack it again")
+    return sides[0], sides[1]
 
 
 def _read_index(directory: str, store: Store) -> dict[str, Any]:

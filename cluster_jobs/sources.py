@@ -1,7 +1,7 @@
 """Where images come from: scikit-learn's digits, MNIST-format files, folders of pictures.
 
 A source is one split as a small object: its length, ``labels`` (int32, -1 unlabelled), ``classes``, ``mode``, and
-``read(i) -> (uint8 (C, size, size), label or None, annotation or None)``. Shards that somebody else wrote are no
+``read(i) -> (uint8 (C, height, width), label or None, annotation or None)``. Shards that somebody else wrote are no
 source: ``shard_makers.py`` indexes them where they lie.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from cluster_jobs.errors import UserError
-from cluster_jobs.images import to_array
+from cluster_jobs.images import Size, height_and_width, to_array
 from cluster_jobs.seeds import key_hash
 from cluster_jobs.shard_writer import IMAGE_EXTENSIONS
 
@@ -50,19 +50,18 @@ class Source(Protocol):
         """Names a sample in messages and in the draw of a held-out share."""
 
     def read(self, index: int) -> Read:
-        """A picture, uint8 (C, size, size), its label and annotation. Raises NoImage."""
+        """A picture, uint8 (C, height, width), its label and annotation. Raises NoImage."""
 
     def digest(self) -> str:
         """Changes when the samples change."""
 
 
-def decode(content: bytes, size: int, mode: str) -> np.ndarray:
-    """A PNG, JPEG or WebP as uint8 (C, size, size): upright, on white, its central square. Raises NoImage."""
+def decode(content: bytes, size: Size, mode: str) -> np.ndarray:
+    """A PNG, JPEG or WebP as uint8 (C, height, width): upright, on white, its centre. Raises NoImage."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-            opened.draft(
-                opened.mode, (2 * size, 2 * size)
-            )  # large JPEGs decode at a fraction, never below twice the size
+            least = 2 * max(height_and_width(size))  # both sides alike: the picture may be turned below
+            opened.draft(opened.mode, (least, least))  # large JPEGs decode at a fraction, never below twice the size
             picture: Image.Image = ImageOps.exif_transpose(opened)
             if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to 8 bits
                 picture = Image.fromarray(((np.asarray(picture, np.int64) + 128) // 257).clip(0, 255).astype(np.uint8))
@@ -194,7 +193,7 @@ class Files:
     files: list[str]
     labels: np.ndarray
     classes: list[str]
-    size: int
+    size: Size
     mode: str
 
     def __len__(self) -> int:
@@ -221,7 +220,7 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def folder(path: Path, size: int, mode: str) -> dict[str, Source]:
+def folder(path: Path, size: Size, mode: str) -> dict[str, Source]:
     """Pictures in one directory per class, or flat and unlabelled.
 
     Where ``path`` holds nothing but ``train/`` and ``test/`` (else ``val/`` or ``validation/``), these are the splits.

@@ -179,7 +179,7 @@ class Reader:
             raise UserError(f"{len(labels)} labels for {len(shards)} samples in {shards.directory}")
         self.shards, self.labels, self.replace = shards, labels, damaged == "replace"
         self.subset = None if subset is None else np.sort(subset)
-        shape = (len(shards), shards.channels, shards.size, shards.size)
+        shape = (len(shards), *shards.shape)
         keep = cache and int(np.prod(shape)) <= CACHE_BYTES
         self._cache = np.empty(shape if keep else (0,), np.uint8)
         self._cached = np.zeros(len(shards) if keep else 0, bool)
@@ -188,7 +188,7 @@ class Reader:
         """The samples at ``indices`` (int64) as a batch at ``position``."""
         self.shards.prefetch(indices)  # all at once, as one after the other would wait for each
         used = indices.copy()
-        images = np.empty((len(indices), self.shards.channels, self.shards.size, self.shards.size), np.uint8)
+        images = np.empty((len(indices), *self.shards.shape), np.uint8)
         for place, index in enumerate(indices):
             images[place], used[place] = self._image(int(index))
         labels = np.full(len(used), -1, np.int64) if self.labels is None else self.labels[used].astype(np.int64)

@@ -62,6 +62,7 @@ def classify(
         soft: whether the table holds the probabilities of all classes.
         keep: file for the classifier; it is there before the table is.
     """
+    shards.check_square()
     known = read_table(budget)
     if set(known.origin.tolist()) - {"true"}:
         raise UserError(f"labels={budget!r}: holds labels that are not true ones; give the table of reveal or import")

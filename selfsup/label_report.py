@@ -137,7 +137,7 @@ def _examples(file: Path, table: LabelTable, labels: np.ndarray, shards: Shards)
         rows = rows if rows.size else np.flatnonzero(table.labels == number)
         best = rows[np.argsort(-table.confidence[rows], kind="stable")][:EXAMPLES]
         images = [shards.image(index) for index in indices[best].tolist()]
-        white = np.full((shards.channels, shards.size, shards.size), 255, np.uint8)
+        white = np.full(shards.shape, 255, np.uint8)
         sheet += images + [white] * (EXAMPLES - len(images))
     save_grid(file, np.stack(sheet), EXAMPLES)
     most = f"the first {len(shown)} of {len(table.classes)} classes" if len(shown) < len(table.classes) else "classes"

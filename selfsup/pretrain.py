@@ -35,6 +35,7 @@ def main(config: PretrainConfig) -> None:
     if config.validate:
         return
     shards, task = Shards(config.data), TASKS[config.task.name]()
+    shards.check_square()
     run = Run(config)
     held = np.array([is_validation(name) for name in shards.keys(0)], bool)
     encoder = build_encoder(config.encoder, shards.channels, config.width, seed=config.seed)
@@ -99,7 +100,7 @@ def memory_lines(
     def forward(networks: Networks) -> object:
         if run.world > 1:
             synchronise(networks["model"], torch.clone)  # what it saves is what moments over ranks save
-        images = torch.empty(count, shards.channels, shards.size, shards.size, device=model.encoder.stem.weight.device)
+        images = torch.empty(count, *shards.shape, device=model.encoder.stem.weight.device)
         inputs, answers = task.examples(images, "memory")
         with run.autocast():
             return task.losses(networks["model"](inputs), answers)

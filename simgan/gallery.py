@@ -22,4 +22,4 @@ def save_sheet(run: Run, refiner: Refiner, synthetic: Shards, real: Shards, nimg
     rows = np.stack([before, after], 1).reshape(SHEET_ROWS, 2 * SHEET_PAIRS, *before.shape[1:])
     rows = np.concatenate([rows, beside.reshape(SHEET_ROWS, SHEET_PAIRS, *before.shape[1:])], 1)
     sheet = rows.reshape(-1, *before.shape[1:])
-    save_grid(run.samples_dir / f"{nimg:012d}.png", sheet, rows.shape[1], scale=2 if synthetic.size < 64 else 1)
+    save_grid(run.samples_dir / f"{nimg:012d}.png", sheet, rows.shape[1], scale=2 if synthetic.width < 64 else 1)

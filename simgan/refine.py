@@ -55,7 +55,7 @@ def main(config: RefineConfig) -> None:
     if job.is_main:
         mode = "L" if synthetic.channels == 1 else "RGB"
         shards = len(synthetic.shard_names)
-        finish_index(out, shards, classes=synthetic.classes, size=synthetic.size, mode=mode)
+        finish_index(out, shards, classes=synthetic.classes, size=synthetic.shape[1:], mode=mode)
     job.barrier()
 
 

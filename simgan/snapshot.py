@@ -10,7 +10,9 @@ import torch
 from cluster_jobs.config import to_dict
 from cluster_jobs.errors import UserError
 from cluster_jobs.files import read_json
+from cluster_jobs.images import height_and_width, shape_text
 from cluster_jobs.run import load_run
+from cluster_jobs.shard_writer import stored_size
 from cluster_jobs.shards import Shards
 from simgan.refiner import Refiner
 
@@ -28,7 +30,7 @@ def describe_network(config: Any, synthetic: Shards, real: Shards) -> dict[str, 
     keys = to_dict(config)
     return {
         "task": keys["task"],
-        "size": synthetic.size,
+        "size": stored_size((synthetic.height, synthetic.width)),
         "channels": synthetic.channels,
         **{name: keys[name] for name in SHAPE},
         "synthetic_fingerprint": synthetic.fingerprint,
@@ -60,10 +62,13 @@ def load_refiner(run: str, checkpoint: str, device: torch.device) -> tuple[Refin
 
 def check_images(synthetic: Shards, network: dict[str, Any]) -> None:
     """Raises UserError where the refiner was trained on images of another shape."""
-    for what in ("size", "channels"):
-        if getattr(synthetic, what) != network[what]:
-            found = getattr(synthetic, what)
-            raise UserError(f"{synthetic.directory}: {what} {found}, the refiner was trained on {network[what]}")
+    size = network["size"]
+    trained = network["channels"], *height_and_width(size if isinstance(size, int) else tuple(size))
+    if synthetic.shape != trained:
+        raise UserError(
+            f"{synthetic.directory}: images of {shape_text(synthetic.shape)} (channels × height × width), "
+            f"the refiner was trained on {shape_text(trained)}"
+        )
 
 
 @torch.no_grad()

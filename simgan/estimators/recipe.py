@@ -14,11 +14,10 @@ class EstimatorRecipe:
     steps: int = key(1_500, "optimizer steps")
     batch: int = key(128, "pictures a step")
     lr: float = key(1e-3, "highest learning rate of Adam; a cosine leads to zero")
-    times: int = key(4, "×k: also trained on the first 1/k of simulated and refined images; 1: on all of them only")
 
     def check(self) -> None:
         """Raises UserError for a value outside its range."""
-        for name in ("steps", "batch", "times"):
+        for name in ("steps", "batch"):
             if getattr(self, name) < 1:
                 raise UserError(f"estimator.{name}={getattr(self, name)}: expected a positive integer")
         for name in ("width", "lr"):

@@ -11,7 +11,7 @@ import numpy as np
 
 from cluster_jobs.config import CommandKeys, group, key
 from cluster_jobs.errors import UserError
-from cluster_jobs.images import encode_png, grid
+from cluster_jobs.images import encode_png, grid, shape_text
 from cluster_jobs.job import Job
 from cluster_jobs.shards import Shards
 from s3gan.metrics.cas import ClassifierRecipe
@@ -49,6 +49,7 @@ class ScoreKeys(CommandKeys):
     classifier: Recipe = group(Recipe, "digits, folder: how detector and classifiers are trained, whatever on")
     estimator: EstimatorRecipe = group(EstimatorRecipe, "gaze, hand: how estimators are trained, whatever on")
     drift: DriftLimits = group(DriftLimits, "when labels count as lost")
+    times: int = key(4, "gaze, hand: rows ×k learn from all simulated images, those above from 1/k; 1: no rows ×k")
 
     def check(self) -> None:
         """Raises UserError for a number outside its range."""
@@ -56,6 +57,8 @@ class ScoreKeys(CommandKeys):
         self.classifier.check()
         self.estimator.check()
         self.drift.check()
+        if self.times < 1:
+            raise UserError(f"times={self.times}: expected a positive integer")
 
 
 @dataclass(frozen=True)
@@ -147,12 +150,11 @@ class Task(Protocol):
 
 def check_same_shape(synthetic: Shards, real: Shards) -> None:
     """Raises UserError where pictures of the two domains differ in size or channels."""
-    for what in ("size", "channels"):
-        if getattr(synthetic, what) != getattr(real, what):
-            raise UserError(
-                f"{what} {getattr(synthetic, what)} in {synthetic.directory} but {getattr(real, what)} in "
-                f"{real.directory}: pack both alike"
-            )
+    if synthetic.shape != real.shape:
+        raise UserError(
+            f"images of {shape_text(synthetic.shape)} in {synthetic.directory} but of {shape_text(real.shape)} in "
+            f"{real.directory} (channels × height × width): pack both alike"
+        )
 
 
 def sheet(images: np.ndarray, columns: int) -> bytes:

@@ -4,18 +4,18 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster_jobs.images import encode_png
+from cluster_jobs.images import Size, encode_png, height_and_width
 from cluster_jobs.shard_writer import Sample, finish_index, write_shard
 
 COUNTS = (7, 3, 11)
 
 
-def tiny_images(count: int = sum(COUNTS), size: int = 8, channels: int = 1) -> np.ndarray:
-    """Noise, uint8 (count, channels, size, size), the same every time."""
-    return np.random.default_rng(0).integers(0, 256, (count, channels, size, size)).astype(np.uint8)
+def tiny_images(count: int = sum(COUNTS), size: Size = 8, channels: int = 1) -> np.ndarray:
+    """Noise, uint8 (count, channels, height, width), the same every time."""
+    return np.random.default_rng(0).integers(0, 256, (count, channels, *height_and_width(size))).astype(np.uint8)
 
 
-def write_tiny_shards(directory: Path, counts: tuple[int, ...] = COUNTS, *, size: int = 8, channels: int = 1) -> Path:
+def write_tiny_shards(directory: Path, counts: tuple[int, ...] = COUNTS, *, size: Size = 8, channels: int = 1) -> Path:
     """Writes finished shards of noise in three classes; sample i has the key ``%08d`` of i and the class i % 3."""
     images = tiny_images(sum(counts), size, channels)
     first = 0

@@ -93,12 +93,12 @@ def test_domains_of_different_sizes_are_refused() -> None:
     from simgan.tasks import TASKS, TaskName
 
     class Domain:
-        def __init__(self, size: int, channels: int) -> None:
-            self.size, self.channels, self.directory = size, channels, Path("somewhere")
+        def __init__(self, *shape: int) -> None:
+            self.shape, self.directory = shape, Path("somewhere")
 
-    for other in (Domain(32, 1), Domain(16, 3)):
-        with pytest.raises(UserError, match="pack both alike"):
-            TASKS[TaskName.digits].check(Domain(16, 1), other)  # type: ignore[arg-type]
+    for other in (Domain(1, 32, 16), Domain(1, 16, 32), Domain(3, 16, 16)):
+        with pytest.raises(UserError, match="images of 1 × 16 × 16 in somewhere but of . × .*pack both alike"):
+            TASKS[TaskName.digits].check(Domain(1, 16, 16), other)  # type: ignore[arg-type]
 
 
 def test_the_defaults_pass_their_own_checks() -> None:

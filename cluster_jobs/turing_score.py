@@ -1,0 +1,103 @@
+"""What people said in a visual Turing test against what was true: confusion, accuracy, and whether it beats chance."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster_jobs.errors import UserError
+from cluster_jobs.turing_page import KINDS
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How often each kind was called what: ``counts[truth][answer]``."""
+
+    counts: dict[str, dict[str, int]]
+
+    @property
+    def total(self) -> int:
+        return sum(sum(said.values()) for said in self.counts.values())
+
+    @property
+    def correct(self) -> int:
+        return sum(self.counts[kind][kind] for kind in KINDS)
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.total
+
+    def p_value(self) -> float:
+        """The exact one-sided binomial p: as many right or more, if everybody guessed (probability ½ each)."""
+        from scipy.stats import binomtest
+
+        return float(binomtest(self.correct, self.total, 0.5, alternative="greater").pvalue)
+
+    def interval(self) -> tuple[float, float]:
+        """The exact (Clopper-Pearson) interval of the accuracy."""
+        from scipy.stats import binomtest
+
+        low, high = binomtest(self.correct, self.total).proportion_ci(CONFIDENCE, "exact")
+        return float(low), float(high)
+
+
+def confusion(truth: dict[str, str], answers: dict[str, str]) -> Confusion:
+    """Counts one person's answers, both by image id."""
+    counts = {kind: dict.fromkeys(KINDS, 0) for kind in KINDS}
+    for id, answer in answers.items():
+        counts[truth[id]][answer] += 1
+    return Confusion(counts)
+
+
+def pooled(confusions: Sequence[Confusion]) -> Confusion:
+    return Confusion(
+        {kind: {said: sum(one.counts[kind][said] for one in confusions) for said in KINDS} for kind in KINDS}
+    )
+
+
+def read_key(path: Path) -> dict[str, Any]:
+    """Raises UserError: no key that ``cluster_jobs.turing`` wrote."""
+    key = _read(path)
+    if key.get("format") != 1 or not isinstance(key.get("truth"), dict):
+        raise UserError(f"{str(path)!r}: expected the key.json that cluster_jobs.turing wrote")
+    return key
+
+
+def read_answers(path: Path, key: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """One exported file: the subject (the file's name where nobody gave one) and the answers by image id.
+
+    Raises:
+        UserError: it is damaged, of another test, or names images twice, too many or too few.
+    """
+    found = _read(path)
+    rows = found.get("answers")
+    if found.get("format") != 1 or not isinstance(rows, list):
+        raise UserError(f"{str(path)!r}: expected answers as the test's page exports them")
+    if found.get("test") != key["test"]:
+        raise UserError(f"{str(path)!r}: answers to the test {found.get('test')!r}, but the key is of {key['test']!r}")
+    answers: dict[str, str] = {}
+    for row in rows:
+        id, answer = (str(row.get("id")), row.get("answer")) if isinstance(row, dict) else ("", None)
+        if id in answers:
+            raise UserError(f"{str(path)!r}: two answers to image {id!r}")
+        if id not in key["truth"] or answer not in KINDS:
+            expected = f"expected an image of the test and {' or '.join(KINDS)}"
+            raise UserError(f"{str(path)!r}: image {id!r}, answer {answer!r}: {expected}")
+        answers[id] = answer
+    missing = len(key["truth"]) - len(answers)
+    if missing:
+        raise UserError(f"{str(path)!r}: {missing} of {len(key['truth'])} images have no answer; finish the test first")
+    return str(found.get("subject") or path.stem), answers
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{str(path)!r}: expected a JSON file ({error})") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{str(path)!r}: expected a JSON object")
+    return found
