@@ -3,11 +3,13 @@
 from enum import Enum
 
 from simgan.tasks.digits import Digits
+from simgan.tasks.gaze import Gaze
 from simgan.tasks.protocol import Task
 
 
 class TaskName(Enum):
     digits = "digits"
+    gaze = "gaze"
 
 
-TASKS: dict[TaskName, Task] = {TaskName.digits: Digits()}
+TASKS: dict[TaskName, Task] = {TaskName.digits: Digits(), TaskName.gaze: Gaze()}
