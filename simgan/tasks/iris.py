@@ -5,6 +5,7 @@ displacements and scales, the one at which brightness rises most across the cont
 count by how far they lie to the side, since lids hide its top and bottom.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -45,7 +46,9 @@ def fit_iris(image: np.ndarray, outline: np.ndarray) -> tuple[np.ndarray, float,
         """(M, 3) of dx, dy and scale to (M,)."""
         points = centre + moves[:, None, :2] + moves[:, None, 2:] * offsets
         places = points[..., 1], points[..., 0]
-        slope = sum(map_coordinates(g, places, order=1, mode="nearest") * n for g, n in zip(gradient, normals.T))
+        slope = sum(
+            map_coordinates(g, places, order=1, mode="nearest") * n for g, n in zip(gradient, normals.T, strict=True)
+        )
         return (np.maximum(slope, 0) * weights).sum(1) / weights.sum()
 
     axis = np.arange(-REACH, REACH + 1.0)
@@ -56,7 +59,9 @@ def fit_iris(image: np.ndarray, outline: np.ndarray) -> tuple[np.ndarray, float,
     return centre + best[:2], float(best[2]), found
 
 
-def _best(strength, middle: np.ndarray, axis: np.ndarray, scales: np.ndarray) -> tuple[np.ndarray, float]:  # type: ignore[no-untyped-def]
+def _best(
+    strength: Callable[[np.ndarray], np.ndarray], middle: np.ndarray, axis: np.ndarray, scales: np.ndarray
+) -> tuple[np.ndarray, float]:
     dx, dy, scale = np.meshgrid(middle[0] + axis, middle[1] + axis, scales, indexing="ij")
     moves = np.stack([dx.ravel(), dy.ravel(), scale.ravel()], 1)
     values = strength(moves)
