@@ -24,6 +24,7 @@ from cluster_jobs.shards import Shards
 from cluster_jobs.sources import Source, hold_out
 from simgan.readers.mpiigaze import mpiigaze
 from simgan.readers.unityeyes import UnityEyes
+from simgan.simulators.eyes import Eyes
 from simgan.simulators.printed_digits import PrintedDigits
 
 
@@ -50,15 +51,11 @@ def _printed_digits(config: "PackConfig") -> dict[str, Source]:
     }
 
 
-DRAWN = {"count": 20_000, "test": 0.1}  # of every simulator, as is the seed
-
-SOURCES = {
-    "printed_digits": PackSource(
-        "0 to 9 in the fonts that matplotlib ships, white on black", {**DRAWN, "size": 32, "seed": 0}, _printed_digits
-    ),
-}
-
-SourceName = Enum("SourceName", {name: name for name in SOURCES})  # type: ignore[misc]  # the values of the key
+def _eyes(config: "PackConfig") -> dict[str, Source]:
+    assert config.height is not None and config.width is not None
+    assert config.seed is not None and config.domain is not None
+    shape, domain = (config.height, config.width), config.domain.name
+    return {split: Eyes(count, *shape, config.seed, split, domain) for split, count in split_counts(config).items()}
 
 
 def _unityeyes(config: "PackConfig") -> dict[str, Source]:
@@ -77,6 +74,32 @@ def _mpiigaze(config: "PackConfig") -> dict[str, Source]:
 class Domain(Enum):
     simulator = "simulator"
     camera = "camera"
+
+
+DRAWN = {"count": 20_000, "test": 0.1}  # of every simulator, as is the seed
+
+SOURCES = {
+    "printed_digits": PackSource(
+        "0 to 9 in the fonts that matplotlib ships, white on black", {**DRAWN, "size": 32, "seed": 0}, _printed_digits
+    ),
+    "eyes": PackSource(
+        "grey eyes annotated with gaze, head, pupil and iris outline; domain=camera draws the stand-in for photographs",
+        {**DRAWN, "domain": Domain.simulator, "height": 35, "width": 55, "seed": 0},
+        _eyes,
+    ),
+    "unityeyes": PackSource(
+        "N.jpg and N.json of UnityEyes, cropped; a share of them is held out",
+        {"path": None, "test": 0.1, "height": 35, "width": 55, "seed": 0},
+        _unityeyes,
+    ),
+    "mpiigaze": PackSource(
+        "Data/Normalized/pXX/dayYY.mat of MPIIGaze; right eyes mirrored, whole persons held out",
+        {"path": None, "test_persons": "p14", "height": 35, "width": 55},
+        _mpiigaze,
+    ),
+}
+
+SourceName = Enum("SourceName", {name: name for name in SOURCES})  # type: ignore[misc]  # the values of the key
 
 
 @dataclass
