@@ -3,6 +3,7 @@
 from enum import Enum
 
 from simgan.tasks.digits import Digits
+from simgan.tasks.folder import Folder
 from simgan.tasks.gaze import Gaze
 from simgan.tasks.protocol import Task
 
@@ -10,6 +11,7 @@ from simgan.tasks.protocol import Task
 class TaskName(Enum):
     digits = "digits"
     gaze = "gaze"
+    folder = "folder"
 
 
-TASKS: dict[TaskName, Task] = {TaskName.digits: Digits(), TaskName.gaze: Gaze()}
+TASKS: dict[TaskName, Task] = {TaskName.digits: Digits(), TaskName.gaze: Gaze(), TaskName.folder: Folder()}

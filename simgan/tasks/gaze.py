@@ -22,13 +22,11 @@ from simgan.tasks.protocol import (
     ScoreKeys,
     Section,
     check_same_shape,
-    sheet,
+    pair_section,
 )
 
 CLOSE = 7.0  # degrees: the paper's table 2 counts the images within
 FITTED = 1_000  # unseen images in which the iris is fitted, at most
-PAIRS = 24  # images of each kind in the picture
-COLUMNS = 8
 PAPER = "the paper: 1.1 ± 0.8 of 55"
 
 
@@ -165,19 +163,3 @@ def sections(
         pictures=[Picture("iris.png", "centre of the iris before and after refining", scatter(before, after))],
     )
     return [table, moved]
-
-
-def pair_section(domains: Domains) -> Section:
-    """Rows of simulated images, the same refined, and real ones."""
-    pool, count = domains.pool, min(PAIRS, len(domains.pool.before), len(domains.train)) // COLUMNS * COLUMNS
-    rows = []
-    for start in range(0, count, COLUMNS):
-        part = slice(start, start + COLUMNS)
-        rows += [*pool.before[part], *pool.after[part], *(domains.train.image(i) for i in range(start, part.stop))]
-    text = "Rows of three: simulated, the same refined, real."
-    title = "Simulated, refined, real"
-    if not rows:
-        return Section("pairs", title=title, text="Too few images for a picture.")
-    return Section(
-        "pairs", title=title, text=text, pictures=[Picture("pairs.png", text, sheet(np.stack(rows), COLUMNS))]
-    )

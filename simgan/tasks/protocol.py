@@ -17,6 +17,7 @@ from cluster_jobs.shards import Shards
 from s3gan.metrics.cas import ClassifierRecipe
 from simgan.estimators.recipe import EstimatorRecipe
 
+PAIRS, COLUMNS = 24, 8  # images of each kind in the picture of pairs
 SMALL = 64  # pictures narrower than this are shown at twice their size
 
 
@@ -163,3 +164,19 @@ def sheet(images: np.ndarray, columns: int) -> bytes:
     if images.shape[-1] < SMALL:
         picture = picture.repeat(2, 0).repeat(2, 1)
     return encode_png(picture.transpose(2, 0, 1))
+
+
+def pair_section(domains: Domains) -> Section:
+    """Rows of simulated images, the same refined, and real ones."""
+    pool, count = domains.pool, min(PAIRS, len(domains.pool.before), len(domains.train)) // COLUMNS * COLUMNS
+    rows = []
+    for start in range(0, count, COLUMNS):
+        part = slice(start, start + COLUMNS)
+        rows += [*pool.before[part], *pool.after[part], *(domains.train.image(i) for i in range(start, part.stop))]
+    text = "Rows of three: simulated, the same refined, real."
+    title = "Simulated, refined, real"
+    if not rows:
+        return Section("pairs", title=title, text="Too few images for a picture.")
+    return Section(
+        "pairs", title=title, text=text, pictures=[Picture("pairs.png", text, sheet(np.stack(rows), COLUMNS))]
+    )

@@ -53,7 +53,7 @@ def write_eyes(directory: Path, count: int, seed: int, domain: str, order: np.nd
 def test_the_papers_estimator_flattens_9600_values() -> None:
     network = GazeEstimator(1, 35, 55, 1.0)
     assert network.flat == 192 * 5 * 10 == 9600
-    shapes = [tuple(module.weight.shape) for module in network.modules() if hasattr(module, "weight")]
+    shapes = [tuple(weight.shape) for weight in network.parameters() if weight.ndim > 1]
     assert shapes[:3] == [(32, 1, 3, 3), (32, 32, 3, 3), (64, 32, 3, 3)]
     assert shapes[3:] == [(80, 64, 3, 3), (192, 80, 3, 3), (1000, 9600), (3, 1000)]
 
@@ -124,3 +124,13 @@ def test_real_annotations_never_reach_training(tmp_path: Path) -> None:
         last = max((tmp_path / f"run-{name}" / "checkpoints").rglob("*.safetensors"))
         weights.append(last.read_bytes())
     assert weights[0] == weights[1]
+
+
+def test_two_folders_without_labels_are_scored_by_how_much_refining_changes(tmp_path: Path, eyes: Refined) -> None:
+    job = Job.open(CommandKeys(threads=1))
+    real = write_eyes(tmp_path / "real", 12, 5, "camera")
+    brighter = Refined(eyes.before, (np.minimum(eyes.before, 245) + 10).astype(np.uint8), eyes.labels, eyes.annotations)
+    scored = TASKS[TaskName.folder].score(Domains(eyes, brighter, real, real), ScoreKeys(), tmp_path / "cache", job)
+    assert scored.drift is None and "distances" not in scored.scores
+    assert scored.scores["change"]["train"]["mean_absolute"] == 0
+    assert 8 < scored.scores["change"]["unseen"]["brightness"] <= 10
