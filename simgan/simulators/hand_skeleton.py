@@ -17,6 +17,7 @@ KNUCKLES = np.array([[26, 88, 0], [5, 91, 3], [-15, 85, 2], [-33, 75, -1]], floa
 PHALANGES = np.array([[43, 25, 19], [47, 29, 20], [43, 28, 20], [34, 20, 18]], float)
 FINGER_RADII = np.array([[12, 11.5, 9.3, 8, 7], [12, 11.5, 9.5, 8, 7], [12, 11, 9, 7.6, 6.8], [11, 10, 8, 6.8, 6]])
 FAN = np.radians([7.0, 1.0, -5.0, -13.0])  # directions of the resting fingers in the palm's plane
+APART = np.array([1.0, 0.2, -0.5, -1.0])  # abductions of fingers that are spread, as shares of the range
 THUMB_BASE = np.array([21.0, 24.0, 7.0])
 THUMB_BONES = np.array([44.0, 33.0, 25.0])
 THUMB_RADII = np.array([15.0, 12.0, 10.0, 8.5])
@@ -30,7 +31,7 @@ KNUCKLE_FLEXION: Range = (-15.0, 85.0)
 MIDDLE_FLEXION: Range = (0.0, 105.0)  # of the second joint; the last one follows with two thirds of its angle
 ABDUCTION: Range = (-14.0, 14.0)  # of a stretched finger; a bent one has less
 THUMB_OPPOSITION: Range = (0.0, 60.0)  # out of the palm's plane
-THUMB_FLEXION: Range = (-10.0, 35.0), (0.0, 45.0), (-5.0, 70.0)  # type: ignore[assignment]  # of its three joints
+THUMB_FLEXION: tuple[Range, ...] = ((-10.0, 35.0), (0.0, 45.0), (-5.0, 70.0))  # of its three joints
 
 # Balls: four of base, knuckle, second joint, last joint, tip; thumb's base, knuckle, joint, tip; wrist; forearm.
 THUMB, FOREARM = 5 * len(FINGERS), 5 * len(FINGERS) + 4

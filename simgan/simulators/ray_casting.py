@@ -31,31 +31,26 @@ class View:
         pixels = slopes * self.focal[:, None, None] + (self.size - 1) / 2
         return np.concatenate([pixels, points[..., 2:] - centre[..., 2:]], -1)
 
-    def windows(self, points: np.ndarray, radii: np.ndarray) -> "Windows":
-        """The smallest windows, equally large in all N pictures, that show what is visible of balls (N, K, 3) of radii
-        (N, K) and of what lies between them."""
-        low, high = [], []
-        for axis in (0, 1):
-            across, depth = points[..., axis], points[..., 2]
-            reach = radii * np.sqrt(across**2 + depth**2 - radii**2)  # the tangent planes parallel to the other axis
-            scale, offset = self.focal[:, None], (self.centres[:, axis] / self.centres[:, 2])[:, None]
-            near, far = (
-                ((across * depth + sign * reach) / (depth**2 - radii**2) - offset) * scale + (self.size - 1) / 2
-                for sign in (-1, 1)
-            )
-            low.append(np.floor(near.min(1)).clip(0, self.size))
-            high.append(np.ceil(far.max(1)).clip(-1, self.size - 1) + 1)
-        extents = [int(max((end - start).max(), 0)) for start, end in zip(low, high, strict=True)]
-        starts = [
-            np.minimum(start, self.size - extent).astype(int) for start, extent in zip(low, extents, strict=True)
-        ]
-        return Windows(self, starts[0], starts[1], extents[0], extents[1])
+    def bounds(self, points: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The pixels from (inclusive) and to (exclusive) which balls (N, K, 3) of radii (N, K) may be seen, clipped to
+        the picture: two int64 (N, K, 2), x before y."""
+        across, depth = points[..., :2], points[..., 2:]
+        radii = radii[..., None]
+        reach = radii * np.sqrt(across**2 + depth**2 - radii**2)  # of the tangent planes that hold the other axis
+        slopes = np.stack([across * depth - reach, across * depth + reach]) / (depth**2 - radii**2)
+        centre = self.centres[:, None]
+        pixels = (slopes - centre[..., :2] / centre[..., 2:]) * self.focal[:, None, None] + (self.size - 1) / 2
+        low, high = np.clip(pixels, -1, self.size)
+        return np.ceil(low).clip(0).astype(np.int64), np.floor(high).clip(max=self.size - 1).astype(np.int64) + 1
 
 
 class Windows:
-    """The rays of a window in each of N pictures. Parts along x are (N, 1, w), along y (N, h, 1), along z (N, 1, 1)."""
+    """The rays of a window in each of N pictures, all equally large and as small as they can be from ``low`` (N, 2) to
+    ``high`` (N, 2). Parts along x are (N, 1, w), along y (N, h, 1), along z (N, 1, 1)."""
 
-    def __init__(self, view: View, left: np.ndarray, top: np.ndarray, width: int, height: int) -> None:
+    def __init__(self, view: View, low: np.ndarray, high: np.ndarray) -> None:
+        width, height = (high - low).max(0).clip(0)
+        left, top = np.minimum(low, view.size - np.array([width, height])).T
         self.columns = (left[:, None] + np.arange(width))[:, None, :]
         self.rows = (top[:, None] + np.arange(height))[:, :, None]
         focal, self._depth = view.focal[:, None, None], view.centres[:, 2, None, None]
@@ -89,23 +84,25 @@ def render(
     """
     depth = np.full((len(points), view.size, view.size), np.inf, np.float32)
     balls = points[:, :-1]
+    low, high = view.bounds(balls, radii)
     with np.errstate(invalid="ignore", divide="ignore"):  # rays that miss
         for ball in range(radii.shape[1]):
-            window = view.windows(balls[:, [ball]], radii[:, [ball]])
+            window = Windows(view, low[:, ball], high[:, ball])
             _keep_nearer(depth, window, meet_ball(window, balls[:, ball], radii[:, ball]))
-        for ends in bones:
-            window = view.windows(balls[:, ends], radii[:, ends])
-            _keep_nearer(depth, window, meet_bone(window, balls[:, ends], radii[:, ends]))
-        reach = np.sqrt((axes**2).sum(-1)).max(1)
-        window = view.windows(points[:, -1:], reach[:, None])
+        for pair in map(list, bones):
+            window = Windows(view, low[:, pair].min(1), high[:, pair].max(1))
+            _keep_nearer(depth, window, meet_bone(window, balls[:, pair], radii[:, pair]))
+        reach = np.sqrt((axes**2).sum(-1)).max(1, keepdims=True)
+        window = Windows(view, *(bound[:, 0] for bound in view.bounds(points[:, -1:], reach)))
         _keep_nearer(depth, window, meet_ellipsoid(window, points[:, -1], axes))
     return depth
 
 
 def _keep_nearer(depth: np.ndarray, window: "Windows", met: np.ndarray) -> None:
     """Lowers ``depth`` to ``met`` inside the window; NaN is a miss."""
-    place = np.arange(len(depth))[:, None, None], window.rows, window.columns
-    depth[place] = np.fmin(depth[place], met)
+    place = (np.arange(len(depth))[:, None, None] * depth.shape[1] + window.rows) * depth.shape[2] + window.columns
+    flat = depth.reshape(-1)  # a view
+    flat[place] = np.fmin(flat[place], met)
 
 
 def _dot(first: tuple[np.ndarray, ...], second: tuple[np.ndarray, ...]) -> np.ndarray:
