@@ -51,7 +51,7 @@ def sense(depth: np.ndarray, centre: np.ndarray, focal: np.ndarray, noise: Noise
     lost = shadow(depth, centre, focal) | (slope(depth, centre, focal) > GRAZING * np.exp2(0.7 * grazing))
     lost |= spots > 2.3
     seen = np.where(lost, np.float32(np.inf), depth)
-    blur = np.minimum(1.0, size / 160)  # pixels; edges are ragged by about a millimetre, however small the picture
+    blur = min(1.0, size / 224)  # pixels; edges are ragged by about a millimetre, however small the picture
     seen = ragged(seen, noise.shift * np.float32(blur), noise.flying)
     away = centre[:, None, None].astype(np.float32) + seen
     metres = np.where(np.isfinite(seen), away, 0) / 1000

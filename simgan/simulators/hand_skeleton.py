@@ -40,7 +40,8 @@ PALM = BALLS  # the point after the balls
 BONES = (
     *((5 * finger + part, 5 * finger + part + 1) for finger in range(len(FINGERS)) for part in range(4)),
     *((THUMB + part, THUMB + part + 1) for part in range(3)),
-    *((FOREARM, FOREARM + 2), (FOREARM + 1, FOREARM + 3), (FOREARM, FOREARM + 1)),
+    *((FOREARM, FOREARM + 2), (FOREARM + 1, FOREARM + 3), (FOREARM, FOREARM + 1), (FOREARM + 2, FOREARM + 3)),
+    (THUMB, 1),  # the flesh between thumb and index finger
 )
 DIGIT_ENDS = (*((5 * finger + 3, 5 * finger + 4) for finger in range(len(FINGERS))), (THUMB + 2, THUMB + 3))
 
