@@ -22,6 +22,7 @@ from cluster_jobs.shard_makers import Repack
 from cluster_jobs.shard_writer import SHARD_SAMPLES
 from cluster_jobs.shards import Shards
 from cluster_jobs.sources import Source
+from simgan.simulators.eyes import Eyes
 from simgan.simulators.printed_digits import PrintedDigits
 
 
@@ -48,15 +49,11 @@ def _printed_digits(config: "PackConfig") -> dict[str, Source]:
     }
 
 
-DRAWN = {"count": 20_000, "test": 0.1}  # of every simulator, as is the seed
-
-SOURCES = {
-    "printed_digits": PackSource(
-        "0 to 9 in the fonts that matplotlib ships, white on black", {**DRAWN, "size": 32, "seed": 0}, _printed_digits
-    ),
-}
-
-SourceName = Enum("SourceName", {name: name for name in SOURCES})  # type: ignore[misc]  # the values of the key
+def _eyes(config: "PackConfig") -> dict[str, Source]:
+    assert config.height is not None and config.width is not None
+    assert config.seed is not None and config.domain is not None
+    shape, domain = (config.height, config.width), config.domain.name
+    return {split: Eyes(count, *shape, config.seed, split, domain) for split, count in split_counts(config).items()}
 
 
 class Domain(Enum):
@@ -64,11 +61,27 @@ class Domain(Enum):
     camera = "camera"
 
 
+DRAWN = {"count": 20_000, "test": 0.1}  # of every simulator, as is the seed
+
+SOURCES = {
+    "printed_digits": PackSource(
+        "0 to 9 in the fonts that matplotlib ships, white on black", {**DRAWN, "size": 32, "seed": 0}, _printed_digits
+    ),
+    "eyes": PackSource(
+        "grey eyes annotated with gaze, head, pupil and iris outline; domain=camera draws the stand-in for photographs",
+        {**DRAWN, "domain": Domain.simulator, "height": 35, "width": 55, "seed": 0},
+        _eyes,
+    ),
+}
+
+SourceName = Enum("SourceName", {name: name for name in SOURCES})  # type: ignore[misc]  # the values of the key
+
+
 @dataclass
 class PackConfig:
     """Writes labelled images into shards, DIR/train and DIR/test. The same command again continues."""
 
-    source: SourceName = key(SourceName.printed_digits, "what to pack, see the list of sources")
+    source: SourceName = key(SourceName["printed_digits"], "what to pack, see the list of sources")
     path: str | None = key(None, "directory of the original files", path=True)
     domain: Domain | None = key(None, "simulator: clean labelled pictures; camera: the real ones or their stand-in")
     count: int | None = key(None, "images to draw for DIR/train")
