@@ -21,7 +21,9 @@ from cluster_jobs.packing import pack, print_table
 from cluster_jobs.shard_makers import Repack
 from cluster_jobs.shard_writer import SHARD_SAMPLES
 from cluster_jobs.shards import Shards
-from cluster_jobs.sources import Source
+from cluster_jobs.sources import Source, hold_out
+from simgan.readers.mpiigaze import mpiigaze
+from simgan.readers.unityeyes import UnityEyes
 from simgan.simulators.eyes import Eyes
 from simgan.simulators.printed_digits import PrintedDigits
 
@@ -56,6 +58,19 @@ def _eyes(config: "PackConfig") -> dict[str, Source]:
     return {split: Eyes(count, *shape, config.seed, split, domain) for split, count in split_counts(config).items()}
 
 
+def _unityeyes(config: "PackConfig") -> dict[str, Source]:
+    assert config.path is not None and config.test is not None and config.seed is not None
+    assert config.height is not None and config.width is not None
+    eyes = UnityEyes(Path(config.path), config.height, config.width)
+    return hold_out(eyes, config.test, config.seed) if config.test else {"train": eyes}
+
+
+def _mpiigaze(config: "PackConfig") -> dict[str, Source]:
+    assert config.path is not None and config.test_persons is not None
+    assert config.height is not None and config.width is not None
+    return mpiigaze(Path(config.path), config.test_persons, config.height, config.width)
+
+
 class Domain(Enum):
     simulator = "simulator"
     camera = "camera"
@@ -72,6 +87,16 @@ SOURCES = {
         {**DRAWN, "domain": Domain.simulator, "height": 35, "width": 55, "seed": 0},
         _eyes,
     ),
+    "unityeyes": PackSource(
+        "N.jpg and N.json of UnityEyes, cropped; a share of them is held out",
+        {"path": None, "test": 0.1, "height": 35, "width": 55, "seed": 0},
+        _unityeyes,
+    ),
+    "mpiigaze": PackSource(
+        "Data/Normalized/pXX/dayYY.mat of MPIIGaze; right eyes mirrored, whole persons held out",
+        {"path": None, "test_persons": "p14", "height": 35, "width": 55},
+        _mpiigaze,
+    ),
 }
 
 SourceName = Enum("SourceName", {name: name for name in SOURCES})  # type: ignore[misc]  # the values of the key
@@ -86,6 +111,7 @@ class PackConfig:
     domain: Domain | None = key(None, "simulator: clean labelled pictures; camera: the real ones or their stand-in")
     count: int | None = key(None, "images to draw for DIR/train")
     test: float | None = key(None, "images to draw besides for DIR/test, as a share of count; none of them is in train")
+    test_persons: str | None = key(None, "persons whose eyes make DIR/test and are not in train: p13 p14", path=True)
     size: int | None = key(None, "side of square pictures")
     height: int | None = key(None, "height of the pictures in pixels")
     width: int | None = key(None, "width of the pictures in pixels")
