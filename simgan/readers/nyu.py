@@ -48,11 +48,9 @@ class Nyu:
         count = len(joints(self.directory))
         there = set(os.listdir(self.directory))
         for index in range(count):
-            for prefix in ("synthdepth", PREFIXES[self.domain]):
-                if picture(prefix, index) not in there:
-                    raise UserError(
-                        f"{self.directory / picture(prefix, index)}: no such file, but joint_data.mat has {count} frames"
-                    )
+            for name in (picture("synthdepth", index), picture(PREFIXES[self.domain], index)):
+                if name not in there:
+                    raise UserError(f"{self.directory / name}: no such file, but joint_data.mat has {count} frames")
         self.labels = np.full(count, -1, np.int32)
 
     def __len__(self) -> int:
@@ -93,7 +91,9 @@ def joints(directory: Path) -> np.ndarray:
     file = directory / "joint_data.mat"
     try:
         found = loadmat(file, variable_names=["joint_uvd"])["joint_uvd"]
-    except (OSError, KeyError, ValueError, TypeError, NotImplementedError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # SciPy's parser raises whatever it meets in a damaged file
         raise UserError(f"{file}: expected a MATLAB file with {EXPECTED} ({error})") from error
     if found.ndim != 4 or found.shape[0] != VIEWS or found.shape[2:] != (JOINTS, 3) or found.dtype.kind != "f":
         raise UserError(f"{file}: joint_uvd is {' × '.join(map(str, found.shape))} {found.dtype}, expected {EXPECTED}")

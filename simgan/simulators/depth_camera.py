@@ -4,7 +4,7 @@ Numbers are from memory: the axial noise of Nguyen et al. 2012, 1.2 mm + 1.9 mm/
 disparities in eighths of a pixel. How often edges fly and grazed surfaces are lost is set by eye.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -24,15 +24,20 @@ class Noise:
     shift: np.ndarray  # (N, 2, size, size) normal: where a pixel looks instead, x and y
     axial: np.ndarray  # (N, size, size) normal
     flying: np.ndarray  # (N, 2, size, size) uniform: whether an edge pixel flies, and how far
-    fields: np.ndarray  # (N, 3, FIELD, FIELD) normal: of grazing, holes, and depth
+    knots: np.ndarray  # (N, 3, FIELD, FIELD) normal: of grazing, holes, and depth
 
 
 def draw_noise(random: np.random.Generator, size: int) -> Noise:
     """The draws for one picture, N = 1."""
     normal = random.standard_normal((1, 3, size, size), np.float32)
     uniform = random.random((1, 2, size, size), np.float32)
-    fields = random.standard_normal((1, 3, FIELD, FIELD), np.float32)
-    return Noise(normal[:, :2], normal[:, 2], uniform, fields)
+    knots = random.standard_normal((1, 3, FIELD, FIELD), np.float32)
+    return Noise(normal[:, :2], normal[:, 2], uniform, knots)
+
+
+def together(noise: list[Noise]) -> Noise:
+    """The draws for several pictures as one."""
+    return Noise(*(np.concatenate([getattr(one, part.name) for one in noise]) for part in fields(Noise)))
 
 
 def sense(depth: np.ndarray, centre: np.ndarray, focal: np.ndarray, noise: Noise) -> np.ndarray:
@@ -47,7 +52,7 @@ def sense(depth: np.ndarray, centre: np.ndarray, focal: np.ndarray, noise: Noise
         (N, size, size) float32 mm behind the centre, infinity where nothing is or nothing was measured.
     """
     size = depth.shape[-1]
-    grazing, spots, waves = np.moveaxis(smooth(noise.fields, size), 1, 0)
+    grazing, spots, waves = np.moveaxis(smooth(noise.knots, size), 1, 0)
     lost = shadow(depth, centre, focal) | (slope(depth, centre, focal) > GRAZING * np.exp2(0.7 * grazing))
     lost |= spots > 2.3
     seen = np.where(lost, np.float32(np.inf), depth)
@@ -59,11 +64,11 @@ def sense(depth: np.ndarray, centre: np.ndarray, focal: np.ndarray, noise: Noise
     return quantise(away + deviation * (0.8 * noise.axial + 0.6 * waves)) - centre[:, None, None].astype(np.float32)
 
 
-def smooth(fields: np.ndarray, size: int) -> np.ndarray:
+def smooth(knots: np.ndarray, size: int) -> np.ndarray:
     """Random knots (N, K, FIELD, FIELD) as smooth fields (N, K, size, size), linearly between knots."""
     place = np.linspace(0, FIELD - 1, size)
     weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(FIELD))).astype(np.float32)
-    return weights @ fields @ weights.T
+    return weights @ knots @ weights.T
 
 
 def shadow(depth: np.ndarray, centre: np.ndarray, focal: np.ndarray) -> np.ndarray:

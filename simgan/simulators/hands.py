@@ -15,7 +15,7 @@ import numpy as np
 from cluster_jobs.seeds import mix
 from simgan.depth import HALF_RANGE, to_grey
 from simgan.simulators import hand_skeleton as skeleton
-from simgan.simulators.depth_camera import Noise, draw_noise, sense
+from simgan.simulators.depth_camera import Noise, draw_noise, sense, together
 from simgan.simulators.ray_casting import View, render
 
 BLOCK = 32  # pictures drawn at once; none depends on the others
@@ -68,16 +68,16 @@ CAMERA = Population(
 )
 POPULATIONS = {"simulator": SIMULATOR, "camera": CAMERA}
 
-FACTORS = {  # how many uniform numbers each takes of the 60 that a picture draws
+FACTORS = {  # how many uniform numbers each takes
     **{"scale": 1, "digits": 5, "girth": 1, "forearm": 1, "roll": 1, "pitch": 1, "yaw": 1},
     **{"curl": 1, "loose": 4, "own": 4, "knuckles": 4, "middles": 4, "abductions": 4, "spread": 1},
-    **{"opposition": 1, "thumb": 3, "place": 3, "off_centre": 3, "missing": 5, "rest": 12},
+    **{"opposition": 1, "thumb": 3, "place": 3, "off_centre": 3, "missing": 5},
 }
 
 
 @dataclass
 class DepthHands:
-    """The first ``count`` pictures of a split, as a source that ``cluster_jobs.shard_makers.Repack`` writes to shards."""
+    """The first ``count`` pictures of a split, as a source that ``cluster_jobs.shard_makers.Repack`` writes."""
 
     count: int
     size: int
@@ -111,23 +111,19 @@ def _block(size: int, seed: int, split: str, domain: str, block: int) -> tuple[n
     return draw(size, seed, split, domain, range(block * BLOCK, (block + 1) * BLOCK))
 
 
-def draw(
-    size: int, seed: int, split: str, domain: str, indices: range
-) -> tuple[np.ndarray, list[dict[str, Any]]]:
+def draw(size: int, seed: int, split: str, domain: str, indices: range) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Draws pictures of a split; each is a pure function of (size, seed, split, domain) and its index.
 
     Returns:
         (N, 1, size, size) uint8 as ``simgan.depth`` says, and annotations: ``joints``, 14 of [x, y, z] with x, y in
         pixels and z in mm behind ``centre_mm``, of ``hand_skeleton.JOINT_NAMES``; ``half_range_mm``.
     """
-    scene, noise = zip(*(_random(size, seed, split, domain, index) for index in indices), strict=True)
-    drawn = _named(np.stack(scene))
+    drawn, noise = drawn_factors(size, seed, split, domain, indices)
     hands, view = place(drawn, POPULATIONS[domain], size)
     radii = _without_missing(hands.radii, drawn["missing"], POPULATIONS[domain].missing)
     depth = render(view, hands.points, radii, skeleton.BONES, hands.axes)
-    if domain == "camera":
-        fields = (np.concatenate([getattr(one, name) for one in noise]) for name in Noise.__annotations__)
-        depth = sense(depth, view.centres[:, 2], view.focal, Noise(*fields))
+    if noise:
+        depth = sense(depth, view.centres[:, 2], view.focal, together(noise))
     joints = np.round(view.project(hands.points[:, skeleton.JOINTS]), 2)
     annotations: list[dict[str, Any]] = [
         {"joints": points.tolist(), "centre_mm": np.round(centre, 2).tolist(), "half_range_mm": HALF_RANGE}
@@ -136,17 +132,18 @@ def draw(
     return to_grey(depth)[:, None], annotations
 
 
-def _random(size: int, seed: int, split: str, domain: str, index: int) -> tuple[np.ndarray, Noise | None]:
-    """All that is random about one picture."""
-    random = np.random.default_rng(mix("hands", domain, seed, split, index))
-    factors = random.random(sum(FACTORS.values()))
-    return factors, draw_noise(random, size) if domain == "camera" else None
-
-
-def _named(numbers: np.ndarray) -> dict[str, np.ndarray]:
-    """(N, 60) uniform numbers by factor, (N, its count)."""
+def drawn_factors(
+    size: int, seed: int, split: str, domain: str, indices: range
+) -> tuple[dict[str, np.ndarray], list[Noise]]:
+    """All that is random: uniform numbers by factor, (N, how many it takes), and for the camera the noise of each."""
+    numbers, noise = [], []
+    for index in indices:
+        random = np.random.default_rng(mix("hands", domain, seed, split, index))
+        numbers.append(random.random(sum(FACTORS.values())))
+        if domain == "camera":
+            noise.append(draw_noise(random, size))
     ends = np.cumsum(list(FACTORS.values()))[:-1]
-    return dict(zip(FACTORS, np.split(numbers, ends, 1), strict=True))
+    return dict(zip(FACTORS, np.split(np.stack(numbers), ends, 1), strict=True)), noise
 
 
 def place(drawn: dict[str, np.ndarray], population: Population, size: int) -> tuple[skeleton.Hands, View]:
@@ -161,9 +158,7 @@ def place(drawn: dict[str, np.ndarray], population: Population, size: int) -> tu
     hands = hands.moved(rotation, np.zeros((len(rotation), 3)))
     ranges = population.aside, population.aside, population.distance
     middle = np.stack([_between(limits, share) for limits, share in zip(ranges, drawn["place"].T, strict=True)], -1)
-    hands = hands.moved(
-        np.broadcast_to(np.eye(3), rotation.shape), middle - hands.points[:, skeleton.JOINTS].mean(1)
-    )
+    hands = hands.moved(np.broadcast_to(np.eye(3), rotation.shape), middle - hands.points[:, skeleton.JOINTS].mean(1))
     centres = middle + population.off_centre * (2 * drawn["off_centre"] - 1)
     return hands, View(centres, 2 * HALF_RANGE, size)
 
