@@ -23,8 +23,10 @@ from cluster_jobs.shard_writer import SHARD_SAMPLES
 from cluster_jobs.shards import Shards
 from cluster_jobs.sources import Source, hold_out
 from simgan.readers.mpiigaze import mpiigaze
+from simgan.readers.nyu import nyu
 from simgan.readers.unityeyes import UnityEyes
 from simgan.simulators.eyes import Eyes
+from simgan.simulators.hands import DepthHands
 from simgan.simulators.printed_digits import PrintedDigits
 
 
@@ -58,6 +60,19 @@ def _eyes(config: "PackConfig") -> dict[str, Source]:
     return {split: Eyes(count, *shape, config.seed, split, domain) for split, count in split_counts(config).items()}
 
 
+def _hands(config: "PackConfig") -> dict[str, Source]:
+    assert config.size is not None and config.seed is not None and config.domain is not None
+    shape, domain = config.size, config.domain.name
+    return {
+        split: DepthHands(count, shape, config.seed, split, domain) for split, count in split_counts(config).items()
+    }
+
+
+def _nyu(config: "PackConfig") -> dict[str, Source]:
+    assert config.path is not None and config.size is not None and config.domain is not None
+    return nyu(Path(config.path), config.domain.name, config.size)
+
+
 def _unityeyes(config: "PackConfig") -> dict[str, Source]:
     assert config.path is not None and config.test is not None and config.seed is not None
     assert config.height is not None and config.width is not None
@@ -86,6 +101,16 @@ SOURCES = {
         "grey eyes annotated with gaze, head, pupil and iris outline; domain=camera draws the stand-in for photographs",
         {**DRAWN, "domain": Domain.simulator, "height": 35, "width": 55, "seed": 0},
         _eyes,
+    ),
+    "hands": PackSource(
+        "depth pictures of hands annotated with 14 joints; domain=camera draws the stand-in for a Kinect's",
+        {**DRAWN, "domain": Domain.simulator, "size": 224, "seed": 0},
+        _hands,
+    ),
+    "nyu": PackSource(
+        "train and test of the NYU hand pose data; domain=simulator: synthdepth, domain=camera: depth",
+        {"path": None, "domain": Domain.simulator, "size": 224},
+        _nyu,
     ),
     "unityeyes": PackSource(
         "N.jpg and N.json of UnityEyes, cropped; a share of them is held out",
