@@ -16,6 +16,7 @@ from cluster_jobs.config import command
 from cluster_jobs.config import key as setting
 from cluster_jobs.errors import UserError
 from cluster_jobs.files import read_json, write_atomically, write_json
+from cluster_jobs.images import shape_text
 from cluster_jobs.sections import write_section
 from cluster_jobs.shards import Shards
 from cluster_jobs.turing_page import KINDS, draw, key_of, page
@@ -73,8 +74,8 @@ def make_test(config: TuringConfig) -> None:
             )
     if real.shape != fake.shape:
         raise UserError(
-            f"real={config.real} and fake={config.fake}: {' × '.join(map(str, real.shape))} and "
-            f"{' × '.join(map(str, fake.shape))} (channels × height × width), expected the same"
+            f"real={config.real} and fake={config.fake}: {shape_text(real.shape)} and "
+            f"{shape_text(fake.shape)} (channels × height × width), expected the same"
         )
     if config.validate:
         return

@@ -14,12 +14,12 @@ import torch
 
 from cluster_jobs.config import MISSING, CommandKeys, command, key
 from cluster_jobs.errors import UserError
+from cluster_jobs.exhibit import Exhibit, left_out
 from cluster_jobs.job import Job
 from s3gan.metrics.labelled import choose
 from s3gan.pictures import diversity, interpolation, neighbours, spectrum
 from s3gan.pictures.chosen import choose_classes
 from s3gan.pictures.class_grid import class_grid
-from s3gan.pictures.exhibit import Exhibit, left_out
 from s3gan.pictures.film import film
 from s3gan.pictures.painter import Painter, Scene
 from s3gan.pictures.real import Real, open_real

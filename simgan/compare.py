@@ -55,7 +55,8 @@ def read_rows(directory: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def summarise(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """A line for each row and each kind of training images; pairs are (mean, standard deviation) over seeds."""
+    """A line for each row and each kind of training images; lists are the mean over seeds and, of two or more, the
+    standard deviation."""
     lines: list[dict[str, Any]] = []
     for row, seeds in found.items():
         for kind in seeds[0]["gaze"]:
@@ -74,11 +75,12 @@ def summarise(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 def _spread(values: list[float]) -> list[float]:
-    return [float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0]
+    """The mean, and the standard deviation where there are two values or more."""
+    return [float(np.mean(values)), *([float(np.std(values, ddof=1))] if len(values) > 1 else [])]
 
 
 def _cell(value: Any) -> Any:
-    return f"{value[0]:.2f} ± {value[1]:.2f}" if isinstance(value, list) else value
+    return " ± ".join(f"{number:.2f}" for number in value) if isinstance(value, list) else value
 
 
 if __name__ == "__main__":

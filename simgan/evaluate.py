@@ -12,22 +12,21 @@ import numpy as np
 
 from cluster_jobs.config import MISSING, command, key
 from cluster_jobs.errors import UserError
-from cluster_jobs.files import write_atomically, write_json
+from cluster_jobs.files import write_json
 from cluster_jobs.job import Job
-from cluster_jobs.sections import write_section
 from cluster_jobs.shards import Shards
 from cluster_jobs.stores import child
 from simgan.refiner import Refiner
 from simgan.snapshot import check_images, load_refiner, refine_images
 from simgan.tasks import TASKS, TaskName
-from simgan.tasks.protocol import Domains, Refined, Scored, ScoreKeys, Section
+from simgan.tasks.protocol import Domains, Refined, Scored, ScoreKeys
 
 
 @dataclass
 class EvaluateConfig(ScoreKeys):
     """What is learned from simulated, refined and real images, tested on real ones, and whether labels survive."""
 
-    task: TaskName = key(TaskName.digits, "what is simulated")
+    task: TaskName = key(TaskName.digits, "digits, gaze, or folder: any pictures")
     run: str = key(MISSING, "run directory of simgan.train", path=True)
     synthetic: str = key(MISSING, "directory with train/ and test/, as simgan.pack writes it", path=True)
     real: str = key(MISSING, "directory with train/ and test/, as cluster_jobs.pack writes it", path=True)
@@ -80,19 +79,9 @@ def write(out: Path, scored: Scored, nimg: int, weights: str) -> None:
     first, *others = scored.sections
     notes = [f"After {nimg:,} synthetic images.", first.text, f"Warning: {warning}." if warning else ""]
     for section in (replace(first, text=" ".join(filter(None, notes))), *others):
-        write_report(out, section)
+        section.write(out)
     if warning:
         print(f"warning: {warning}", flush=True)
-
-
-def write_report(out: Path, section: Section) -> None:
-    """One section with the pictures that it shows."""
-    (out / "report").mkdir(parents=True, exist_ok=True)
-    for picture in section.pictures:
-        write_atomically(out / "report" / picture.file, picture.png)
-    shown = [(picture.file, picture.caption) for picture in section.pictures]
-    texts = {"title": section.title, "text": section.text}
-    write_section(out, section.name, **texts, columns=section.columns, rows=section.rows, pictures=shown)
 
 
 if __name__ == "__main__":

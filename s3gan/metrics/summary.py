@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster_jobs.exhibit import Exhibit, Picture
 from s3gan.metrics.labelled import Labelled
-from s3gan.pictures.exhibit import Exhibit, Picture
 from s3gan.pictures.scored import bars, class_rows, neighbour_rows
 from selfsup.classifier import Pictures
 

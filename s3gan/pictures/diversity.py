@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from s3gan.pictures.exhibit import Exhibit, Picture
+from cluster_jobs.exhibit import Exhibit, Picture
 from s3gan.pictures.nearest import squared_distances
 from s3gan.pictures.painter import Noise, Scene
 from s3gan.pictures.plot import figure_png, new_figure

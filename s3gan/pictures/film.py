@@ -15,9 +15,9 @@ import torch
 from cluster_jobs.checkpoint import CheckpointStore
 from cluster_jobs.curves import short
 from cluster_jobs.errors import UserError
+from cluster_jobs.exhibit import Exhibit, Picture, left_out
 from cluster_jobs.freeze import read_frozen
 from s3gan import gallery
-from s3gan.pictures.exhibit import Exhibit, Picture, left_out
 from s3gan.pictures.sheet import sheet_png
 from s3gan.snapshot import load_generator, read_network
 

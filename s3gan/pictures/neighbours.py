@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cluster_jobs.exhibit import Exhibit, Picture
 from cluster_jobs.job import Job
-from s3gan.pictures.exhibit import Exhibit, Picture
 from s3gan.pictures.nearest import Nearest, search
 from s3gan.pictures.real import Real
 from s3gan.pictures.sheet import sheet_png

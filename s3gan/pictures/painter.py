@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cluster_jobs.exhibit import Exhibit
 from cluster_jobs.job import Job
 from s3gan.networks import Generator
-from s3gan.pictures.exhibit import Exhibit
 from s3gan.sampling import block_size, draw_noise, make_images
 
 Noise = Callable[..., Tensor]  # noise(indices, truncation=0.0) -> (n, z_dim)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from cluster_jobs.errors import UserError
-from s3gan.pictures.exhibit import Exhibit, Picture
+from cluster_jobs.exhibit import Exhibit, Picture
 from s3gan.pictures.painter import Noise, Scene
 from s3gan.pictures.sheet import sheet_png
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from cluster_jobs.exhibit import Exhibit
 from cluster_jobs.job import Job
 from cluster_jobs.shards import Shards
 from simgan.tasks.digits import distances
-from simgan.tasks.protocol import Domains, Refined, Scored, ScoreKeys, Section, check_same_shape, pair_section
+from simgan.tasks.protocol import Domains, Refined, Scored, ScoreKeys, check_same_shape, pair_section
 
 
 class Folder:
@@ -51,11 +52,11 @@ def change(images: Refined) -> dict[str, float]:
     }
 
 
-def section(scores: dict[str, Any]) -> Section:
+def section(scores: dict[str, Any]) -> Exhibit:
     """A row for each split, and what distances there are in the text."""
     found = scores.get("distances", {})
     text = "; ".join(f"{name}: {score['name']} {score['value']:.2f}" for name, score in found.items())
-    return Section(
+    return Exhibit(
         "scores",
         title="What refining changes",
         text=f"Frechet distances to real training images: {text}."

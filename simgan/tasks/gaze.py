@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from cluster_jobs.errors import UserError
+from cluster_jobs.exhibit import Exhibit, Picture
 from cluster_jobs.job import Job
 from cluster_jobs.shards import Shards
 from simgan.estimators.fit import Annotated, predict, trained_estimator
@@ -16,11 +17,9 @@ from simgan.tasks.iris import fit_irises
 from simgan.tasks.protocol import (
     Domains,
     Drift,
-    Picture,
     Refined,
     Scored,
     ScoreKeys,
-    Section,
     check_same_shape,
     pair_section,
 )
@@ -132,10 +131,10 @@ def displacement(unseen: Refined) -> tuple[dict[str, float], np.ndarray, np.ndar
 
 def sections(
     scores: dict[str, Any], errors: dict[str, np.ndarray], before: np.ndarray, after: np.ndarray
-) -> list[Section]:
+) -> list[Exhibit]:
     """The table of errors with its curve, and how far irises moved with a scatter plot."""
     iris, recipe = scores["iris"], scores["estimator"]
-    table = Section(
+    table = Exhibit(
         "scores",
         title="Simulated, refined, real: how well gaze is read off real images",
         text=f"One estimator trained on each ({recipe['width']:g} × the paper's width, {recipe['steps']:,} steps of "
@@ -154,7 +153,7 @@ def sections(
         ],
         pictures=[Picture("gaze.png", "cumulative gaze error", cumulative(errors, CLOSE))],
     )
-    moved = Section(
+    moved = Exhibit(
         "iris",
         title="Does the iris stay where it was?",
         text=f"Displacement of the fitted iris, {iris['count']} images that R never saw: {iris['mean']:.2f} ± "

@@ -3,7 +3,7 @@
 Labels of real images are read inside ``Task.score`` alone, which ``simgan.evaluate`` calls; training never does.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from cluster_jobs.config import CommandKeys, group, key
 from cluster_jobs.errors import UserError
+from cluster_jobs.exhibit import Exhibit, Picture
 from cluster_jobs.images import encode_png, grid, shape_text
 from cluster_jobs.job import Job
 from cluster_jobs.shards import Shards
@@ -83,27 +84,6 @@ class Domains:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A PNG of the report, lying as ``file`` beside its section."""
-
-    file: str
-    caption: str
-    png: bytes
-
-
-@dataclass(frozen=True)
-class Section:
-    """A section of the report."""
-
-    name: str
-    title: str
-    text: str = ""
-    columns: list[str] | None = None
-    rows: list[list[Any]] | None = None
-    pictures: list[Picture] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
 class Drift:
     """Whether labels survived refining: ``value`` is what ``measure`` names, flagged where above ``limit``."""
 
@@ -129,10 +109,10 @@ class Drift:
 
 @dataclass(frozen=True)
 class Scored:
-    """``scores`` (JSON) and the report's sections; ``drift`` is None where a task has no labels to lose."""
+    """``scores`` (JSON) and the sections of the report; ``drift`` is None where a task has no labels to lose."""
 
     scores: dict[str, Any]
-    sections: list[Section]
+    sections: list[Exhibit]
     drift: Drift | None
 
 
@@ -166,7 +146,7 @@ def sheet(images: np.ndarray, columns: int) -> bytes:
     return encode_png(picture.transpose(2, 0, 1))
 
 
-def pair_section(domains: Domains) -> Section:
+def pair_section(domains: Domains) -> Exhibit:
     """Rows of simulated images, the same refined, and real ones."""
     pool, count = domains.pool, min(PAIRS, len(domains.pool.before), len(domains.train)) // COLUMNS * COLUMNS
     rows = []
@@ -176,7 +156,7 @@ def pair_section(domains: Domains) -> Section:
     text = "Rows of three: simulated, the same refined, real."
     title = "Simulated, refined, real"
     if not rows:
-        return Section("pairs", title=title, text="Too few images for a picture.")
-    return Section(
+        return Exhibit("pairs", title=title, text="Too few images for a picture.")
+    return Exhibit(
         "pairs", title=title, text=text, pictures=[Picture("pairs.png", text, sheet(np.stack(rows), COLUMNS))]
     )

@@ -20,6 +20,10 @@ def test_rows_are_summarised_over_their_seeds(tmp_path: Path) -> None:
     main.body(CompareConfig(scores=str(tmp_path / "scores"), out=str(tmp_path / "out")))
     (row,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
     assert row["mean error"] == pytest.approx([7.0, 2**0.5]) and row["drifted"] == 1 and row["within 7°"] == [50, 0]
+    write_scores(tmp_path / "alone" / "paper" / "0", 6.0, False)
+    main.body(CompareConfig(scores=str(tmp_path / "alone"), out=str(tmp_path / "out")))
+    (row,) = json.loads((tmp_path / "out" / "report" / "gaze.json").read_text())["table"]["rows"]
+    assert row[3] == "6.00"  # one seed says nothing of a spread
     with pytest.raises(UserError, match="found none"):
         main.body(CompareConfig(scores=str(tmp_path / "out"), out=str(tmp_path / "out")))
 

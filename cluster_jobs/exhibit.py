@@ -1,4 +1,4 @@
-"""One section of the report on a generator: a text that says what to look for, pictures, a table."""
+"""One section of a report as an object: a text that says what to look for, pictures, a table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ class Exhibit:
 
     name: str
     title: str
-    text: str
+    text: str = ""
     pictures: Sequence[Picture] = ()
     columns: Sequence[str] | None = None
     rows: Sequence[Sequence[Any]] | None = None
 
-    def write(self, out: Path, origin: str) -> str:
+    def write(self, out: Path, origin: str = "") -> str:
         """Writes the section and its pictures; `origin` says what drew them. Returns a line that says what was done."""
         (out / "report").mkdir(parents=True, exist_ok=True)
         for picture in self.pictures:
