@@ -88,8 +88,8 @@ CAMERA: Ranges = (
     | {  # only a camera sees these
         "veins": (0.0, 0.25),
         "skin_texture": (0.015, 0.05),  # standard deviation of the photographs' detail on the skin
-        "gradient": (-0.25, 0.25),  # of the light from left to right
-        "shadow": (0.0, 0.3),  # depth of a cast shadow
+        "gradient": (-0.2, 0.2),  # of the light from left to right
+        "shadow": (0.0, 0.2),  # depth of a cast shadow
         "shadow_angle": (0, 360),
         "shadow_place": (0.1, 0.9),  # of its edge from the eyeball's centre
         "exposure": (0.38, 0.58),  # the mean tone that the automatic exposure reaches
