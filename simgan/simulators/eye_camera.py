@@ -8,8 +8,6 @@ import io
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import gaussian_filter
-from sklearn.datasets import load_sample_images
 
 from simgan.simulators.eye_factors import CAMERA, Factors
 from simgan.simulators.eye_picture import Painting
@@ -47,6 +45,9 @@ def photograph(painting: Painting, factors: Factors, generators: list[np.random.
 @functools.cache
 def _photographs() -> list[np.ndarray]:
     """The photographs' detail: zero mean, unit standard deviation, evened out from place to place."""
+    from scipy.ndimage import gaussian_filter  # here, since these take seconds and the simulator's domain needs neither
+    from sklearn.datasets import load_sample_images
+
     details = []
     for photo in load_sample_images().images:
         grey = photo.astype(np.float32).mean(-1)
