@@ -7,8 +7,8 @@ from cluster_jobs.shards import Shards
 from simgan.pack import PackConfig, main
 from simgan.simulators.eye_camera import _detail, photograph
 from simgan.simulators.eye_factors import CAMERA, SIMULATOR, Factors
-from simgan.simulators.eye_geometry import Geometry, iris_outline, locate
-from simgan.simulators.eye_picture import CORNEA, paint
+from simgan.simulators.eye_geometry import Geometry, iris_outline, locate, turn
+from simgan.simulators.eye_picture import CORNEA, LID_DEPTH, _lids, paint
 from simgan.simulators.eyes import BLOCK, DOMAINS, Eyes, draw
 
 HEIGHT, WIDTH = 35, 55
@@ -141,6 +141,16 @@ def test_reading_in_any_order_gives_the_same_pictures() -> None:
     forwards = [source.read(index)[0] for index in range(len(source))]
     for index in (BLOCK + 2, 0, BLOCK, 5):
         assert np.array_equal(source.read(index)[0], forwards[index])
+
+
+def test_the_lids_lie_in_a_plane_that_turns_with_the_head() -> None:
+    factors = plain(1, head_pitch=9, head_yaw=-14, roll=5, lid_tilt=0)
+    per = {name: value[:, None, None] for name, value in factors.items()}
+    at = np.array([[0.7, -0.4], [-0.9, 0.3], [0.0, 0.0]])
+    points = np.column_stack([at, np.full(3, LID_DEPTH)])
+    shown = turn(points, *(np.radians(factors[name]) for name in ("head_pitch", "head_yaw", "roll")))
+    lids = _lids(per, shown[None, None, :, 0], shown[None, None, :, 1])
+    assert np.allclose(lids.right[0, 0], at[:, 0], atol=1e-6) and np.allclose(lids.up[0, 0], at[:, 1], atol=1e-6)
 
 
 def test_the_lids_follow_the_gaze() -> None:
