@@ -8,17 +8,15 @@ import io
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import gaussian_filter
-from sklearn.datasets import load_sample_images
 
-from simgan.simulators.eye_factors import Factors
+from simgan.simulators.eye_factors import CAMERA, Factors
 from simgan.simulators.eye_picture import Painting
 
 DETAIL = 1.8  # pixels of the photograph: what is coarser than this is left out
 CROPS = 2  # crops added up for one skin, so that no petal or roof is recognised
 REFERENCE_WIDTH = 55  # pixels: the width at which the blur is stated
 EVEN = 6  # pixels of the photograph over which its detail is evened out
-TAPS = 3  # of the blur's kernel on either side
+KERNEL = 2.5  # standard deviations of the blur's kernel on either side
 EXPOSURE_GAIN = (0.5, 3.0)  # limits of the automatic exposure
 
 
@@ -31,7 +29,8 @@ def photograph(painting: Painting, factors: Factors, generators: list[np.random.
     tone += (1 - painting.opening) * per["skin_texture"] * detail
     tone -= painting.opening * per["veins"] * _veins(painting) * tone
     tone *= _light(per, painting)
-    tone = _blurred(tone, factors["blur"] * (shape[1] / REFERENCE_WIDTH))
+    larger = shape[1] / REFERENCE_WIDTH
+    tone = _blurred(tone, factors["blur"] * larger, int(np.ceil(KERNEL * CAMERA["blur"][1] * larger)))
     gain = per["exposure"] / np.maximum(tone.mean((1, 2), keepdims=True), 0.05)
     tone *= np.clip(gain, *EXPOSURE_GAIN)
     tone *= 1 - per["vignette"] * _corner_distance(shape)
@@ -46,6 +45,9 @@ def photograph(painting: Painting, factors: Factors, generators: list[np.random.
 @functools.cache
 def _photographs() -> list[np.ndarray]:
     """The photographs' detail: zero mean, unit standard deviation, evened out from place to place."""
+    from scipy.ndimage import gaussian_filter  # here, since these take seconds and the simulator's domain needs neither
+    from sklearn.datasets import load_sample_images
+
     details = []
     for photo in load_sample_images().images:
         grey = photo.astype(np.float32).mean(-1)
@@ -87,9 +89,8 @@ def _corner_distance(shape: tuple[int, ...]) -> np.ndarray:
     return (np.square(y)[:, None] + np.square(x)[None, :]) / 2
 
 
-def _blurred(tone: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """Each picture convolved with its own Gaussian, edges repeated."""
-    taps = max(TAPS, int(np.ceil(2.5 * float(sigma.max()))))
+def _blurred(tone: np.ndarray, sigma: np.ndarray, taps: int) -> np.ndarray:
+    """Each picture convolved with its own Gaussian of ``taps`` pixels on either side, edges repeated."""
     offsets = np.arange(-taps, taps + 1, dtype=np.float32)
     kernel = np.exp(-np.square(offsets[None] / sigma[:, None]) / 2).astype(np.float32)
     kernel /= kernel.sum(1, keepdims=True)
