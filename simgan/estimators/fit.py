@@ -125,12 +125,12 @@ def initialise(network: nn.Module, seed: int) -> None:
 
 
 @torch.no_grad()
-def predict(network: nn.Module, images: np.ndarray, device: torch.device) -> np.ndarray:
-    """What an estimator reads off pictures (N, C, H, W) uint8: (N, …) float32."""
+def predict(network: nn.Module, images: np.ndarray, device: torch.device, size: int = BLOCK) -> np.ndarray:
+    """What an estimator reads off pictures (N, C, H, W) uint8, ``size`` at a time: (N, …) float32."""
     found = []
-    for start in range(0, len(images), BLOCK):
-        part = images[start : start + BLOCK]
-        block = np.zeros((BLOCK, *images.shape[1:]), np.uint8)
+    for start in range(0, len(images), size):
+        part = images[start : start + size]
+        block = np.zeros((size, *images.shape[1:]), np.uint8)
         block[: len(part)] = part
         found.append(network(to_input(torch.from_numpy(block), device))[: len(part)].cpu().numpy())
     return np.concatenate(found)
