@@ -82,7 +82,9 @@ class TrainConfig(TrainKeys):
         0.25, "refined images that vary less than this share of what simulated ones do are bad; 0: no limit"
     )
     max_change: float = key(
-        0.3, "R is told to leave its input behind where it changes a pixel by more of [-1, 1] in the mean; inf: never"
+        0.6,
+        "a warning where R changes a pixel of [-1, 1] by more in the mean: labels may not survive. The default is for "
+        "digits, whose domains lie far apart; inf: never",
     )
 
     def check(self) -> None:

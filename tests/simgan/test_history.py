@@ -171,33 +171,38 @@ def test_a_buffer_of_no_capacity_keeps_nothing() -> None:
     assert buffer.filled == 0 and buffer.state_dict()["images"].shape == (0, 1, 2, 2)
 
 
-def test_the_buffer_follows_algorithm_1_written_out() -> None:
+def follow_algorithm_1(buffer: History) -> None:
     """Algorithm 1 in plain lists: sample from what is held, then fill the next free slots or replace random ones."""
-    buffer, capacity = history(), 6
     held: list[float] = []
     for step in range(20):
-        fresh = [100.0 * step, 100.0 * step + 1]
+        fresh = [100.0 * step + 1, 100.0 * step + 2]
         if len(held) >= 2:
+            assert buffer.filled == len(held)
             drawn = buffer.sample(2, step)[:, 0, 0, 0].tolist()
             assert len(set(drawn)) == 2 and set(drawn) <= set(held)
         buffer.add(torch.tensor(fresh).view(2, 1, 1, 1).expand(2, 1, 2, 2), step)
         now = buffer.images[: buffer.filled, 0, 0, 0].tolist()
-        if len(held) < capacity:
-            held = held + fresh  # appended: nothing that was held is lost
+        if len(held) < buffer.capacity:
+            held = held + fresh  # nothing that was held is lost
             assert now == held
         else:
-            assert len(now) == capacity and set(now) - set(held) == set(fresh) and len(set(held) - set(now)) == 2
+            assert set(now) - set(held) == set(fresh) and len(set(held) - set(now)) == 2
             assert sum(a != b for a, b in zip(now, held, strict=True)) == 2  # in the slots of the lost ones
             held = now
-    assert len(held) == capacity
+    assert len(held) == buffer.capacity
 
 
-def test_the_published_bug_leaves_an_empty_buffer_that_these_tests_would_see() -> None:
-    """What two public implementations do: the result of np.append is thrown away."""
-    buffer = np.zeros((0, 2, 2))
-    for step in range(3):
-        np.append(buffer, numbered(2 * step, 2)[:, 0].numpy(), axis=0)
-    ours = history()
-    for step in range(3):
-        ours.add(numbered(2 * step, 2), step)
-    assert len(buffer) == 0 and ours.filled == 6
+def test_the_buffer_follows_algorithm_1_written_out() -> None:
+    follow_algorithm_1(history())
+
+
+class Forgetful(History):
+    """As in two public implementations, where the result of np.append is thrown away: nothing is ever held."""
+
+    def add(self, fresh: torch.Tensor, step: int) -> None:
+        np.append(self.images[: self.filled].numpy(), fresh.numpy(), axis=0)
+
+
+def test_a_buffer_that_never_fills_would_fail_the_same_check() -> None:
+    with pytest.raises(AssertionError):
+        follow_algorithm_1(Forgetful(6, (1, 2, 2), seed=0, device=CPU))
