@@ -8,16 +8,15 @@ import io
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import gaussian_filter
-from sklearn.datasets import load_sample_images
 
-from simgan.simulators.eye_factors import Factors
+from simgan.simulators.eye_factors import CAMERA, Factors
 from simgan.simulators.eye_picture import Painting
 
-DETAIL = 2.5  # pixels of the photograph: what is coarser than this is left out
+DETAIL = 1.8  # pixels of the photograph: what is coarser than this is left out
+CROPS = 2  # crops added up for one skin, so that no petal or roof is recognised
 REFERENCE_WIDTH = 55  # pixels: the width at which the blur is stated
 EVEN = 6  # pixels of the photograph over which its detail is evened out
-TAPS = 3  # of the blur's kernel on either side
+KERNEL = 2.5  # standard deviations of the blur's kernel on either side
 EXPOSURE_GAIN = (0.5, 3.0)  # limits of the automatic exposure
 
 
@@ -26,11 +25,12 @@ def photograph(painting: Painting, factors: Factors, generators: list[np.random.
     per = {name: values[:, None, None].astype(np.float32) for name, values in factors.items()}
     tone = painting.tone.copy()
     shape = tone.shape[1:]
-    detail = np.stack([_detail_crop(shape, generator) for generator in generators])
+    detail = np.stack([_detail(shape, generator) for generator in generators])
     tone += (1 - painting.opening) * per["skin_texture"] * detail
     tone -= painting.opening * per["veins"] * _veins(painting) * tone
     tone *= _light(per, painting)
-    tone = _blurred(tone, factors["blur"] * (shape[1] / REFERENCE_WIDTH))
+    larger = shape[1] / REFERENCE_WIDTH
+    tone = _blurred(tone, factors["blur"] * larger, int(np.ceil(KERNEL * CAMERA["blur"][1] * larger)))
     gain = per["exposure"] / np.maximum(tone.mean((1, 2), keepdims=True), 0.05)
     tone *= np.clip(gain, *EXPOSURE_GAIN)
     tone *= 1 - per["vignette"] * _corner_distance(shape)
@@ -43,8 +43,11 @@ def photograph(painting: Painting, factors: Factors, generators: list[np.random.
 
 
 @functools.cache
-def _details() -> list[np.ndarray]:
+def _photographs() -> list[np.ndarray]:
     """The photographs' detail: zero mean, unit standard deviation, evened out from place to place."""
+    from scipy.ndimage import gaussian_filter  # here, since these take seconds and the simulator's domain needs neither
+    from sklearn.datasets import load_sample_images
+
     details = []
     for photo in load_sample_images().images:
         grey = photo.astype(np.float32).mean(-1)
@@ -55,13 +58,14 @@ def _details() -> list[np.ndarray]:
     return details
 
 
-def _detail_crop(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-    """A crop at a random place of a random photograph, mirrored or not; beyond its edge the photograph repeats."""
-    photos = _details()
-    photo = photos[int(generator.integers(len(photos)))]
-    rows = (int(generator.integers(photo.shape[0])) + np.arange(shape[0])) % photo.shape[0]
-    columns = (int(generator.integers(photo.shape[1])) + np.arange(shape[1])) % photo.shape[1]
-    return photo[np.ix_(rows, columns[::-1] if generator.integers(2) else columns)]
+def _detail(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    """Crops at random places of random photographs, each mirrored or not; beyond an edge the photograph repeats."""
+    photos, total = _photographs(), np.zeros(shape, np.float32)
+    for photo, top, left, mirrored in generator.integers((len(photos), 2**16, 2**16, 2), size=(CROPS, 4)).tolist():
+        rows = (top + np.arange(shape[0])) % photos[photo].shape[0]
+        columns = (left + np.arange(shape[1])) % photos[photo].shape[1]
+        total += photos[photo][np.ix_(rows, columns[::-1] if mirrored else columns)]
+    return total / np.float32(np.sqrt(CROPS))
 
 
 def _veins(painting: Painting) -> np.ndarray:
@@ -85,9 +89,8 @@ def _corner_distance(shape: tuple[int, ...]) -> np.ndarray:
     return (np.square(y)[:, None] + np.square(x)[None, :]) / 2
 
 
-def _blurred(tone: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """Each picture convolved with its own Gaussian, edges repeated."""
-    taps = max(TAPS, int(np.ceil(2.5 * float(sigma.max()))))
+def _blurred(tone: np.ndarray, sigma: np.ndarray, taps: int) -> np.ndarray:
+    """Each picture convolved with its own Gaussian of ``taps`` pixels on either side, edges repeated."""
     offsets = np.arange(-taps, taps + 1, dtype=np.float32)
     kernel = np.exp(-np.square(offsets[None] / sigma[:, None]) / 2).astype(np.float32)
     kernel /= kernel.sum(1, keepdims=True)

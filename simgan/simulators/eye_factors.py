@@ -43,14 +43,14 @@ SIMULATOR: Ranges = EYE | {
     "lashes": (0.3, 0.6),  # how dark
     "lash_length": (0.06, 0.12),
     "lash_count": (11, 15),
-    "skin": (0.55, 0.85),
+    "skin": (0.45, 0.78),
     "sclera": (0.82, 0.95),
     "iris": (0.2, 0.5),
     "iris_texture": (0.05, 0.15),
     "limbus": (0.3, 0.5),  # how much darker the iris is at its edge
     "light_x": (-0.5, 0.5),  # direction of the light
     "light_y": (0.0, 0.7),
-    "ambient": (0.55, 0.75),
+    "ambient": (0.5, 0.75),
     "lid_shadow": (0.05, 0.15),  # of the upper lid on the eyeball
     "highlight": (0.7, 1.0),
     "highlight_size": (0.05, 0.08),
@@ -68,19 +68,19 @@ CAMERA: Ranges = (
         "lid_round": (0.55, 0.8),
         "crease_gap": (0.1, 0.34),
         "crease": (0.05, 0.45),
-        "brow": (0.15, 0.6),
-        "nose": (0.1, 0.4),
+        "brow": (0.1, 0.45),
+        "nose": (0.05, 0.3),
         "lashes": (0.4, 0.9),
         "lash_length": (0.08, 0.24),
         "lash_count": (16, 26),
-        "skin": (0.32, 0.72),
+        "skin": (0.36, 0.72),
         "sclera": (0.5, 0.78),
         "iris": (0.08, 0.32),
         "iris_texture": (0.1, 0.35),
         "limbus": (0.05, 0.3),
-        "light_x": (-0.9, 0.9),
-        "light_y": (0.1, 1.2),
-        "ambient": (0.3, 0.6),
+        "light_x": (-0.7, 0.7),
+        "light_y": (0.1, 1.0),
+        "ambient": (0.35, 0.65),
         "lid_shadow": (0.25, 0.6),
         "highlight": (0.0, 0.7),
         "highlight_size": (0.06, 0.14),
@@ -88,16 +88,16 @@ CAMERA: Ranges = (
     | {  # only a camera sees these
         "veins": (0.0, 0.25),
         "skin_texture": (0.015, 0.05),  # standard deviation of the photographs' detail on the skin
-        "gradient": (-0.5, 0.5),  # of the light from left to right
-        "shadow": (0.0, 0.5),  # depth of a cast shadow
+        "gradient": (-0.2, 0.2),  # of the light from left to right
+        "shadow": (0.0, 0.2),  # depth of a cast shadow
         "shadow_angle": (0, 360),
         "shadow_place": (0.1, 0.9),  # of its edge from the eyeball's centre
-        "exposure": (0.34, 0.55),  # the mean tone that the automatic exposure reaches
+        "exposure": (0.38, 0.58),  # the mean tone that the automatic exposure reaches
         "gamma": (0.8, 1.25),
-        "vignette": (0.0, 0.3),  # darkening at the corners
-        "blur": (0.45, 0.95),  # standard deviation in pixels at 55 pixels width
-        "shot_noise": (0.005, 0.025),  # standard deviation at full white
-        "read_noise": (0.004, 0.015),
+        "vignette": (0.0, 0.2),  # darkening at the corners
+        "blur": (0.5, 1.1),  # standard deviation in pixels at 55 pixels width
+        "shot_noise": (0.01, 0.035),  # standard deviation at full white
+        "read_noise": (0.005, 0.02),
         "jpeg": (55, 92),  # quality
     }
 )

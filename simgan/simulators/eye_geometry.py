@@ -12,6 +12,7 @@ import numpy as np
 from simgan.simulators.eye_factors import Factors
 
 OUTLINE = 32  # points of the iris outline
+ANGLES = ("eye_pitch", "eye_yaw", "head_pitch", "head_yaw", "roll")
 
 
 @dataclass
@@ -46,9 +47,8 @@ def turn(vectors: np.ndarray, pitch: np.ndarray, yaw: np.ndarray, roll: np.ndarr
 
 def locate(factors: Factors, height: int, width: int) -> Geometry:
     """The geometry of pictures (height, width), in float64."""
-    angle = {name: np.radians(factors[name].astype(np.float64)) for name in factors if name in _ANGLES}
-    roll, pose = angle["roll"], (angle["head_pitch"], angle["head_yaw"], angle["roll"])
-    gaze = turn(direction(angle["eye_pitch"], angle["eye_yaw"]), *pose)
+    eye_pitch, eye_yaw, *pose = (np.radians(factors[name].astype(np.float64)) for name in ANGLES)
+    gaze = turn(direction(eye_pitch, eye_yaw), *pose)
     forward = turn(np.broadcast_to([0.0, 0.0, 1.0], gaze.shape), *pose)
     radius = factors["scale"].astype(np.float64) * width
     iris = factors["iris_radius"] * radius
@@ -57,11 +57,7 @@ def locate(factors: Factors, height: int, width: int) -> Geometry:
     depth = np.sqrt(radius**2 - iris**2)
     pupil = eyeball + depth[:, None] * gaze[:, :2] * [1, -1]
     head = np.stack([np.arcsin(forward[:, 1]), np.arctan2(forward[:, 0], forward[:, 2])], -1)
-    assert len(roll) == len(gaze)
     return Geometry(gaze, head, eyeball, pupil, radius, iris)
-
-
-_ANGLES = ("eye_pitch", "eye_yaw", "head_pitch", "head_yaw", "roll")
 
 
 def iris_outline(geometry: Geometry) -> np.ndarray:

@@ -47,7 +47,7 @@ def paint(factors: Factors, geometry: Geometry, height: int, width: int, *, lids
     right, up = np.broadcast_arrays(x / radius, y / radius)
     light = np.stack([factors["light_x"], factors["light_y"], np.ones_like(factors["light_x"])], -1)
     light = (light / np.linalg.norm(light, axis=-1, keepdims=True)).astype(np.float32)
-    edges = _lids(per, geometry, right, up)
+    edges = _lids(per, right, up)
     eyeball = _eyeball(per, geometry, right, up, light, radius)
     if not lids:
         return Painting(eyeball, right, up, np.ones_like(eyeball))
@@ -63,14 +63,15 @@ def _ramp(distance: np.ndarray) -> np.ndarray:
     return np.clip(distance + 0.5, 0, 1)
 
 
-def _lids(per: Factors, geometry: Geometry, right: np.ndarray, up: np.ndarray) -> _Lids:
-    """Lids turn with the head: they shift by their depth, shorten with its angle, and roll with the camera."""
+def _lids(per: Factors, right: np.ndarray, up: np.ndarray) -> _Lids:
+    """The lids lie in a plane that turns with the head (``eye_geometry.turn``): places there, and the lids' curves."""
     roll = np.radians(per["roll"])
     cos, sin = np.cos(roll), np.sin(roll)
-    u, v = right * cos + up * sin, up * cos - right * sin
+    x, y = right * cos + up * sin, up * cos - right * sin
     pitch, yaw = np.radians(per["head_pitch"]), np.radians(per["head_yaw"])
-    u = (u - LID_DEPTH * np.sin(yaw)) / np.cos(yaw)
-    v = (v - LID_DEPTH * np.sin(pitch)) / np.cos(pitch) - (per["lid_tilt"] + np.sin(pitch) * np.sin(yaw)) * u
+    v = (y - LID_DEPTH * np.sin(pitch)) / np.cos(pitch)
+    u = (x - (LID_DEPTH * np.cos(pitch) - v * np.sin(pitch)) * np.sin(yaw)) / np.cos(yaw)
+    v -= per["lid_tilt"] * u
     raised = np.sin(np.radians(per["eye_pitch"]))
     place = np.clip(np.abs(u / per["corner"] - per["lid_skew"] * (1 - np.square(u / per["corner"]))), 0, 1)
     curve = np.power(np.maximum(1 - np.square(place), 1e-6), per["lid_round"])

@@ -5,9 +5,10 @@ import pytest
 
 from cluster_jobs.shards import Shards
 from simgan.pack import PackConfig, main
-from simgan.simulators.eye_factors import SIMULATOR, Factors
-from simgan.simulators.eye_geometry import Geometry, iris_outline, locate
-from simgan.simulators.eye_picture import paint
+from simgan.simulators.eye_camera import _detail, photograph
+from simgan.simulators.eye_factors import CAMERA, SIMULATOR, Factors
+from simgan.simulators.eye_geometry import Geometry, iris_outline, locate, turn
+from simgan.simulators.eye_picture import CORNEA, LID_DEPTH, _lids, paint
 from simgan.simulators.eyes import BLOCK, DOMAINS, Eyes, draw
 
 HEIGHT, WIDTH = 35, 55
@@ -69,6 +70,48 @@ def test_pupil_and_outline_agree_with_the_moments_of_the_picture() -> None:
         assert np.allclose(covariance, expected, atol=0.03 * expected.trace())
 
 
+def test_the_dark_pupil_is_centred_where_the_annotation_says() -> None:
+    yaw, pitch = np.array([-20, 0, 12, 25], np.float32), np.array([10, -8, 14, -12], np.float32)
+    factors = plain(4, iris=0.6, eye_yaw=yaw, eye_pitch=pitch, pupil_radius=0.45)
+    masks, geometry = darkness(factors)
+    for mask, pupil, radius, towards in zip(masks, geometry.pupil, geometry.iris, geometry.gaze[:, 2], strict=True):
+        assert np.allclose(moments(mask)[0], pupil, atol=0.4)
+        assert mask.sum() == pytest.approx(np.pi * (0.45 * radius) ** 2 * towards, rel=0.08)  # an ellipse's area
+
+
+@pytest.mark.parametrize("light", [(-0.5, 0.2), (0.4, 0.7)])
+def test_the_highlight_stands_where_the_cornea_mirrors_the_light(light: tuple[float, float]) -> None:
+    factors = plain(1, highlight=1, light_x=light[0], light_y=light[1], eye_yaw=8)
+    geometry = locate(factors, HEIGHT * 4, WIDTH * 4)
+    tones = [
+        paint(factors | {"highlight": np.full(1, on)}, geometry, HEIGHT * 4, WIDTH * 4, lids=False).tone[0]
+        for on in (0, 1)
+    ]
+    row, column = np.unravel_index(np.argmax(tones[1] - tones[0]), tones[0].shape)
+    towards = np.array([*light, 1]) / np.linalg.norm([*light, 1])
+    normal = (towards + [0, 0, 1]) / np.linalg.norm(towards + [0, 0, 1])
+    offset = (CORNEA[0] * geometry.gaze[0] + CORNEA[1] * normal)[:2] * geometry.radius[0] * [1, -1]
+    assert np.allclose([column, row], geometry.eyeball[0] + offset, atol=1.5)  # pixels of the larger picture
+
+
+def test_a_photograph_leaves_the_iris_where_it_was_painted() -> None:
+    extra = {name: low for name, (low, _) in CAMERA.items() if name not in SIMULATOR} | {"jpeg": 95, "exposure": 0.5}
+    even = dict.fromkeys(("skin_texture", "veins", "gradient", "shadow", "vignette", "shot_noise"), 0.0)
+    factors = plain(3, eye_yaw=np.array([-20, 5, 18]), eye_pitch=np.array([-8, 3, 9]), **(extra | even))
+    geometry = locate(factors, HEIGHT, WIDTH)
+    painting = paint(factors, geometry, HEIGHT, WIDTH, lids=False)
+    taken = photograph(painting, factors, [np.random.default_rng(place) for place in range(3)])
+    for image, pupil in zip(taken, geometry.pupil, strict=True):
+        assert np.allclose(moments(image < 100)[0], pupil, atol=0.3)
+
+
+def test_the_skin_takes_only_fine_detail_from_the_photographs() -> None:
+    """The photographs' detail has no coarse part: means over 16 x 16 pixels are close to the overall mean, 0."""
+    detail = np.stack([_detail((64, 64), np.random.default_rng(place)) for place in range(20)])
+    coarse = detail.reshape(20, 4, 16, 4, 16).mean((2, 4))
+    assert 0.7 < detail.std() < 1.3 and coarse.std() < 0.15
+
+
 def test_the_gaze_is_the_axis_of_the_drawn_pupil() -> None:
     for annotation in draw("simulator", HEIGHT, WIDTH, 3, "train", range(20))[1]:
         gaze, factors = np.array(annotation["gaze"]), annotation["factors"]
@@ -82,13 +125,14 @@ def test_the_gaze_is_the_axis_of_the_drawn_pupil() -> None:
         assert len(annotation["iris"]) == 32
 
 
+@pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (60, 99)])
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_a_picture_is_a_function_of_seed_split_and_index_whatever_the_block(domain: str) -> None:
-    together, annotations = draw(domain, HEIGHT, WIDTH, 0, "train", range(7))
-    for index in range(7):
-        alone, annotation = draw(domain, HEIGHT, WIDTH, 0, "train", range(index, index + 1))
+def test_a_picture_is_a_function_of_seed_split_and_index_whatever_the_block(domain: str, size: tuple[int, int]) -> None:
+    together, annotations = draw(domain, *size, 0, "train", range(40))
+    for index in range(0, 40, 3):
+        alone, annotation = draw(domain, *size, 0, "train", range(index, index + 1))
         assert np.array_equal(alone[0], together[index]) and annotation[0] == annotations[index]
-    for other in ((domain, HEIGHT, WIDTH, 1, "train"), (domain, HEIGHT, WIDTH, 0, "test")):
+    for other in ((domain, *size, 1, "train"), (domain, *size, 0, "test")):
         assert not np.array_equal(draw(*other, range(1))[0][0], together[0])
 
 
@@ -97,6 +141,16 @@ def test_reading_in_any_order_gives_the_same_pictures() -> None:
     forwards = [source.read(index)[0] for index in range(len(source))]
     for index in (BLOCK + 2, 0, BLOCK, 5):
         assert np.array_equal(source.read(index)[0], forwards[index])
+
+
+def test_the_lids_lie_in_a_plane_that_turns_with_the_head() -> None:
+    factors = plain(1, head_pitch=9, head_yaw=-14, roll=5, lid_tilt=0)
+    per = {name: value[:, None, None] for name, value in factors.items()}
+    at = np.array([[0.7, -0.4], [-0.9, 0.3], [0.0, 0.0]])
+    points = np.column_stack([at, np.full(3, LID_DEPTH)])
+    shown = turn(points, *(np.radians(factors[name]) for name in ("head_pitch", "head_yaw", "roll")))
+    lids = _lids(per, shown[None, None, :, 0], shown[None, None, :, 1])
+    assert np.allclose(lids.right[0, 0], at[:, 0], atol=1e-6) and np.allclose(lids.up[0, 0], at[:, 1], atol=1e-6)
 
 
 def test_the_lids_follow_the_gaze() -> None:
