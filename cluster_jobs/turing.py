@@ -12,7 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cluster_jobs.config import command, key
+from cluster_jobs.config import command
+from cluster_jobs.config import key as setting
 from cluster_jobs.errors import UserError
 from cluster_jobs.files import read_json, write_atomically, write_json
 from cluster_jobs.sections import write_section
@@ -27,17 +28,20 @@ KEY, PAGE = "key.json", "turing.html"
 class TuringConfig:
     """Writes a test page of real and generated images (real=, fake=, out=), or scores what people answered (score=)."""
 
-    real: str = key("", "shards of real images", path=True)
-    fake: str = key("", "shards of generated or refined images", path=True)
-    out: str = key("", "directory for turing.html and key.json", path=True)
-    count: int = key(50, "images of each kind to judge")
-    examples: int = key(0, "labelled images of each kind to show beforehand; none of them is asked for")
-    title: str = key("Real or fake?", "heading of the page", path=True)
-    scale: int = key(0, "screen pixels an image pixel; 0 chooses")
-    seed: int = key(0, "seed of the choice of images; their order is each visitor's own")
-    score: str = key("", "answers to score: a file that the page saved, or a directory of them", path=True)
-    key_file: str = key("", "score: the test's key; by default key.json beside the answers", path=True)
-    validate: bool = key(False, "check and print the configuration, then exit")
+    real: str = setting("", "shards of real images", path=True)
+    fake: str = setting("", "shards of generated or refined images", path=True)
+    out: str = setting("", "directory for turing.html and key.json", path=True)
+    count: int = setting(50, "images of each kind to judge")
+    examples: int = setting(0, "labelled images of each kind to show beforehand; none of them is asked for")
+    title: str = setting("Real or fake?", "heading of the page", path=True)
+    scale: int = setting(0, "screen pixels an image pixel; 0 chooses")
+    seed: int = setting(0, "seed of the choice of images; their order is each visitor's own")
+    score: str = setting(
+        "", "answers to score: a file that the page saved, several (split at commas), or a directory of them", path=True
+    )
+    key: str = setting("", "score: the test's key; by default key.json beside the answers", path=True)
+    allow_incomplete: bool = setting(False, "score: count files with unanswered images too, by what they hold")
+    validate: bool = setting(False, "check and print the configuration, then exit")
 
 
 @command(TuringConfig)
@@ -67,13 +71,14 @@ def make_test(config: TuringConfig) -> None:
                 f"{name}={shards.directory}: {len(shards)} images, expected at least count + examples = "
                 f"{config.count + config.examples}"
             )
+    if real.shape != fake.shape:
+        raise UserError(
+            f"real={config.real} and fake={config.fake}: {' × '.join(map(str, real.shape))} and "
+            f"{' × '.join(map(str, fake.shape))} (channels × height × width), expected the same"
+        )
     if config.validate:
         return
     test = draw(real, fake, config.count, config.examples, config.seed)
-    if len({picture.shape for picture in test.pictures.values()}) > 1:
-        raise UserError(
-            f"real={config.real} and fake={config.fake}: expected images of one size and number of channels"
-        )
     found = key_of(test, real, fake, config.seed)
     if (out / KEY).is_file() and read_json(out / KEY) != found:
         raise UserError(f"out={config.out}: holds another test, whose key would be lost; choose another directory")
@@ -84,22 +89,34 @@ def make_test(config: TuringConfig) -> None:
 
 
 def score(config: TuringConfig) -> None:
-    place = Path(config.score)
-    files = sorted(path for path in place.glob("*.json") if path.name != KEY) if place.is_dir() else [place]
-    if not files:
-        raise UserError(f"score={config.score}: expected at least one file of answers, *.json")
-    beside = place if place.is_dir() else place.parent
-    key_path = Path(config.key_file) if config.key_file else beside / KEY
+    files = answer_files(config.score)
+    key_path = Path(config.key) if config.key else files[0].parent / KEY
+    if not key_path.is_file():
+        raise UserError(f"{key_path}: no such file; give the {KEY} that was written beside {PAGE} as key=…")
     known = read_key(key_path)
     found: dict[str, Confusion] = {}
     for file in files:
-        subject, answers = read_answers(file, known)
+        subject, answers = read_answers(file, known, incomplete=config.allow_incomplete)
         if subject in found:
-            raise UserError(f"{str(file)!r}: the subject {subject!r} has answered in another file already")
+            raise UserError(f"{file}: the subject {subject!r} has answered in another file already")
         found[subject] = confusion(known["truth"], answers)
     if config.validate:
         return
-    show(found, beside)
+    show(found, key_path.parent)
+
+
+def answer_files(place: str) -> list[Path]:
+    """The files that ``score=`` names. A file or directory whose name holds a comma is taken as it is."""
+    if Path(place).is_dir():
+        files = sorted(path for path in Path(place).glob("*.json") if path.name != KEY)
+        if not files:
+            raise UserError(f"score={place}: expected at least one file of answers, *.json")
+        return files
+    files = [Path(place)] if Path(place).exists() else [Path(part.strip()) for part in place.split(",")]
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"score={place}: no such file or directory as {str(file)!r}")
+    return files
 
 
 def show(found: dict[str, Confusion], directory: Path) -> None:
@@ -118,16 +135,16 @@ def show(found: dict[str, Confusion], directory: Path) -> None:
             f"{one.accuracy:.1%}",
             f"{one.p_value():.3g}",
         ]
-        for name, one in {**found, **({"all": everybody} if len(found) > 1 else {})}.items()
+        for name, one in [*found.items(), *([("all", everybody)] if len(found) > 1 else [])]
     ]
     table = Table()
     for column in columns:
-        table.add_column(column, no_wrap=column != "subject")
+        table.add_column(column, overflow="fold", no_wrap=column in ("right", "p"))
     for row in rows:
         table.add_row(*map(str, row))
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)  # subjects' names are shown as they are
     console.print(table)
-    console.print(verdict, soft_wrap=True, markup=False)
+    console.print(verdict, soft_wrap=True)
     note = "Subjects who see the same images do not err independently, so p is meant for one subject or many images."
     write_section(
         directory,

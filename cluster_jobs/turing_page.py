@@ -45,7 +45,8 @@ def draw(real: Shards, fake: Shards, count: int, examples: int, seed: int) -> Tu
         chosen = random.Random(mix("turing", seed, kind)).sample(range(len(shards)), count + examples)
         shown[kind] = [shards.image(index) for index in chosen[count:]]
         rows += [(kind, shards.key(index), shards.image(index)) for index in chosen[:count]]
-    draws = random.Random(mix("turing", seed, "order"))
+    # whoever has the page and this code, but not the images, cannot draw the order again
+    draws = random.Random(mix("turing", seed, "order", real.fingerprint, fake.fingerprint))
     draws.shuffle(rows)
     ids = [f"{value:08x}" for value in draws.sample(range(1 << 32), len(rows))]
     table = dict(zip(ids, rows, strict=True))

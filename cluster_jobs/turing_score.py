@@ -1,12 +1,12 @@
 """What people said in a visual Turing test against what was true: confusion, accuracy, and whether it beats chance."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cluster_jobs.errors import UserError
+from cluster_jobs.files import read_json
 from cluster_jobs.turing_page import KINDS
 
 CONFIDENCE = 0.95
@@ -61,43 +61,48 @@ def pooled(confusions: Sequence[Confusion]) -> Confusion:
 def read_key(path: Path) -> dict[str, Any]:
     """Raises UserError: no key that ``cluster_jobs.turing`` wrote."""
     key = _read(path)
-    if key.get("format") != 1 or not isinstance(key.get("truth"), dict):
-        raise UserError(f"{str(path)!r}: expected the key.json that cluster_jobs.turing wrote")
+    truth = key.get("truth")
+    if (
+        (key.get("format"), type(key.get("test"))) != (1, str)
+        or not isinstance(truth, dict)
+        or not truth
+        or any(kind not in KINDS for kind in truth.values())
+    ):
+        raise UserError(f"{path}: expected the key.json that cluster_jobs.turing wrote")
     return key
 
 
-def read_answers(path: Path, key: dict[str, Any]) -> tuple[str, dict[str, str]]:
+def read_answers(path: Path, key: dict[str, Any], *, incomplete: bool = False) -> tuple[str, dict[str, str]]:
     """One exported file: the subject (the file's name where nobody gave one) and the answers by image id.
 
     Raises:
-        UserError: it is damaged, of another test, or names images twice, too many or too few.
+        UserError: it is damaged, of another test, names images twice or unknown ones, or has no answer to some
+            (to any, where it may be ``incomplete``).
     """
     found = _read(path)
     rows = found.get("answers")
     if found.get("format") != 1 or not isinstance(rows, list):
-        raise UserError(f"{str(path)!r}: expected answers as the test's page exports them")
+        raise UserError(f"{path}: expected answers as the test's page exports them")
     if found.get("test") != key["test"]:
-        raise UserError(f"{str(path)!r}: answers to the test {found.get('test')!r}, but the key is of {key['test']!r}")
+        raise UserError(f"{path}: answers to the test {found.get('test')!r}, but the key is of {key['test']!r}")
     answers: dict[str, str] = {}
     for row in rows:
         id, answer = (str(row.get("id")), row.get("answer")) if isinstance(row, dict) else ("", None)
         if id in answers:
-            raise UserError(f"{str(path)!r}: two answers to image {id!r}")
+            raise UserError(f"{path}: two answers to image {id!r}")
         if id not in key["truth"] or answer not in KINDS:
             expected = f"expected an image of the test and {' or '.join(KINDS)}"
-            raise UserError(f"{str(path)!r}: image {id!r}, answer {answer!r}: {expected}")
+            raise UserError(f"{path}: image {id!r}, answer {answer!r}: {expected}")
         answers[id] = answer
     missing = len(key["truth"]) - len(answers)
-    if missing:
-        raise UserError(f"{str(path)!r}: {missing} of {len(key['truth'])} images have no answer; finish the test first")
+    if not answers or (missing and not incomplete):
+        remedy = "finish the test, or count the others with allow_incomplete=true"
+        raise UserError(f"{path}: {missing} of {len(key['truth'])} images have no answer; {remedy}")
     return str(found.get("subject") or path.stem), answers
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{str(path)!r}: expected a JSON file ({error})") from error
+    found = read_json(path)
     if not isinstance(found, dict):
-        raise UserError(f"{str(path)!r}: expected a JSON object")
+        raise UserError(f"{path}: expected a JSON object")
     return found

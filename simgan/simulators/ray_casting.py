@@ -140,8 +140,7 @@ def meet_bone(window: Windows, ends: np.ndarray, radii: np.ndarray) -> np.ndarra
     k0 = offset * offset - shrink * (_dot(start, start) - radius * radius)
     t = -k0 / (k1 + np.sqrt(k1 * k1 - k2 * k0))
     s = offset + t * forward
-    there = np.min(radii, 1)[:, None, None] > 0
-    return np.where((s >= 0) & (s <= shrink) & there, t, np.nan)
+    return np.where((s >= 0) & (s <= shrink) & np.all(radii > 0, axis=1)[:, None, None], t, np.nan)
 
 
 def meet_ellipsoid(window: Windows, centre: np.ndarray, axes: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from cluster_jobs.images import encode_png
+from cluster_jobs.report import render
 from cluster_jobs.shard_writer import Sample, finish_index, write_shard
 from cluster_jobs.shards import Shards
 from cluster_jobs.turing import main
@@ -169,7 +170,8 @@ def test_answers_that_do_not_fit_are_refused_by_name(
     good = json.loads(answers_file(file, key, "A", 4).read_text())
     rows = good["answers"]
     damaged = {
-        "{'": "expected a JSON file",
+        "{'": "unreadable (",
+        "[" * 100_000: "unreadable (",
         "[]": "expected a JSON object",
         json.dumps(good | {"test": "0"}): f"answers to the test '0', but the key is of '{key['test']}'",
         json.dumps(good | {"answers": rows[:3]}): "1 of 4 images have no answer",
@@ -184,10 +186,51 @@ def test_answers_that_do_not_fit_are_refused_by_name(
         error = capsys.readouterr().err
         assert said in error and str(file) in error and error.count("\n") == 1
     assert not (out / "report").exists()
+    file.write_text(json.dumps(good | {"answers": rows[:3]}))
+    assert main([f"score={file}", "allow_incomplete=true"]) == 0
+    assert "3 of 3 right" in capsys.readouterr().out
     answers_file(file, key, "A", 4)
     answers_file(out / "again.json", key, "A", 4)
     assert main([f"score={out}"]) == 2
     assert "the subject 'A' has answered in another file already" in capsys.readouterr().err
+
+
+def test_names_of_subjects_are_shown_as_they_are_and_the_report_holds_them(
+    domains: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "mail"
+    make(domains, out, "count=2")
+    key = json.loads((out / "key.json").read_text())
+    elsewhere.mkdir()
+    files = [answers_file(elsewhere / f"{i}.json", key, name, 4) for i, name in enumerate(["all", "[/b] <i>"])]
+    assert main([f"score={files[0]}"]) == 2
+    assert "key.json: no such file; give the key.json" in capsys.readouterr().err
+    assert main([f"score={files[0]},{files[1]}", f"key={out / 'key.json'}"]) == 0
+    printed = capsys.readouterr().out
+    assert "[/b] <i>" in printed and "8 of 8 right" in printed
+    assert [row[0] for row in json.loads((out / "report" / "turing.json").read_text())["table"]["rows"]] == [
+        "all",
+        "[/b] <i>",
+        "all",
+    ]
+    report = render(tmp_path)
+    assert "Visual Turing test" in report and "[/b] &lt;i&gt;" in report and "8 of 8 right" in report
+
+
+def test_pictures_need_not_be_square_but_must_be_of_one_shape(
+    domains: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    wide = tmp_path / "wide"
+    images = np.random.default_rng(0).integers(0, 256, (6, 1, 5, 9), dtype=np.uint8)
+    write_shard(wide, 0, [Sample(f"{i:08d}", encode_png(image)) for i, image in enumerate(images)])
+    finish_index(wide, 1, classes=[], size=(5, 9), mode="L")
+    assert make((wide, wide), tmp_path / "out", "count=3") == 0
+    shown = shown_by((tmp_path / "out" / "turing.html").read_text())
+    assert shown["scale"] == 320 // 9
+    sizes = {Image.open(io.BytesIO(base64.b64decode(i["source"].partition(",")[2]))).size for i in shown["images"]}
+    assert sizes == {(9, 5)}
+    assert make((domains[0], wide), tmp_path / "mixed", "count=3", "validate=true") == 2
+    assert "1 × 8 × 8 and 1 × 5 × 9 (channels × height × width), expected the same" in capsys.readouterr().err
 
 
 def answer_of(browser: Browser, truths: dict[str, str]) -> str:
@@ -237,6 +280,10 @@ def test_in_a_browser_answers_are_given_undone_remembered_saved_and_scored(
             assert time.monotonic() < deadline, "the answers were not saved"
             time.sleep(0.1)
         assert browser.run("document.getElementById('text').value") == saved.read_text()
+        browser.reload()
+        browser.run("window.confirm = () => true")
+        browser.click("afresh")
+        assert browser.run("document.getElementById('count').textContent") == "Image 1 of 8"
     capsys.readouterr()
     assert main([f"score={saved}"]) == 0
     assert "7 of 8 right (87.5%" in capsys.readouterr().out
