@@ -91,14 +91,17 @@ def test_distances_are_of_joints_inside_the_picture() -> None:
     assert told["within_5_of_224"] == pytest.approx(2 / 3) and told["joint_count"] == 3
 
 
-def test_an_estimator_learns_where_joints_are() -> None:
-    data = unchanged(DepthHands(16, SIZE, 0, "train", "simulator"))
-    job, problem, joints = Job.open(CommandKeys(threads=1)), HandProblem(SIZE, 14), joints_of(data.annotations, "here")
-    recipe = EstimatorRecipe(width=0.06, steps=100, batch=16, lr=5e-3)
-    network = fit(problem, Annotated(data.before, joints), recipe, seed=0, job=job, what="x")
-    learned = distances(predict(network, data.before, job.device, 16), joints, SIZE).mean()
-    guessed = distances(np.broadcast_to(joints.mean(0), joints.shape), joints, SIZE).mean()
-    assert learned < 0.6 * guessed
+def test_an_hourglass_learns_to_find_a_mark() -> None:
+    places = np.random.default_rng(0).integers(3, 13, (114, 1, 2))
+    images = np.zeros((114, 1, 16, 16), np.uint8)
+    for image, ((x, y),) in zip(images[:, 0], places, strict=True):
+        image[y - 1 : y + 2, x - 1 : x + 2] = 255
+    job, recipe = Job.open(CommandKeys(threads=1)), EstimatorRecipe(width=0.06, steps=60, batch=16, lr=1e-2)
+    data = Annotated(images, places.astype(np.float32))
+    network = fit(HandProblem(16, 1), data.first(64), recipe, seed=0, job=job, what="x")
+    found = predict(network, images[64:], job.device, 50)
+    guessed = np.linalg.norm(places[64:] - places[:64].mean(0), axis=-1).mean()
+    assert distances(found, places[64:], 16).mean() < 1 < 0.5 * guessed
 
 
 def test_a_run_whose_joints_move_is_flagged_and_one_that_changes_nothing_is_not(tmp_path: Path) -> None:
