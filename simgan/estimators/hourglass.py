@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cluster_jobs.errors import UserError
+from simgan.estimators.fit import ZeroConv
 
 HEAT, DEEPEST = 64, 4  # cells along a side at most, and how often these are halved
 SMALLEST = 4  # cells along a side, where an hourglass is narrowest
@@ -89,7 +90,7 @@ class StackedHourglass(nn.Module):
             )
             for _ in range(STACKS)
         )
-        self.heads = nn.ModuleList(nn.Conv2d(maps, joints, 1) for _ in range(STACKS))
+        self.heads = nn.ModuleList(ZeroConv(maps, joints, 1) for _ in range(STACKS))
         self.features_back = nn.ModuleList(nn.Conv2d(maps, maps, 1) for _ in range(STACKS - 1))
         self.heat_back = nn.ModuleList(nn.Conv2d(joints, maps, 1) for _ in range(STACKS - 1))
 

@@ -96,7 +96,7 @@ def test_an_hourglass_learns_to_find_a_mark() -> None:
     images = np.zeros((114, 1, 16, 16), np.uint8)
     for image, ((x, y),) in zip(images[:, 0], places, strict=True):
         image[y - 1 : y + 2, x - 1 : x + 2] = 255
-    job, recipe = Job.open(CommandKeys(threads=1)), EstimatorRecipe(width=0.06, steps=60, batch=16, lr=1e-2)
+    job, recipe = Job.open(CommandKeys(threads=1)), EstimatorRecipe(width=0.03, steps=40, batch=16, lr=2e-2)
     data = Annotated(images, places.astype(np.float32))
     network = fit(HandProblem(16, 1), data.first(64), recipe, seed=0, job=job, what="x")
     found = predict(network, images[64:], job.device, 50)

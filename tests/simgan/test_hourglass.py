@@ -2,7 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from cluster_jobs.config import CommandKeys
 from cluster_jobs.errors import UserError
+from cluster_jobs.job import Job
+from simgan.estimators.fit import Annotated, fit, initialise, predict
 from simgan.estimators.hourglass import (
     CROP,
     HandProblem,
@@ -14,6 +17,9 @@ from simgan.estimators.hourglass import (
     heat_side,
     moved,
 )
+from simgan.estimators.recipe import EstimatorRecipe
+from simgan.simulators.hands import DepthHands
+from simgan.tasks.hand import joints_of
 
 
 def test_pictures_of_224_have_heat_maps_of_64_and_smaller_ones_smaller_ones() -> None:
@@ -63,6 +69,17 @@ def test_decoded_gaussians_lie_within_a_quarter_of_a_cell_of_the_joint(size: int
     place = maps.flatten(2).argmax(2)
     plain = (torch.stack([place % heat, place // heat], -1) + 0.5) * (size / heat) - 0.5
     assert ((plain - joints).abs() * heat / size).max() > 0.45
+
+
+def test_heat_maps_begin_empty_and_learn_from_the_first_step_on() -> None:
+    network, problem = StackedHourglass(1, 32, 2, 0.05), HandProblem(32, 2)
+    initialise(network, 0)
+    random = torch.Generator().manual_seed(0)
+    images, joints = torch.rand(4, 1, 32, 32, generator=random), 32 * torch.rand(4, 2, 2, generator=random)
+    maps = network(images)
+    assert maps.abs().max() == 0
+    problem.loss(maps, joints).mean().backward()
+    assert all(head.weight.grad.abs().max() > 0 for head in network.heads)
 
 
 def test_rows_of_a_heat_map_are_y() -> None:
@@ -129,3 +146,13 @@ def test_augmenting_is_the_same_for_the_same_draws() -> None:
     )
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
     assert np.isfinite(first[1].numpy()).all()
+
+
+@pytest.mark.slow
+def test_the_papers_hourglass_takes_a_step_on_a_hand_of_224_pixels() -> None:
+    image, _, annotation = DepthHands(1, 224, 0, "train", "simulator").read(0)
+    joints = joints_of([annotation], "here")
+    recipe = EstimatorRecipe(width=1.0, steps=2, batch=1)
+    job = Job.open(CommandKeys(threads=1))
+    network = fit(HandProblem(224, 14), Annotated(image[None], joints), recipe, seed=0, job=job, what="x")
+    assert predict(network, image[None], job.device, 1).shape == (1, 14, 2)
