@@ -114,10 +114,19 @@ def draws(count: int, recipe: EstimatorRecipe, seed: int) -> Iterator[np.ndarray
         waiting = waiting[recipe.batch :]
 
 
+class ZeroConv(nn.Conv2d):
+    """A convolution that begins at zero, for outputs that are nearly zero everywhere, as heat maps are: what drawn
+    weights put out would have to be unlearned first."""
+
+
 def initialise(network: nn.Module, seed: int) -> None:
-    """Draws the weights after He et al. 2015, each keyed by its name; biases are zero."""
+    """Draws the weights after He et al. 2015, each keyed by its name; biases and ZeroConv are zero."""
     for name, child in network.named_modules():
-        if isinstance(child, nn.Conv2d | nn.Linear):
+        if isinstance(child, ZeroConv):
+            nn.init.zeros_(child.weight)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+        elif isinstance(child, nn.Conv2d | nn.Linear):
             draw = generator("cpu", seed, "estimator", name)
             nn.init.kaiming_normal_(child.weight, nonlinearity="relu", generator=draw)
             if child.bias is not None:
@@ -125,12 +134,12 @@ def initialise(network: nn.Module, seed: int) -> None:
 
 
 @torch.no_grad()
-def predict(network: nn.Module, images: np.ndarray, device: torch.device) -> np.ndarray:
-    """What an estimator reads off pictures (N, C, H, W) uint8: (N, …) float32."""
+def predict(network: nn.Module, images: np.ndarray, device: torch.device, size: int = BLOCK) -> np.ndarray:
+    """What an estimator reads off pictures (N, C, H, W) uint8, ``size`` at a time: (N, …) float32."""
     found = []
-    for start in range(0, len(images), BLOCK):
-        part = images[start : start + BLOCK]
-        block = np.zeros((BLOCK, *images.shape[1:]), np.uint8)
+    for start in range(0, len(images), size):
+        part = images[start : start + size]
+        block = np.zeros((size, *images.shape[1:]), np.uint8)
         block[: len(part)] = part
         found.append(network(to_input(torch.from_numpy(block), device))[: len(part)].cpu().numpy())
     return np.concatenate(found)

@@ -5,13 +5,20 @@ from enum import Enum
 from simgan.tasks.digits import Digits
 from simgan.tasks.folder import Folder
 from simgan.tasks.gaze import Gaze
+from simgan.tasks.hand import Hand
 from simgan.tasks.protocol import Task
 
 
 class TaskName(Enum):
     digits = "digits"
     gaze = "gaze"
+    hand = "hand"
     folder = "folder"
 
 
-TASKS: dict[TaskName, Task] = {TaskName.digits: Digits(), TaskName.gaze: Gaze(), TaskName.folder: Folder()}
+TASKS: dict[TaskName, Task] = {
+    TaskName.digits: Digits(),
+    TaskName.gaze: Gaze(),
+    TaskName.hand: Hand(),
+    TaskName.folder: Folder(),
+}

@@ -1,4 +1,4 @@
-"""Figures of the gaze task as PNGs."""
+"""Figures of the gaze and hand tasks as PNGs."""
 
 import io
 from collections.abc import Mapping
@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def cumulative(errors: Mapping[str, np.ndarray], at: float) -> bytes:
-    """Share of pictures over the error in degrees, a curve for each row; a line at ``at`` degrees."""
+def cumulative(errors: Mapping[str, np.ndarray], at: float, limit: float, below: str, share: str) -> bytes:
+    """Share over the error, up to ``limit``, a curve for each row; a line at ``at``. ``below`` and ``share`` name the
+    axes."""
     from matplotlib.figure import Figure  # imports slowly, and only this draws
 
     figure = Figure(figsize=(6, 4), layout="constrained")
@@ -19,7 +20,7 @@ def cumulative(errors: Mapping[str, np.ndarray], at: float) -> bytes:
     for name, values in errors.items():
         axes.plot(np.sort(values), np.arange(1, len(values) + 1) / len(values) * 100, label=name)
     axes.axvline(at, color="grey", linewidth=0.8, linestyle=":")
-    axes.set(xlim=(0, 30), ylim=(0, 100), xlabel="gaze error below (degrees)", ylabel="% of real test images")
+    axes.set(xlim=(0, limit), ylim=(0, 100), xlabel=below, ylabel=share)
     axes.legend()
     return _png(figure)
 

@@ -23,6 +23,7 @@ from simgan.tasks.protocol import (
     check_same_shape,
     pair_section,
 )
+from simgan.tasks.training_sets import real_data, training_sets
 
 CLOSE = 7.0  # degrees: the paper's table 2 counts the images within
 FITTED = 1_000  # unseen images in which the iris is fitted, at most
@@ -49,13 +50,13 @@ class Gaze:
     def score(self, domains: Domains, keys: ScoreKeys, cache: Path, job: Job) -> Scored:
         """Errors on real test images of estimators trained on each domain, and how far irises move in unseen images.
         Labels drift where they move by more than ``drift.pixels`` in the mean."""
-        test = real_data(domains.test)
+        test = real_data(domains.test, gaze_of)
+        sets = training_sets(domains, keys.times, gaze_of)
         errors = {
             name: degrees_between(self._learn(data, name, keys, cache, job, test.images), test.targets)
-            for name, data in training_sets(domains, keys.times).items()
+            for name, data in sets.items()
         }
-        counts = {name: len(data) for name, data in training_sets(domains, keys.times).items()}
-        rows = {name: {"train_count": counts[name], **summary(found)} for name, found in errors.items()}
+        rows = {name: {"train_count": len(sets[name]), **summary(found)} for name, found in errors.items()}
         moved, before, after = displacement(domains.unseen)
         scores = {
             "estimator": {"width": keys.estimator.width, "steps": keys.estimator.steps, "batch": keys.estimator.batch},
@@ -72,26 +73,6 @@ class Gaze:
         problem = GazeProblem()
         network = trained_estimator(problem, data, keys.estimator, seed=keys.seed, cache=cache, job=job, what=what)
         return predict(network, images, job.device)
-
-
-def training_sets(domains: Domains, times: int) -> dict[str, Annotated]:
-    """What estimators learn from: 1/times of the simulated and refined images, all of them, and real images."""
-    targets = gaze_of(domains.pool.annotations, "the simulator's train split")
-    sets = {}
-    for name, images in (("simulated", domains.pool.before), ("refined", domains.pool.after)):
-        data = Annotated(images, targets)
-        sets[name] = data.first(max(1, len(data) // times))
-        if times > 1:
-            sets[f"{name} ×{times}"] = data
-    return {**sets, "real": real_data(domains.train)}
-
-
-def real_data(shards: Shards) -> Annotated:
-    """Real images with their gaze: for evaluation alone."""
-    indices = range(len(shards))
-    shards.prefetch(np.arange(len(shards)))
-    images = np.stack([shards.image(index) for index in indices])
-    return Annotated(images, gaze_of([shards.annotation(index) for index in indices], shards.directory))
 
 
 def gaze_of(annotations: list[dict[str, Any] | None], where: str) -> np.ndarray:
@@ -151,7 +132,7 @@ def sections(
             ]
             for name, row in scores["gaze"].items()
         ],
-        pictures=[Picture("gaze.png", "cumulative gaze error", cumulative(errors, CLOSE))],
+        pictures=[Picture("gaze.png", "cumulative gaze error", curve(errors))],
     )
     moved = Exhibit(
         "iris",
@@ -162,3 +143,8 @@ def sections(
         pictures=[Picture("iris.png", "centre of the iris before and after refining", scatter(before, after))],
     )
     return [table, moved]
+
+
+def curve(errors: dict[str, np.ndarray]) -> bytes:
+    """Share of images over the error, with a line at the paper's 7 degrees."""
+    return cumulative(errors, CLOSE, 30, "gaze error below (degrees)", "% of real test images")

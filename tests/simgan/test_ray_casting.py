@@ -91,7 +91,7 @@ def test_a_bone_that_ends_in_a_ball_of_no_size_is_not_there() -> None:
 
 
 def test_what_lies_outside_the_picture_is_not_drawn() -> None:
-    for place in ([900, 0, 750], [0, -900, 750], [-900, 900, 750]):
+    for place in ([900.0, 0.0, 750.0], [0.0, -900.0, 750.0], [-900.0, 900.0, 750.0]):
         assert np.isinf(drawn(view(), [place], [40])).all()
     assert np.isfinite(drawn(view(), [[150, 150, 750]], [40])).any()
 

@@ -1,0 +1,33 @@
+"""What estimators of annotated images learn from: simulated, refined and real images with what they show."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from cluster_jobs.shards import Shards
+from simgan.estimators.fit import Annotated
+from simgan.tasks.protocol import Domains
+
+Annotations = list[dict[str, Any] | None]
+ReadTargets = Callable[[Annotations, str], np.ndarray]  # (annotations, where they are from) to (N, …) float32
+
+
+def training_sets(domains: Domains, times: int, read: ReadTargets) -> dict[str, Annotated]:
+    """1/times of the simulated and refined images, all of them, and real images."""
+    targets = read(domains.pool.annotations, "the simulator's train split")
+    sets = {}
+    for name, images in (("simulated", domains.pool.before), ("refined", domains.pool.after)):
+        data = Annotated(images, targets)
+        sets[name] = data.first(max(1, len(data) // times))
+        if times > 1:
+            sets[f"{name} ×{times}"] = data
+    return {**sets, "real": real_data(domains.train, read)}
+
+
+def real_data(shards: Shards, read: ReadTargets) -> Annotated:
+    """Real images with their labels: for evaluation alone."""
+    indices = range(len(shards))
+    shards.prefetch(np.arange(len(shards)))
+    images = np.stack([shards.image(index) for index in indices])
+    return Annotated(images, read([shards.annotation(index) for index in indices], shards.directory))
