@@ -66,10 +66,9 @@ def main(config: MixConfig) -> None:
         console.print(f"{out} is finished: {config.count:,} images", soft_wrap=True, markup=False)
         print_table(console, read_json(out / "pool.json"))
         return
-    write_json(out / "pool.json", described)
     total = sum(len(source.indices) for source in sources)
     workers = config.workers if config.workers >= 0 else min(cores(), total // (4 * mixture.BLOCK))
-    hashes, thumbnails = mixture.signatures(sources, out, workers)
+    hashes, thumbnails = mixture.signatures(sources, _identity(described)["sources"], out, workers)
     rows, dropped = mixture.without_duplicates(sources, hashes, thumbnails, config.near)
     there = mixture.counts_of(sources, rows)
     capacity = there * np.array([config.repeat if source.name == REAL else 1 for source in sources])
@@ -137,7 +136,7 @@ def refuse_another_pool(out: Path, pool: dict[str, Any]) -> None:
     """Raises UserError where ``out`` holds another pool, or something else."""
     path = out / "pool.json"
     if not path.is_file():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and (not out.is_dir() or any(file.name != mixture.SIGNATURES for file in out.iterdir())):
             raise UserError(f"out={str(out)!r} holds something else; choose a new or empty directory")
         return
     found, now = (_identity(content) for content in (read_json(path), pool))

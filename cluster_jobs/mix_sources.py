@@ -38,6 +38,10 @@ class Source:
     def shards(self) -> Shards:
         return Shards(self.directory)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the open shards, whose index is large: every worker process opens its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "shards"}
+
     def keys(self, rows: np.ndarray) -> list[str]:
         """``SHARD/KEY`` of rows (m,) int64 of `indices`."""
         return [self.shards.key(int(index)) for index in self.indices[rows]]

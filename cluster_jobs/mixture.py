@@ -4,7 +4,6 @@ import io
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from cluster_jobs import duplicates
 from cluster_jobs.errors import UserError
-from cluster_jobs.files import write_atomically
+from cluster_jobs.files import read_json, write_atomically, write_json
 from cluster_jobs.images import encode_png
 from cluster_jobs.mix_sources import REAL, Source
 from cluster_jobs.seeds import key_hash, mix
@@ -36,23 +35,24 @@ class Chosen:
         return len(self.source)
 
 
-@lru_cache(maxsize=8)
-def _opened(directory: str) -> Any:
-    from cluster_jobs.shards import Shards
-
-    return Shards(directory)  # once in each worker
-
-
-def signatures(sources: list[Source], out: Path, workers: int) -> tuple[np.ndarray, np.ndarray]:
+def signatures(
+    sources: list[Source], identity: dict[str, Any], out: Path, workers: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Hashes (n, 16) and thumbnails (n, cells), uint8, of all samples of all sources, one after the other.
 
-    Blocks that an earlier life finished are read back.
+    Blocks that an earlier life finished are read back, also where its shares or counts were refused.
+
+    Args:
+        identity: differs where a source differs; the blocks of others are dropped.
     """
+    record = out / SIGNATURES / "sources.json"
+    if not record.is_file() or read_json(record) != identity:
+        tidy(out)
+        write_json(record, identity)
     blocks = [
         (number, start) for number, source in enumerate(sources) for start in range(0, len(source.indices), BLOCK)
     ]
     missing = [block for block in blocks if not _block_path(out, sources, block).is_file()]
-    (out / SIGNATURES).mkdir(parents=True, exist_ok=True)
     for _ in do(_sign, (out, sources), missing, min(workers, len(missing))):
         pass
     found = [np.load(_block_path(out, sources, block)) for block in blocks]
@@ -66,7 +66,7 @@ def _block_path(out: Path, sources: list[Source], block: tuple[int, int]) -> Pat
 def _sign(context: tuple[Path, list[Source]], block: tuple[int, int]) -> None:
     out, sources = context
     source = sources[block[0]]
-    shards, indices = _opened(source.directory), source.indices[block[1] : block[1] + BLOCK]
+    shards, indices = source.shards, source.indices[block[1] : block[1] + BLOCK]
     shards.prefetch(indices)
     found = [duplicates.signature(shards.image(int(index))) for index in indices]
     buffer = io.BytesIO()
@@ -175,7 +175,7 @@ def _write(context: tuple[Path, list[Source]], task: tuple[int, Chosen]) -> None
 def _samples(sources: list[Source], number: int, chosen: Chosen) -> Iterator[Sample]:
     for place in range(len(chosen)):
         source = sources[int(chosen.source[place])]
-        index, shards = int(source.indices[chosen.row[place]]), _opened(source.directory)
+        index, shards = int(source.indices[chosen.row[place]]), source.shards
         annotation: dict[str, Any] = {"source": source.name, "key": shards.key(index)}
         before = shards.annotation(index)
         if before is not None:
