@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import shlex
 import sys
+import types
 import typing
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -148,12 +149,18 @@ def _flatten(schema: Any, prefix: str = "") -> dict[str, tuple[dataclasses.Field
     hints = typing.get_type_hints(schema)
     keys: dict[str, tuple[dataclasses.Field, Any]] = {}
     for field in dataclasses.fields(schema):
-        kind = hints[field.name]
+        kind = _without_none(hints[field.name])
         if dataclasses.is_dataclass(kind):
             keys |= _flatten(kind, f"{prefix}{field.name}.")
         else:
             keys[prefix + field.name] = (field, kind)
     return keys
+
+
+def _without_none(kind: Any) -> Any:
+    """``int`` of ``int | None``: a key that may be left unset looks like any other to the user."""
+    kinds = [part for part in typing.get_args(kind) if part is not type(None)]
+    return kinds[0] if isinstance(kind, types.UnionType) and len(kinds) == 1 else kind
 
 
 def _expected(kind: Any) -> str:
@@ -170,7 +177,7 @@ def help_text(schema: type, conf: str, module: str) -> str:
     lines = [(schema.__doc__ or "").strip(), "", f"usage: accelerate launch -m {module} key=value ...", ""]
     for name, (field, kind) in _flatten(schema).items():
         default = field.default
-        shown = "required" if default == MISSING else f"default {to_dict(default)!r}"
+        shown = "required" if default == MISSING else "unset" if default is None else f"default {to_dict(default)!r}"
         lines.append(f"  {name:<22} {field.metadata.get('help', '')} [{_expected(kind)}; {shown}]")
     lines += ["", "  +recipe=NAME           a published set of keys" + (f": {', '.join(recipes)}" if recipes else "")]
     return "\n".join(lines)

@@ -91,5 +91,5 @@ def parse_json(content: bytes, origin: Path | str) -> Any:
     """What a file of JSON says. Raises UserError naming the file when it is damaged."""
     try:
         return json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{origin}: unreadable ({error})") from error

@@ -1,4 +1,6 @@
-"""The local discriminator D: fully convolutional, one verdict a patch instead of one an image (SimGAN, section 2.3)."""
+"""The discriminator D: fully convolutional, one verdict a patch instead of one an image (SimGAN, section 2.3); and the
+one verdict an image that the paper compares with, as an ablation.
+"""
 
 from dataclasses import dataclass
 
@@ -40,20 +42,53 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, channels: int, layers: str) -> None:
         super().__init__()
-        body: list[nn.Module] = []
-        width = channels
-        for layer in LAYERS[layers]:
-            if isinstance(layer, Pool):
-                body.append(nn.MaxPool2d(layer.kernel, layer.stride, padding=layer.kernel // 2))
-                continue
-            convolution = nn.Conv2d(width, layer.width, layer.kernel, layer.stride, padding=layer.kernel // 2)
-            body += [convolution, nn.ReLU()]
-            width = layer.width
-        self.body = nn.Sequential(*body)
+        self.body, width = _body(channels, layers)
         self.verdict = nn.Conv2d(width, 1, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.verdict(self.body(x))[:, 0]
+
+
+class GlobalDiscriminator(nn.Module):
+    """``(N, C, H, W) float32 in [-1, 1]`` to logits ``(N, 1, 1)``, one for the whole image, by a fully connected layer.
+
+    The paper's ablation: it can be satisfied by artefacts anywhere. One verdict counts once in the adversarial term
+    where the local D's count once a patch, so the same balance takes λ divided by the number of patches.
+
+    Args:
+        size: (height, width) of the images.
+    """
+
+    def __init__(self, channels: int, layers: str, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.body, width = _body(channels, layers)
+        height, breadth = patches(layers, size)
+        self.verdict = nn.Linear(width * height * breadth, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.verdict(self.body(x).flatten(1))[:, :, None]
+
+
+def _body(channels: int, layers: str) -> tuple[nn.Sequential, int]:
+    """The layers below the verdict, and the feature maps that they end in."""
+    body: list[nn.Module] = []
+    width = channels
+    for layer in LAYERS[layers]:
+        if isinstance(layer, Pool):
+            body.append(nn.MaxPool2d(layer.kernel, layer.stride, padding=layer.kernel // 2))
+            continue
+        convolution = nn.Conv2d(width, layer.width, layer.kernel, layer.stride, padding=layer.kernel // 2)
+        body += [convolution, nn.ReLU()]
+        width = layer.width
+    return nn.Sequential(*body), width
+
+
+def patches(layers: str, size: tuple[int, int]) -> tuple[int, int]:
+    """(rows, columns) of local patches in images of ``size`` (height, width): every stride rounds up."""
+    rows, columns = size
+    for layer in LAYERS[layers]:
+        rows, columns = (-(-side // layer.stride) for side in (rows, columns))
+    return rows, columns
 
 
 def receptive_field(layers: str) -> int:

@@ -1,23 +1,25 @@
 """The memory that training a refiner takes on each process, for the lines at the start of a run."""
 
 import torch
+from torch import nn
 
 from cluster_jobs.memory import Networks, measure, module_bytes, report
 from cluster_jobs.run import Run
-from simgan.discriminator import PatchDiscriminator
 from simgan.history import History
 from simgan.losses import self_regularisation
+from simgan.psi import Psi
 from simgan.refiner import Refiner
 
 
 def memory_lines(
     run: Run,
     refiner: Refiner,
-    discriminator: PatchDiscriminator,
+    discriminator: nn.Module,
     optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer],
     history: History,
+    psi: Psi,
 ) -> list[str]:
-    """Lines on the two networks, before the run prepares them, with R's average and the history."""
+    """Lines on the two networks, before the run prepares them, with R's average and this rank's part of the history."""
     count = run.local_batch // run.config.accumulate
 
     def images(number: int) -> torch.Tensor:
@@ -28,7 +30,7 @@ def memory_lines(
         synthetic = images(count)
         with run.autocast():
             refined = networks["refiner"](synthetic)
-            return self_regularisation(refined, synthetic), networks["discriminator"](refined)
+            return self_regularisation(refined, synthetic, psi), networks["discriminator"](refined)
 
     def discriminator_pass(networks: Networks) -> object:
         with run.autocast():

@@ -1,81 +1,221 @@
-"""Draws labelled synthetic shards: ``python -m simgan.pack source=printed_digits count=20000 seed=0 out=DIR``.
+"""Writes labelled synthetic shards: ``python -m simgan.pack source=printed_digits count=20000 seed=0 out=DIR``.
 
-DIR/train is what a refiner is trained on and what it refines; DIR/test, drawn besides, is what it never saw, and
-``simgan.evaluate`` checks there that labels survive.
+DIR/train is what a refiner is trained on and what it refines; DIR/test, made besides, is what it never saw, and
+``simgan.evaluate`` checks there that labels survive. ``SOURCES`` is the table of what can be packed.
 """
 
+import dataclasses
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from cluster_jobs.config import MISSING, command, key
+from cluster_jobs.config import MISSING, command, key, to_dict
 from cluster_jobs.errors import UserError
+from cluster_jobs.images import Size
 from cluster_jobs.packing import pack, print_table
 from cluster_jobs.shard_makers import Repack
 from cluster_jobs.shard_writer import SHARD_SAMPLES
 from cluster_jobs.shards import Shards
+from cluster_jobs.sources import Source, hold_out
+from simgan.readers.mpiigaze import mpiigaze
+from simgan.readers.nyu import nyu
+from simgan.readers.unityeyes import UnityEyes
+from simgan.simulators.eyes import Eyes
+from simgan.simulators.hands import DepthHands
 from simgan.simulators.printed_digits import PrintedDigits
 
 
-class SourceName(Enum):
-    printed_digits = "printed_digits"
+@dataclass(frozen=True)
+class PackSource:
+    """One row of the table: what it is, the keys it has a use for with their defaults, and how its splits are made."""
+
+    help: str
+    keys: dict[str, Any]  # a key that is not here is refused when the user sets it
+    build: Callable[["PackConfig"], dict[str, Source]]  # from a configuration in which these keys are filled in
+
+
+def split_counts(config: "PackConfig") -> dict[str, int]:
+    """How many pictures a simulator draws for each split; a split of none is left out."""
+    assert config.count is not None and config.test is not None
+    counts = {"train": config.count, "test": round(config.count * config.test)}
+    return {split: count for split, count in counts.items() if count}
+
+
+def _printed_digits(config: "PackConfig") -> dict[str, Source]:
+    assert config.size is not None and config.seed is not None
+    return {
+        split: PrintedDigits(count, config.size, config.seed, split) for split, count in split_counts(config).items()
+    }
+
+
+def _eyes(config: "PackConfig") -> dict[str, Source]:
+    assert config.height is not None and config.width is not None
+    assert config.seed is not None and config.domain is not None
+    shape, domain = (config.height, config.width), config.domain.name
+    return {split: Eyes(count, *shape, config.seed, split, domain) for split, count in split_counts(config).items()}
+
+
+def _hands(config: "PackConfig") -> dict[str, Source]:
+    assert config.size is not None and config.seed is not None and config.domain is not None
+    shape, domain = config.size, config.domain.name
+    return {
+        split: DepthHands(count, shape, config.seed, split, domain) for split, count in split_counts(config).items()
+    }
+
+
+def _nyu(config: "PackConfig") -> dict[str, Source]:
+    assert config.path is not None and config.size is not None and config.domain is not None
+    return nyu(Path(config.path), config.domain.name, config.size)
+
+
+def _unityeyes(config: "PackConfig") -> dict[str, Source]:
+    assert config.path is not None and config.test is not None and config.seed is not None
+    assert config.height is not None and config.width is not None
+    eyes = UnityEyes(Path(config.path), config.height, config.width)
+    return hold_out(eyes, config.test, config.seed) if config.test else {"train": eyes}
+
+
+def _mpiigaze(config: "PackConfig") -> dict[str, Source]:
+    assert config.path is not None and config.test_persons is not None
+    assert config.height is not None and config.width is not None
+    return mpiigaze(Path(config.path), config.test_persons, config.height, config.width)
+
+
+class Domain(Enum):
+    simulator = "simulator"
+    camera = "camera"
+
+
+DRAWN = {"count": 20_000, "test": 0.1}  # of every simulator, as is the seed
+
+SOURCES = {
+    "printed_digits": PackSource(
+        "0 to 9 in the fonts that matplotlib ships, white on black", {**DRAWN, "size": 32, "seed": 0}, _printed_digits
+    ),
+    "eyes": PackSource(
+        "grey eyes annotated with gaze, head, pupil and iris outline; domain=camera draws the stand-in for photographs",
+        {**DRAWN, "domain": Domain.simulator, "height": 35, "width": 55, "seed": 0},
+        _eyes,
+    ),
+    "hands": PackSource(
+        "depth pictures of hands annotated with 14 joints; domain=camera draws the stand-in for a Kinect's",
+        {**DRAWN, "domain": Domain.simulator, "size": 224, "seed": 0},
+        _hands,
+    ),
+    "nyu": PackSource(
+        "train and test of the NYU hand pose data; domain=simulator: synthdepth, domain=camera: depth",
+        {"path": None, "domain": Domain.simulator, "size": 224},
+        _nyu,
+    ),
+    "unityeyes": PackSource(
+        "N.jpg and N.json of UnityEyes, cropped; a share of them is held out",
+        {"path": None, "test": 0.1, "height": 35, "width": 55, "seed": 0},
+        _unityeyes,
+    ),
+    "mpiigaze": PackSource(
+        "Data/Normalized/pXX/dayYY.mat of MPIIGaze; right eyes mirrored, whole persons held out",
+        {"path": None, "test_persons": "p14", "height": 35, "width": 55},
+        _mpiigaze,
+    ),
+}
+
+SourceName = Enum("SourceName", {name: name for name in SOURCES})  # type: ignore[misc]  # the values of the key
 
 
 @dataclass
 class PackConfig:
-    """Draws simulated, labelled images into shards, DIR/train and DIR/test. The same command again continues."""
+    """Writes labelled images into shards, DIR/train and DIR/test. The same command again continues."""
 
-    source: SourceName = key(SourceName.printed_digits, "printed_digits: 0 to 9 in the fonts that matplotlib ships")
-    count: int = key(20_000, "images to draw for DIR/train")
-    test: float = key(0.1, "images to draw besides for DIR/test, as a share of count; none of them is in train")
-    size: int = key(32, "side of the square pictures")
-    seed: int = key(0, "seed of the simulator; image i of a split is a function of (seed, split, i)")
+    source: SourceName = key(SourceName["printed_digits"], "what to pack, see the list of sources")
+    path: str | None = key(None, "directory of the original files", path=True)
+    domain: Domain | None = key(None, "simulator: clean labelled pictures; camera: the real ones or their stand-in")
+    count: int | None = key(None, "images to draw for DIR/train")
+    test: float | None = key(None, "images to draw besides for DIR/test, as a share of count; none of them is in train")
+    test_persons: str | None = key(None, "persons whose eyes make DIR/test and are not in train: p13 p14", path=True)
+    size: int | None = key(None, "side of square pictures")
+    height: int | None = key(None, "height of the pictures in pixels")
+    width: int | None = key(None, "width of the pictures in pixels")
+    seed: int | None = key(None, "seed of the simulator; image i of a split is a function of (seed, split, i)")
     out: str = key(MISSING, "directory to write", path=True)
     shard_samples: int = key(SHARD_SAMPLES, "samples a shard")
     workers: int = key(-1, "processes; 0 works in this one, -1 chooses")
     validate: bool = key(False, "check and print the configuration, then exit")
 
 
+def _describe(name: str, source: PackSource) -> str:
+    return f"  source={name}: {source.help}\n      " + ", ".join(
+        f"{key}=…" if value is None else f"{key}={to_dict(value)}" for key, value in source.keys.items()
+    )
+
+
+PackConfig.__doc__ = "\n".join(
+    [
+        *(str(PackConfig.__doc__), "", "sources, each with the keys it takes and their defaults:"),
+        *(_describe(name, source) for name, source in SOURCES.items()),
+    ]
+)
+
+LIMITS: dict[str, tuple[float, float]] = {
+    "count": (1, 10**9),
+    "test": (0.0, 1.0),
+    "size": (8, 1024),
+    "height": (8, 1024),
+    "width": (8, 1024),
+    "shard_samples": (1, 10**6),
+    "workers": (-1, 1024),
+}
+
+
 @command(PackConfig)
 def main(config: PackConfig) -> None:
+    source = SOURCES[config.source.name]
+    config = _filled(config, source)
     _check(config)
     if config.validate:
         return
     out, console = Path(config.out), Console(highlight=False)
-    counts = {"train": config.count, "test": round(config.count * config.test)}
     makers = {
-        split: Repack(
-            PrintedDigits(count, config.size, config.seed, split), out / split, config.size, config.shard_samples
-        )
-        for split, count in counts.items()
-        if count
+        split: Repack(part, out / split, _size(config), config.shard_samples)
+        for split, part in source.build(config).items()
     }
-    frozen = {name: getattr(config, name) for name in ("count", "test", "size", "seed", "shard_samples")}
-    pack(
-        dict(makers),
-        out,
-        {"source": config.source.name, **frozen},
-        allow_bad=0,
-        workers=config.workers,
-        console=console,
-    )
+    frozen = {name: to_dict(getattr(config, name)) for name in ("source", *source.keys, "shard_samples")}
+    pack(dict(makers), out, frozen, allow_bad=0, workers=config.workers, console=console)
     print_table(console, {split: Shards(maker.directory) for split, maker in makers.items()})
 
 
+def _filled(config: PackConfig, source: PackSource) -> PackConfig:
+    """The configuration with the source's own defaults; a key that means nothing to it is refused."""
+    optional = [field.name for field in dataclasses.fields(config) if field.default is None]
+    for name in optional:
+        value = to_dict(getattr(config, name))
+        if value is not None and name not in source.keys:
+            raise UserError(
+                f"{name}={value}: source={config.source.name} has no use for it; its keys are {', '.join(source.keys)}"
+            )
+    unset = {name: default for name, default in source.keys.items() if getattr(config, name) is None}
+    config = dataclasses.replace(config, **unset)
+    if "path" in source.keys and not config.path:
+        raise UserError(f"missing path=…: the directory of the files of source={config.source.name}")
+    return config
+
+
+def _size(config: PackConfig) -> Size:
+    if config.size is not None:
+        return config.size
+    assert config.height is not None and config.width is not None
+    return config.height, config.width
+
+
 def _check(config: PackConfig) -> None:
-    limits = {
-        "count": (1, 10**9),
-        "test": (0.0, 1.0),
-        "size": (8, 1024),
-        "shard_samples": (1, 10**6),
-        "workers": (-1, 1024),
-    }
-    for name, (low, high) in limits.items():
-        if not low <= getattr(config, name) <= high:
-            raise UserError(f"{name}={getattr(config, name)}: expected {low} to {high}")
+    for name, (low, high) in LIMITS.items():
+        value = getattr(config, name)
+        if value is not None and not low <= value <= high:
+            raise UserError(f"{name}={value}: expected {low} to {high}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,11 @@ class Block(nn.Module):
         return torch.relu(x + self.second(torch.relu(self.first(x))))
 
 
+def receptive_field(*, blocks: int, stem: int = 3, fold: int = 1) -> int:
+    """The side in pixels of what one pixel of R's output depends on; up to fold - 1 fewer by its place in the fold."""
+    return fold * (stem + 4 * blocks)
+
+
 class Refiner(nn.Module):
     """``(N, C, H, W) float32 in [-1, 1]`` to about the same: conv to ``width`` maps, residual blocks, conv1×1.
 

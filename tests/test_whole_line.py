@@ -215,8 +215,8 @@ BAD = {
     "a pool of no run": ("s3gan.generate", ["run={empty}", "count=3", "out={out}"], "run"),
     "a task that does not exist": (
         "simgan.train",
-        ["task=gaze", "synthetic={data}/train", "real={data}/train", "run.dir={out}"],
-        "gaze",
+        ["task=gauze", "synthetic={data}/train", "real={data}/train", "run.dir={out}"],
+        "gauze",
     ),
 }
 

@@ -3,10 +3,15 @@
 from enum import Enum
 
 from simgan.tasks.digits import Digits
+from simgan.tasks.folder import Folder
+from simgan.tasks.gaze import Gaze
+from simgan.tasks.protocol import Task
 
 
 class TaskName(Enum):
     digits = "digits"
+    gaze = "gaze"
+    folder = "folder"
 
 
-TASKS = {TaskName.digits: Digits()}
+TASKS: dict[TaskName, Task] = {TaskName.digits: Digits(), TaskName.gaze: Gaze(), TaskName.folder: Folder()}

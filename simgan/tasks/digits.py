@@ -1,38 +1,19 @@
 """Printed digits → handwritten digits: what refined images are worth is what a classifier learns from them."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cluster_jobs.config import key
 from cluster_jobs.errors import UserError
-from cluster_jobs.images import shape_text
 from cluster_jobs.job import Job
 from cluster_jobs.shards import Shards
-from s3gan.metrics.cas import ClassifierRecipe, train_and_test
+from s3gan.metrics.cas import train_and_test
 from s3gan.metrics.detector import Features, features_of_pictures, features_of_shards, make_detector
 from s3gan.metrics.labelled import from_arrays, from_shards
 from s3gan.metrics.score import frechet_score
-
-
-@dataclass
-class Recipe(ClassifierRecipe):
-    """One recipe for whatever a classifier is trained on, long enough for ten classes of digits."""
-
-    width: int = key(16, "channels of its first stage")
-    steps: int = key(400, "optimizer steps")
-    batch: int = key(64, "labelled pictures a step")
-
-
-@dataclass(frozen=True)
-class Refined:
-    """Simulated and refined images pairwise, (N, C, H, W) uint8, with their labels (N,)."""
-
-    before: np.ndarray
-    after: np.ndarray
-    labels: np.ndarray
+from simgan.tasks.digits_sections import sections
+from simgan.tasks.protocol import Domains, Drift, Recipe, Refined, Scored, ScoreKeys, check_same_shape
 
 
 class Digits:
@@ -40,11 +21,7 @@ class Digits:
 
     def check(self, synthetic: Shards, real: Shards) -> None:
         """Raises UserError where the two domains cannot be one task."""
-        if synthetic.shape != real.shape:
-            raise UserError(
-                f"images of {shape_text(synthetic.shape)} in {synthetic.directory} but of {shape_text(real.shape)} in "
-                f"{real.directory} (channels × height × width): pack both alike"
-            )
+        check_same_shape(synthetic, real)
 
     def check_scoring(self, synthetic: Shards, real: Shards) -> None:
         """Raises UserError where labels mean different things; training never asks, only scoring knows real labels."""
@@ -55,51 +32,67 @@ class Digits:
                 f"{real.directory}: a classifier of one cannot be tested on the other"
             )
 
-    def distances(
-        self, pool: Refined, train: Shards, test: Shards, *, recipe: Recipe, seed: int, cache: Path, job: Job
-    ) -> dict[str, dict[str, Any]]:
-        """Frechet distances to the real training images: of simulated, of refined, and of the real test images, which
-        is the floor. Every rank calls this."""
-        detector = make_detector(train, recipe, seed=seed, cache=cache, job=job)
-
-        def real(shards: Shards, split: str) -> Features:
-            return features_of_shards(detector, shards, split=split, count=0, seed=seed, cache=cache, job=job)
-
-        reference = real(train, "real train")
-        compared = {
-            "simulated": features_of_pictures(detector, pool.before, "simulated", job),
-            "refined": features_of_pictures(detector, pool.after, "refined", job),
-            "real test": real(test, "real test"),
+    def score(self, domains: Domains, keys: ScoreKeys, cache: Path, job: Job) -> Scored:
+        """Distances, accuracies and how often labels are kept. Labels drift where fewer unseen images are read as
+        their label after refining than before, by more than ``drift.labels``."""
+        common: dict[str, Any] = {"recipe": keys.classifier, "seed": keys.seed, "cache": cache, "job": job}
+        pool, train, test = domains.pool, domains.train, domains.test
+        kept = labels_kept(domains.unseen, train, **common)
+        scores = {
+            "distances": distances(pool, train, test, **common),
+            "accuracies": accuracies(pool, train, test, **common),
+            "labels_kept": kept,
         }
-        return {name: frechet_score(found, reference, seed=seed).to_dict() for name, found in compared.items()}
+        lost = kept["simulated"] - kept["refined"]
+        drift = Drift("fall of the share of images read as their label", lost, keys.drift.labels)
+        return Scored(scores, sections(scores, pool, train), drift)
 
-    def accuracies(
-        self, pool: Refined, train: Shards, test: Shards, *, recipe: Recipe, seed: int, cache: Path, job: Job
-    ) -> dict[str, dict[str, Any]]:
-        """One recipe trained on each domain, tested on the real test images, per class. Every rank calls this."""
-        training = {
-            "simulated": from_arrays(pool.before, pool.labels),
-            "refined": from_arrays(pool.after, pool.labels),
-            "real": from_shards(train, train.hidden_labels()),
-        }
-        tested = from_shards(test, test.hidden_labels())
-        return {
-            name: train_and_test(
-                data, tested, len(test.classes), recipe, seed=seed, cache=cache, job=job, what=f"{name} classifier"
-            ).to_dict()
-            for name, data in training.items()
-        }
 
-    def labels_kept(
-        self, pool: Refined, train: Shards, *, recipe: Recipe, seed: int, cache: Path, job: Job
-    ) -> dict[str, float]:
-        """How often a classifier of real images reads a synthetic image as its label, before and after refining.
-        Every rank calls this."""
-        real, count = from_shards(train, train.hidden_labels()), len(train.classes)
-        shown = {"simulated": pool.before, "refined": pool.after}
-        return {
-            name: train_and_test(
-                real, from_arrays(images, pool.labels), count, recipe, seed=seed, cache=cache, job=job
-            ).accuracy
-            for name, images in shown.items()
-        }
+def distances(
+    pool: Refined, train: Shards, test: Shards, *, recipe: Recipe, seed: int, cache: Path, job: Job
+) -> dict[str, dict[str, Any]]:
+    """Frechet distances to the real training images: of simulated, of refined, and of the real test images, which is
+    the floor. Every rank calls this."""
+    detector = make_detector(train, recipe, seed=seed, cache=cache, job=job)
+
+    def real(shards: Shards, split: str) -> Features:
+        return features_of_shards(detector, shards, split=split, count=0, seed=seed, cache=cache, job=job)
+
+    reference = real(train, "real train")
+    compared = {
+        "simulated": features_of_pictures(detector, pool.before, "simulated", job),
+        "refined": features_of_pictures(detector, pool.after, "refined", job),
+        "real test": real(test, "real test"),
+    }
+    return {name: frechet_score(found, reference, seed=seed).to_dict() for name, found in compared.items()}
+
+
+def accuracies(
+    pool: Refined, train: Shards, test: Shards, *, recipe: Recipe, seed: int, cache: Path, job: Job
+) -> dict[str, dict[str, Any]]:
+    """One recipe trained on each domain, tested on the real test images, per class. Every rank calls this."""
+    training = {
+        "simulated": from_arrays(pool.before, pool.labels),
+        "refined": from_arrays(pool.after, pool.labels),
+        "real": from_shards(train, np.asarray(train.hidden_labels())),
+    }
+    tested = from_shards(test, np.asarray(test.hidden_labels()))
+    return {
+        name: train_and_test(
+            data, tested, len(test.classes), recipe, seed=seed, cache=cache, job=job, what=f"{name} classifier"
+        ).to_dict()
+        for name, data in training.items()
+    }
+
+
+def labels_kept(pool: Refined, train: Shards, *, recipe: Recipe, seed: int, cache: Path, job: Job) -> dict[str, float]:
+    """How often a classifier of real images reads a synthetic image as its label, before and after refining. Every
+    rank calls this."""
+    real, count = from_shards(train, np.asarray(train.hidden_labels())), len(train.classes)
+    shown = {"simulated": pool.before, "refined": pool.after}
+    return {
+        name: train_and_test(
+            real, from_arrays(images, pool.labels), count, recipe, seed=seed, cache=cache, job=job
+        ).accuracy
+        for name, images in shown.items()
+    }

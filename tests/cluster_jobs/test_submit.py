@@ -91,7 +91,7 @@ def test_a_pipeline_that_is_no_graph_is_refused(tmp_path: Path, stages: dict, ex
 
 
 def test_an_unknown_pipeline_names_those_that_exist() -> None:
-    with pytest.raises(UserError, match="pipeline=dmo: expected one of demo, fashion_mnist"):
+    with pytest.raises(UserError, match="pipeline=dmo: expected one of demo, imagenet128_10pct, label_efficiency"):
         load("dmo", "root")
 
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from simgan.losses import adversarial_loss, discriminator_loss, equivalent_weight, self_regularisation
+from simgan.losses import adversarial_loss, discriminator_loss, self_regularisation
+from simgan.weights import equivalent_weight
 
 
 def test_the_discriminator_loss_is_the_cross_entropy_of_equation_2_summed_over_patches() -> None:

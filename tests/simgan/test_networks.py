@@ -1,19 +1,21 @@
 import pytest
 import torch
 
-from simgan.discriminator import LAYERS, PatchDiscriminator, receptive_field
+from simgan import refiner as refiners
+from simgan.discriminator import LAYERS, GlobalDiscriminator, PatchDiscriminator, patches, receptive_field
 from simgan.refiner import Refiner
 
 
 @pytest.mark.parametrize(
-    ("layers", "size", "patches", "field"),
+    ("layers", "size", "found", "field"),
     [("gaze", (35, 55), (9, 14), 23), ("gaze", (32, 32), (8, 8), 23), ("hand", (224, 224), (7, 7), 71)],
 )
 def test_the_papers_discriminators_have_its_patches_and_receptive_fields(
-    layers: str, size: tuple[int, int], patches: tuple[int, int], field: int
+    layers: str, size: tuple[int, int], found: tuple[int, int], field: int
 ) -> None:
     with torch.no_grad():
-        assert PatchDiscriminator(1, layers)(torch.zeros(1, 1, *size)).shape == (1, *patches)
+        assert PatchDiscriminator(1, layers)(torch.zeros(1, 1, *size)).shape == (1, *found)
+    assert patches(layers, size) == found
     assert receptive_field(layers) == field
 
 
@@ -75,3 +77,50 @@ def test_self_regularisation_takes_a_refiner_out_of_the_constant_background() ->
 def test_the_verdicts_of_a_new_discriminator_differ_between_patches() -> None:
     torch.manual_seed(0)  # a head of 1×1 convolutions that is constant from the start never learns
     assert PatchDiscriminator(1, "gaze")(torch.randn(1, 1, 32, 32)).std() > 1e-3
+
+
+@pytest.mark.parametrize(("blocks", "stem", "field"), [(4, 3, 19), (10, 7, 47)])  # gaze and hand pose
+def test_a_pixel_of_the_papers_refiners_depends_on_its_receptive_field_and_no_more(
+    blocks: int, stem: int, field: int
+) -> None:
+    torch.manual_seed(0)
+    refiner = Refiner(1, width=4, blocks=blocks, stem=stem)
+    for name, parameter in refiner.named_parameters():  # all positive: no ReLU hides a pixel, nothing cancels
+        torch.nn.init.uniform_(parameter, 0.01, 0.1 if "weight" in name else 0.02)
+    image = torch.rand(1, 1, 71, 71, requires_grad=True)
+    refiner(image)[0, 0, 35, 35].backward()
+    assert image.grad is not None
+    for axis in (0, 1):
+        touched = image.grad[0, 0].abs().sum(axis).nonzero()[:, 0]
+        assert int(touched.max() - touched.min()) + 1 == field
+    assert refiners.receptive_field(blocks=blocks, stem=stem) == field
+
+
+@pytest.mark.parametrize(("layers", "field"), [("gaze", 23), ("hand", 71)])
+def test_a_patch_depends_on_its_whole_receptive_field(layers: str, field: int) -> None:
+    """With positive weights on an image that rises towards one corner, the maxima of the pools reach that corner; with
+    one that falls, the other: together they span the field."""
+    discriminator, touched = PatchDiscriminator(1, layers), torch.zeros(213)
+    for name, parameter in discriminator.named_parameters():
+        torch.nn.init.constant_(parameter, 0.01 if "weight" in name else 0.0)
+    ramp = torch.linspace(0.1, 1, 213)
+    for image in (ramp, ramp.flip(0)):
+        pixels = (image[:, None] * image[None]).view(1, 1, 213, 213).clone().requires_grad_()
+        verdicts = discriminator(pixels)
+        verdicts[0, verdicts.shape[1] // 2, verdicts.shape[2] // 2].backward()
+        assert pixels.grad is not None
+        touched += pixels.grad[0, 0].abs().sum(1)
+    rows = touched.nonzero()[:, 0]
+    assert int(rows.max() - rows.min()) + 1 == field
+
+
+@pytest.mark.parametrize("layers", sorted(LAYERS))
+def test_a_global_discriminator_judges_an_image_once_from_all_of_its_pixels(layers: str) -> None:
+    torch.manual_seed(0)
+    images = torch.rand(2, 3, 70, 50, requires_grad=True)
+    verdicts = GlobalDiscriminator(3, layers, (70, 50))(images)
+    assert verdicts.shape == (2, 1, 1)
+    verdicts[0].sum().backward()
+    assert images.grad is not None and not images.grad[1].any()
+    rows = images.grad[0].abs().sum((0, 2)).nonzero()[:, 0]
+    assert rows.min() < 6 and rows.max() > 63

@@ -5,7 +5,7 @@ import pytest
 
 from cluster_jobs.errors import UserError
 from cluster_jobs.shards import Shards
-from simgan.pack import PackConfig, main
+from simgan.pack import SOURCES, PackConfig, main
 from simgan.simulators.printed_digits import draw
 
 
@@ -44,3 +44,22 @@ def test_a_finished_directory_is_left_alone_and_another_configuration_refused(tm
 def test_a_number_out_of_range_is_refused(tmp_path: Path, keys: dict[str, object]) -> None:
     with pytest.raises(UserError, match=f"{next(iter(keys))}={next(iter(keys.values()))}"):
         main.body(config(tmp_path / "out", **keys))
+
+
+@pytest.mark.parametrize(("name", "value"), [("path", "/eyes"), ("height", 35), ("width", 55)])
+def test_a_key_that_means_nothing_to_the_source_is_refused(tmp_path: Path, name: str, value: object) -> None:
+    with pytest.raises(UserError, match=f"{name}={value}: source=printed_digits has no use for it; its keys are count"):
+        main.body(config(tmp_path / "out", **{name: value}))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_help_explains_every_source(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for name, source in SOURCES.items():
+        assert f"source={name}: {source.help}" in shown and all(f"{key}=" in shown for key in source.keys)
+
+
+def test_an_optional_key_of_the_wrong_type_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main([f"out={tmp_path / 'out'}", "count=many"]) == 2
+    assert "count=many on the command line: expected an integer" in capsys.readouterr().err

@@ -108,6 +108,8 @@ def test_micro_batches_give_the_gradients_and_the_history_of_the_whole_batch() -
         ):
             expected, found = one(whole), one(parts)
             for name, value in expected.items():
+                if name.partition("/")[0] in ("diversity", "spread"):
+                    continue  # over the images of a micro-batch
                 torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4)
         assert parts.history.filled == whole.history.filled == min(8, 4 * (step + 1))
         torch.testing.assert_close(parts.history.images, whole.history.images, rtol=1e-3, atol=1e-3)

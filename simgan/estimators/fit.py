@@ -1,0 +1,136 @@
+"""Training of estimators: deterministic, the same for whatever pictures, and cached under all that decides it.
+
+Every rank trains the same estimator and then takes the main rank's weights, as the classifiers of scores do.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cluster_jobs.checkpoint import State
+from cluster_jobs.config import to_dict
+from cluster_jobs.job import Job
+from cluster_jobs.seeds import generator, mix
+from s3gan.metrics.labelled import digest
+from s3gan.metrics.trained import cached_state
+from selfsup.encoders import to_input
+from simgan.estimators.recipe import EstimatorRecipe
+
+BLOCK = 250  # images a forward pass, always (the last one padded): results depend on the size of the block
+
+
+class Problem(Protocol):
+    """What an estimator learns."""
+
+    name: str
+
+    def build(self, shape: tuple[int, int, int], width: float) -> nn.Module:
+        """The network for pictures (C, H, W); ``width`` is a multiple of the published one."""
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """The loss of each picture, (n,)."""
+
+    def augment(self, images: Tensor, targets: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Images (n, C, H, W) float32 in [-1, 1] and targets (n, …) on the device, changed alike at random."""
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """Pictures (N, C, H, W) uint8 and what is to be read off them, (N, …) float32."""
+
+    images: np.ndarray
+    targets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def first(self, count: int) -> "Annotated":
+        """The first samples."""
+        return Annotated(self.images[:count], self.targets[:count])
+
+
+def trained_estimator(
+    problem: Problem, data: Annotated, recipe: EstimatorRecipe, *, seed: int, cache: Path, job: Job, what: str
+) -> nn.Module:
+    """The estimator that ``recipe`` and ``seed`` make of ``data``, from the cache or trained now. Every rank calls
+    this; ``what`` names the progress bar."""
+    shape = data.images.shape[1], data.images.shape[2], data.images.shape[3]
+    protocol = {
+        "problem": problem.name,
+        "train": digest(data.images, data.targets),
+        "recipe": to_dict(recipe),
+        "seed": seed,
+    }
+
+    def train_it() -> State:
+        return fit(problem, data, recipe, seed=seed, job=job, what=what).state_dict()
+
+    state, _ = cached_state(cache, f"estimator-{problem.name}", protocol, train_it, job)
+    network = problem.build(shape, recipe.width)
+    network.load_state_dict(state)
+    return network.to(job.device).eval().requires_grad_(False)
+
+
+def fit(problem: Problem, data: Annotated, recipe: EstimatorRecipe, *, seed: int, job: Job, what: str) -> nn.Module:
+    """Trains an estimator with Adam, its learning rate on a cosine; the same one for the same arguments."""
+    shape = data.images.shape[1], data.images.shape[2], data.images.shape[3]
+    network = problem.build(shape, recipe.width)
+    initialise(network, seed)
+    network = network.to(job.device).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=recipe.lr)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+    )
+    targets = torch.from_numpy(data.targets)
+    batches = draws(len(data), recipe, seed)
+    for step in job.track(range(recipe.steps), recipe.steps * recipe.batch, "images", what, recipe.batch):
+        chosen = next(batches)
+        images = to_input(torch.from_numpy(data.images[chosen]), job.device)
+        answers = targets[chosen].to(job.device)
+        random = generator(job.device, seed, "estimator augmentation", step)
+        images, answers = problem.augment(images, answers, random)
+        loss = problem.loss(network(images), answers).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return network.eval()
+
+
+def draws(count: int, recipe: EstimatorRecipe, seed: int) -> Iterator[np.ndarray]:
+    """The samples of each step, (batch,) int64: one keyed order of all of them after another."""
+    waiting, epoch = np.zeros(0, np.int64), 0
+    while True:
+        while len(waiting) < recipe.batch:
+            order = np.random.default_rng(mix(seed, "estimator", epoch)).permutation(count)
+            waiting, epoch = np.concatenate([waiting, order]), epoch + 1
+        yield waiting[: recipe.batch]
+        waiting = waiting[recipe.batch :]
+
+
+def initialise(network: nn.Module, seed: int) -> None:
+    """Draws the weights after He et al. 2015, each keyed by its name; biases are zero."""
+    for name, child in network.named_modules():
+        if isinstance(child, nn.Conv2d | nn.Linear):
+            draw = generator("cpu", seed, "estimator", name)
+            nn.init.kaiming_normal_(child.weight, nonlinearity="relu", generator=draw)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+
+
+@torch.no_grad()
+def predict(network: nn.Module, images: np.ndarray, device: torch.device) -> np.ndarray:
+    """What an estimator reads off pictures (N, C, H, W) uint8: (N, …) float32."""
+    found = []
+    for start in range(0, len(images), BLOCK):
+        part = images[start : start + BLOCK]
+        block = np.zeros((BLOCK, *images.shape[1:]), np.uint8)
+        block[: len(part)] = part
+        found.append(network(to_input(torch.from_numpy(block), device))[: len(part)].cpu().numpy())
+    return np.concatenate(found)

@@ -1,0 +1,56 @@
+"""The gaze estimator of Shrivastava et al. 2017 (arXiv 1612.07828, section 3.2)."""
+
+import torch
+from torch import Tensor, nn
+
+from cluster_jobs.errors import UserError
+
+
+class GazeEstimator(nn.Module):
+    """(N, C, H, W) float32 in [-1, 1] → (N, 3), a direction of any length.
+
+    Convolutions 3×3 of 32, 32 and 64 maps, max pooling 3×3 by 2, 3×3 of 80 and 192, max pooling 2×2 by 2, a layer of
+    1000 and one of 3; no padding, so that 35 × 55 pixels leave 192 · 5 · 10 = 9600 values.
+
+    Args:
+        width: the numbers of maps, and the 1000, as multiples of the paper's.
+    """
+
+    def __init__(self, channels: int, height: int, width_px: int, width: float) -> None:
+        super().__init__()
+        first, second, third, fourth, fifth, hidden = (
+            max(1, round(maps * width)) for maps in (32, 32, 64, 80, 192, 1000)
+        )
+        self.features = nn.Sequential(
+            *(nn.Conv2d(channels, first, 3), nn.ReLU(), nn.Conv2d(first, second, 3), nn.ReLU()),
+            *(nn.Conv2d(second, third, 3), nn.ReLU(), nn.MaxPool2d(3, 2)),
+            *(nn.Conv2d(third, fourth, 3), nn.ReLU(), nn.Conv2d(fourth, fifth, 3), nn.ReLU(), nn.MaxPool2d(2, 2)),
+            nn.Flatten(),
+        )
+        try:
+            with torch.no_grad():
+                self.flat = self.features(torch.zeros(1, channels, height, width_px)).shape[1]
+        except RuntimeError as error:
+            raise UserError(f"pictures of {height} × {width_px}: too small for the gaze estimator") from error
+        self.head = nn.Sequential(nn.Linear(self.flat, hidden), nn.ReLU(), nn.Linear(hidden, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+class GazeProblem:
+    """Directions read off eyes."""
+
+    name = "gaze"
+
+    def build(self, shape: tuple[int, int, int], width: float) -> nn.Module:
+        """The network for pictures of a shape (C, H, W)."""
+        return GazeEstimator(*shape, width)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Half the squared Euclidean distance to the unit vector, (n,)."""
+        return 0.5 * (output - target).square().sum(1)
+
+    def augment(self, images: Tensor, targets: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The paper does not augment eyes."""
+        return images, targets

@@ -1,0 +1,25 @@
+"""How estimators are trained: the keys ``estimator.*`` of ``simgan.evaluate``."""
+
+from dataclasses import dataclass
+
+from cluster_jobs.config import key
+from cluster_jobs.errors import UserError
+
+
+@dataclass
+class EstimatorRecipe:
+    """One recipe for whatever an estimator is trained on. The paper's network is width=1; smaller ones are stated."""
+
+    width: float = key(0.25, "channels, as a multiple of the paper's")
+    steps: int = key(1_500, "optimizer steps")
+    batch: int = key(128, "pictures a step")
+    lr: float = key(1e-3, "highest learning rate of Adam; a cosine leads to zero")
+
+    def check(self) -> None:
+        """Raises UserError for a value outside its range."""
+        for name in ("steps", "batch"):
+            if getattr(self, name) < 1:
+                raise UserError(f"estimator.{name}={getattr(self, name)}: expected a positive integer")
+        for name in ("width", "lr"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"estimator.{name}={getattr(self, name)}: expected a positive number")

@@ -1,0 +1,52 @@
+"""ψ: what self-regularisation compares (SimGAN, section 2.1: the image itself, its derivatives, the mean of its
+colours, or learned features). Each maps ``(N, C, H, W) float32 in [-1, 1]`` to ``(N, F) float32``, differentiably.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+
+import torch
+from torch import nn
+
+Psi = Callable[[torch.Tensor], torch.Tensor]
+
+
+class PsiName(Enum):
+    identity = "identity"
+    gradient = "gradient"
+    colour_mean = "colour_mean"
+    encoder = "encoder"
+
+
+def identity(images: torch.Tensor) -> torch.Tensor:
+    """Every value of every pixel."""
+    return images.flatten(1)
+
+
+def gradient(images: torch.Tensor) -> torch.Tensor:
+    """Differences between neighbours, in both directions: edges stay where they are, brightness is free."""
+    across, down = images.diff(dim=3), images.diff(dim=2)
+    return torch.cat([across.flatten(1), down.flatten(1)], 1)
+
+
+def colour_mean(images: torch.Tensor) -> torch.Tensor:
+    """The mean of each channel over the image: the colours stay, while what they draw is free."""
+    return images.mean((2, 3))
+
+
+NAMED: dict[PsiName, Psi] = {
+    PsiName.identity: identity,
+    PsiName.gradient: gradient,
+    PsiName.colour_mean: colour_mean,
+}
+
+
+def encoder_features(encoder: nn.Module) -> Psi:
+    """The features of a frozen encoder; gradients flow through it to the images."""
+    frozen = encoder.eval().requires_grad_(False)
+
+    def psi(images: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = frozen(images)
+        return features.float().flatten(1)
+
+    return psi

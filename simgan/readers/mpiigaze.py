@@ -1,0 +1,103 @@
+"""MPIIGaze (Zhang et al. 2015), normalised: ``Data/Normalized/pXX/dayYY.mat``, a struct ``data.{left,right}`` of
+``image (N, 36, 60) uint8, gaze (N, 3), pose (N, 3)``.
+
+Left eyes of persons stay as they are, with the inner corner at the image's left as in UnityEyes; right eyes are
+mirrored, their gaze and head with them. Persons named as test are left out of training altogether.
+"""
+
+import functools
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy.io import loadmat
+
+from cluster_jobs.errors import UserError
+from cluster_jobs.sources import Read, Source
+from simgan.tasks.gaze_frame import from_mpiigaze, head_of_mpiigaze, mirrored, to_angles, to_vector
+
+SIDES = ("left", "right")
+EXPECTED = "data.{left,right}.{image (N, 36, 60) uint8, gaze (N, 3), pose (N, 3)}"
+
+
+@dataclass
+class MpiiGaze:
+    """The eyes of some files, side after side, without classes."""
+
+    files: list[Path]
+    height: int = 35
+    width: int = 55
+    mode: str = "L"
+    classes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        counts = [[len(load(file)[side][0]) for side in SIDES] for file in self.files]
+        self.places = [
+            (number, side, row)
+            for number, sides in enumerate(counts)
+            for side, count in zip(SIDES, sides, strict=True)
+            for row in range(count)
+        ]
+        self.labels = np.full(len(self.places), -1, np.int32)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def name(self, index: int) -> str:
+        number, side, row = self.places[index]
+        file = self.files[number]
+        return f"{file.parent.name}/{file.name}:{side}[{row}]"
+
+    def digest(self) -> str:
+        names = [f"{file.parent.name}/{file.name} {file.stat().st_size}" for file in self.files]
+        return hashlib.sha256("\0".join([*names, str(len(self))]).encode()).hexdigest()
+
+    def read(self, index: int) -> Read:
+        """An eye, no label, and the annotation of the gaze task without "pupil" and "iris", which nobody marked."""
+        number, side, row = self.places[index]
+        images, gazes, poses = load(self.files[number])[side]
+        image, gaze = images[row], from_mpiigaze(gazes[row])
+        face = to_vector(head_of_mpiigaze(poses[row]))
+        if side == "right":
+            image, gaze, face = image[:, ::-1], mirrored(gaze), mirrored(face)
+        size = (self.width, self.height)
+        picture = Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.LANCZOS)
+        annotation = {"gaze": gaze.tolist(), "head": to_angles(face).tolist(), "file": self.name(index)}
+        return np.asarray(picture, np.uint8)[None], None, annotation
+
+
+@functools.lru_cache(maxsize=4)
+def load(file: Path) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Images (N, H, W) uint8, gaze (N, 3) and pose (N, 3) of each side. Raises UserError naming the file."""
+    try:
+        data = loadmat(file)["data"]
+        sides = {side: data[side][0, 0] for side in SIDES}
+        found = {side: tuple(part[name][0, 0] for name in ("image", "gaze", "pose")) for side, part in sides.items()}
+    except (OSError, KeyError, ValueError, IndexError, TypeError, NotImplementedError) as error:
+        raise UserError(f"{file}: expected a MATLAB file with {EXPECTED} ({error})") from error
+    for side, (images, gaze, pose) in found.items():
+        rows = len(images)
+        if images.ndim != 3 or images.dtype != np.uint8 or gaze.shape != (rows, 3) or pose.shape != (rows, 3):
+            shapes = f"image {images.shape} {images.dtype}, gaze {gaze.shape}, pose {pose.shape}"
+            raise UserError(f"{file}: data.{side} holds {shapes}, expected {EXPECTED}")
+    return found  # type: ignore[return-value]
+
+
+def mpiigaze(path: Path, persons: str, height: int, width: int) -> dict[str, Source]:
+    """Both splits: ``persons`` ("p14" or "p13 p14") are the test split, all others train.
+
+    Raises:
+        UserError: no such files, persons that are not there, or all persons named.
+    """
+    root = next((found for found in (path / "Data" / "Normalized", path / "Normalized", path) if found.is_dir()), path)
+    files = sorted(root.glob("p[0-9]*/day*.mat"))
+    if not files:
+        raise UserError(f"path={str(path)!r}: expected Data/Normalized/pXX/dayYY.mat of MPIIGaze, found none")
+    there, test = {file.parent.name for file in files}, set(persons.split())
+    if not test <= there or test == there:
+        raise UserError(f"test_persons={persons}: expected some, not all, of {' '.join(sorted(there))}")
+    train = MpiiGaze([file for file in files if file.parent.name not in test], height, width)
+    held = MpiiGaze([file for file in files if file.parent.name in test], height, width)
+    return {"train": train, "test": held} if test else {"train": train}

@@ -1,0 +1,182 @@
+"""What a task is: which two domains fit together, and what refined images are worth to whoever uses them.
+
+Labels of real images are read inside ``Task.score`` alone, which ``simgan.evaluate`` calls; training never does.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from cluster_jobs.config import CommandKeys, group, key
+from cluster_jobs.errors import UserError
+from cluster_jobs.images import encode_png, grid, shape_text
+from cluster_jobs.job import Job
+from cluster_jobs.shards import Shards
+from s3gan.metrics.cas import ClassifierRecipe
+from simgan.estimators.recipe import EstimatorRecipe
+
+PAIRS, COLUMNS = 24, 8  # images of each kind in the picture of pairs
+SMALL = 64  # pictures narrower than this are shown at twice their size
+
+
+@dataclass
+class Recipe(ClassifierRecipe):
+    """One recipe for whatever a classifier is trained on, long enough for ten classes of digits."""
+
+    width: int = key(16, "channels of its first stage")
+    steps: int = key(400, "optimizer steps")
+    batch: int = key(64, "labelled pictures a step")
+
+
+@dataclass
+class DriftLimits:
+    """From where on a run is flagged because labels do not survive refining."""
+
+    pixels: float = key(1.5, "gaze, hand: mean displacement, in pixels of the stored picture")
+    labels: float = key(0.1, "digits: fall of the share of images that are read as their label")
+
+    def check(self) -> None:
+        """Raises UserError for a number outside its range."""
+        if not self.pixels > 0 or not self.labels > 0:
+            raise UserError(f"drift.pixels={self.pixels}, drift.labels={self.labels}: expected positive numbers")
+
+
+@dataclass
+class ScoreKeys(CommandKeys):
+    """The keys of scoring. A task reads the groups that concern it."""
+
+    classifier: Recipe = group(Recipe, "digits, folder: how detector and classifiers are trained, whatever on")
+    estimator: EstimatorRecipe = group(EstimatorRecipe, "gaze, hand: how estimators are trained, whatever on")
+    drift: DriftLimits = group(DriftLimits, "when labels count as lost")
+    times: int = key(4, "gaze, hand: rows ×k learn from all simulated images, those above from 1/k; 1: no rows ×k")
+
+    def check(self) -> None:
+        """Raises UserError for a number outside its range."""
+        super().check()
+        self.classifier.check()
+        self.estimator.check()
+        self.drift.check()
+        if self.times < 1:
+            raise UserError(f"times={self.times}: expected a positive integer")
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Simulated and refined images pairwise, (N, C, H, W) uint8, with labels (N,), -1 for none, and annotations (N)."""
+
+    before: np.ndarray
+    after: np.ndarray
+    labels: np.ndarray
+    annotations: list[dict[str, Any] | None]
+
+
+@dataclass(frozen=True)
+class Domains:
+    """What is scored."""
+
+    pool: Refined  # the simulator's train split, which the refiner was trained on
+    unseen: Refined  # its test split, which the refiner never saw
+    train: Shards  # real images, as the refiner saw them without their labels
+    test: Shards  # real images that scores are measured on
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG of the report, lying as ``file`` beside its section."""
+
+    file: str
+    caption: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the report."""
+
+    name: str
+    title: str
+    text: str = ""
+    columns: list[str] | None = None
+    rows: list[list[Any]] | None = None
+    pictures: list[Picture] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Whether labels survived refining: ``value`` is what ``measure`` names, flagged where above ``limit``."""
+
+    measure: str
+    value: float
+    limit: float
+
+    @property
+    def flagged(self) -> bool:
+        return not self.value <= self.limit  # what could not be measured is flagged as well
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"drift": self.flagged, "drift_measure": self.measure, "drift_value": self.value} | {
+            "drift_limit": self.limit
+        }
+
+    def warning(self) -> str:
+        """One line, or nothing where labels survived."""
+        if not self.flagged:
+            return ""
+        return f"labels drift: {self.measure} {self.value:.3g}, the limit is {self.limit:g}"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """``scores`` (JSON) and the report's sections; ``drift`` is None where a task has no labels to lose."""
+
+    scores: dict[str, Any]
+    sections: list[Section]
+    drift: Drift | None
+
+
+class Task(Protocol):
+    """One use of refined images. ``score`` holds collectives: every rank calls it and finds the same."""
+
+    def check(self, synthetic: Shards, real: Shards) -> None:
+        """Raises UserError where the two domains cannot be one task. Reads no label of a real image."""
+
+    def check_scoring(self, synthetic: Shards, real: Shards) -> None:
+        """Raises UserError where the two domains' labels cannot be compared."""
+
+    def score(self, domains: Domains, keys: ScoreKeys, cache: Path, job: Job) -> Scored:
+        """What the refined pool is worth. What is trained for it is kept in ``cache``."""
+
+
+def check_same_shape(synthetic: Shards, real: Shards) -> None:
+    """Raises UserError where pictures of the two domains differ in size or channels."""
+    if synthetic.shape != real.shape:
+        raise UserError(
+            f"images of {shape_text(synthetic.shape)} in {synthetic.directory} but of {shape_text(real.shape)} in "
+            f"{real.directory} (channels × height × width): pack both alike"
+        )
+
+
+def sheet(images: np.ndarray, columns: int) -> bytes:
+    """Images uint8 (N, C, H, W) row by row as a PNG, small ones at twice their size."""
+    picture = grid(images, columns)
+    if images.shape[-1] < SMALL:
+        picture = picture.repeat(2, 0).repeat(2, 1)
+    return encode_png(picture.transpose(2, 0, 1))
+
+
+def pair_section(domains: Domains) -> Section:
+    """Rows of simulated images, the same refined, and real ones."""
+    pool, count = domains.pool, min(PAIRS, len(domains.pool.before), len(domains.train)) // COLUMNS * COLUMNS
+    rows = []
+    for start in range(0, count, COLUMNS):
+        part = slice(start, start + COLUMNS)
+        rows += [*pool.before[part], *pool.after[part], *(domains.train.image(i) for i in range(start, part.stop))]
+    text = "Rows of three: simulated, the same refined, real."
+    title = "Simulated, refined, real"
+    if not rows:
+        return Section("pairs", title=title, text="Too few images for a picture.")
+    return Section(
+        "pairs", title=title, text=text, pictures=[Picture("pairs.png", text, sheet(np.stack(rows), COLUMNS))]
+    )

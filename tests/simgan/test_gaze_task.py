@@ -1,0 +1,136 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster_jobs.config import CommandKeys
+from cluster_jobs.images import encode_png
+from cluster_jobs.job import Job
+from cluster_jobs.shard_writer import Sample, finish_index, write_shard
+from cluster_jobs.shards import Shards
+from simgan.estimators.fit import Annotated, draws, fit, predict, trained_estimator
+from simgan.estimators.gaze import GazeEstimator, GazeProblem
+from simgan.estimators.recipe import EstimatorRecipe
+from simgan.simulators.eyes import Eyes
+from simgan.tasks import TASKS, TaskName
+from simgan.tasks.gaze import displacement, gaze_of
+from simgan.tasks.gaze_frame import degrees_between
+from simgan.tasks.iris import fit_irises
+from simgan.tasks.protocol import Domains, DriftLimits, Refined, ScoreKeys
+from tests.processes import fork
+from tests.simgan.domains import train_words
+
+COUNT = 40
+TINY = EstimatorRecipe(width=0.05, steps=3, batch=8)
+
+
+@pytest.fixture(scope="module")
+def eyes() -> Refined:
+    """Simulated eyes that a refiner has left as they are."""
+    return unchanged(Eyes(COUNT, 35, 55, 0, "test", "simulator"))
+
+
+def unchanged(source: Eyes) -> Refined:
+    samples = [source.read(index) for index in range(len(source))]
+    images = np.stack([image for image, _, _ in samples])
+    return Refined(images, images, np.full(len(samples), -1), [annotation for _, _, annotation in samples])
+
+
+def write_eyes(directory: Path, count: int, seed: int, domain: str, order: np.ndarray | None = None) -> Shards:
+    """Shards of eyes; ``order`` gives the annotation of another picture to each."""
+    source = Eyes(count, 35, 55, seed, "train", domain)
+    samples = [source.read(index) for index in range(count)]
+    told = [samples[int(place)][2] for place in (np.arange(count) if order is None else order)]
+    write_shard(
+        directory,
+        0,
+        [Sample(f"{i:08d}", encode_png(samples[i][0]), "png", None, told[i]) for i in range(count)],
+    )
+    finish_index(directory, 1, classes=[], size=(35, 55), mode="L")
+    return Shards(directory)
+
+
+def test_the_papers_estimator_flattens_9600_values() -> None:
+    network = GazeEstimator(1, 35, 55, 1.0)
+    assert network.flat == 192 * 5 * 10 == 9600
+    shapes = [tuple(weight.shape) for weight in network.parameters() if weight.ndim > 1]
+    assert shapes[:3] == [(32, 1, 3, 3), (32, 32, 3, 3), (64, 32, 3, 3)]
+    assert shapes[3:] == [(80, 64, 3, 3), (192, 80, 3, 3), (1000, 9600), (3, 1000)]
+
+
+def test_every_sample_is_drawn_once_before_one_is_drawn_again() -> None:
+    stream = draws(10, EstimatorRecipe(batch=4), seed=0)
+    drawn = np.concatenate([next(stream) for _ in range(10)])
+    assert (np.sort(drawn.reshape(4, 10), 1) == np.arange(10)).all() and (drawn[:10] != drawn[10:20]).any()
+
+
+def test_an_estimator_is_the_same_from_the_cache_and_learns(tmp_path: Path, eyes: Refined) -> None:
+    job = Job.open(CommandKeys(threads=1))
+    targets = gaze_of(eyes.annotations, "here")
+    data = Annotated(eyes.before, targets)
+    made = [
+        trained_estimator(GazeProblem(), data, TINY, seed=0, cache=tmp_path, job=job, what="estimator") for _ in "ab"
+    ]
+    first, again = (predict(network, eyes.before, job.device) for network in made)
+    assert np.array_equal(first, again) and len(list(tmp_path.glob("*.safetensors"))) == 1
+    longer = fit(GazeProblem(), data, EstimatorRecipe(width=0.1, steps=120, batch=20), seed=0, job=job, what="x")
+    learned = degrees_between(predict(longer, eyes.before, job.device), targets).mean()
+    guessed = degrees_between(targets.mean(0), targets).mean()
+    assert learned < 0.7 * guessed
+
+
+def test_fitted_irises_lie_where_the_simulator_drew_them(eyes: Refined) -> None:
+    outlines = np.array([(annotation or {})["iris"] for annotation in eyes.annotations])
+    fitted = fit_irises(eyes.before[:, 0], outlines).centres
+    errors = np.linalg.norm(fitted - outlines.mean(1), axis=1)
+    assert np.median(errors) < 0.5 and errors.mean() < 0.8
+
+
+@pytest.mark.parametrize(("right", "down"), [(0, 0), (1, 0), (-3, 0), (2, 1)])
+def test_irises_that_are_moved_are_seen_to_move(eyes: Refined, right: int, down: int) -> None:
+    after = np.roll(eyes.before, (down, right), (2, 3))
+    found, *_ = displacement(Refined(eyes.before, after, eyes.labels, eyes.annotations))
+    assert abs(found["mean"] - np.hypot(right, down)) < 0.15
+
+
+def test_a_run_whose_irises_move_is_flagged_and_one_that_changes_nothing_is_not(tmp_path: Path, eyes: Refined) -> None:
+    job = Job.open(CommandKeys(threads=1))
+    real = write_eyes(tmp_path / "real", 12, 5, "camera")
+    keys = ScoreKeys(estimator=TINY, drift=DriftLimits(), threads=1)
+    moved = Refined(eyes.before, np.roll(eyes.before, 2, 3), eyes.labels, eyes.annotations)
+    for unseen, flagged in ((eyes, False), (moved, True)):
+        scored = TASKS[TaskName.gaze].score(Domains(eyes, unseen, real, real), keys, tmp_path / "cache", job)
+        assert scored.drift is not None and scored.drift.flagged is flagged
+        assert ("labels drift" in scored.drift.warning()) is flagged
+        assert list(scored.scores["gaze"]) == ["simulated", "simulated ×4", "refined", "refined ×4", "real"]
+        counts = [row["train_count"] for row in scored.scores["gaze"].values()]
+        assert counts == [10, 40, 10, 40, 12]
+        assert scored.scores["gaze"]["simulated"] == scored.scores["gaze"]["refined"]  # nothing was refined
+
+
+@pytest.mark.slow
+def test_real_annotations_never_reach_training(tmp_path: Path) -> None:
+    synthetic = write_eyes(tmp_path / "synthetic", 16, 0, "simulator")
+    order = np.random.default_rng(0).permutation(16)
+    domains = {
+        "true": write_eyes(tmp_path / "true", 16, 1, "camera"),
+        "permuted": write_eyes(tmp_path / "permuted", 16, 1, "camera", order),
+    }
+    weights = []
+    for name, real in domains.items():
+        words = train_words(Path(synthetic.directory), Path(real.directory), tmp_path / f"run-{name}", fold=1)
+        ended = fork(tmp_path / f"log-{name}", "simgan.train", "task=gaze", *words)
+        assert ended.code == 0, ended.output
+        last = max((tmp_path / f"run-{name}" / "checkpoints").rglob("*.safetensors"))
+        weights.append(last.read_bytes())
+    assert weights[0] == weights[1]
+
+
+def test_two_folders_without_labels_are_scored_by_how_much_refining_changes(tmp_path: Path, eyes: Refined) -> None:
+    job = Job.open(CommandKeys(threads=1))
+    real = write_eyes(tmp_path / "real", 12, 5, "camera")
+    brighter = Refined(eyes.before, (np.minimum(eyes.before, 245) + 10).astype(np.uint8), eyes.labels, eyes.annotations)
+    scored = TASKS[TaskName.folder].score(Domains(eyes, brighter, real, real), ScoreKeys(), tmp_path / "cache", job)
+    assert scored.drift is None and "distances" not in scored.scores
+    assert scored.scores["change"]["train"]["mean_absolute"] == 0
+    assert 8 < scored.scores["change"]["unseen"]["brightness"] <= 10
