@@ -51,7 +51,7 @@ def plan(count: int, shares: Sequence[Fraction], capacity: np.ndarray, fill: boo
         while fill and (wanted[label] > capacity[label]).any() and part <= capacity[label].sum():
             full = wanted[label] >= capacity[label]
             wanted[label, full] = capacity[label, full]
-            open_ = np.flatnonzero(~full)
+            open_ = np.flatnonzero(~full).tolist()
             rest = part - int(wanted[label, full].sum())
             wanted[label, open_] = apportion(rest, [shares[place] for place in open_])
     return wanted
