@@ -30,7 +30,9 @@ class TrainConfig(TrainKeys):
     Defaults are those of task=digits; the paper's gaze refiner is width=64 fold=1.
     """
 
-    task: TaskName = key(TaskName.digits, "digits: printed → handwritten; gaze: eyes; folder: any pictures")
+    task: TaskName = key(
+        TaskName.digits, "digits: printed → handwritten; gaze: eyes; hand: depth of hands; folder: any pictures"
+    )
     synthetic: str = key(MISSING, "shards of simulated images", path=True)
     real: str = key(MISSING, "shards of real images; their labels are not read", path=True)
     batch: int = key(32, "synthetic images a step, and real ones at a step of D, over all processes; even on each")

@@ -26,7 +26,7 @@ from simgan.tasks.protocol import Domains, Refined, Scored, ScoreKeys
 class EvaluateConfig(ScoreKeys):
     """What is learned from simulated, refined and real images, tested on real ones, and whether labels survive."""
 
-    task: TaskName = key(TaskName.digits, "digits, gaze, or folder: any pictures")
+    task: TaskName = key(TaskName.digits, "digits, gaze, hand, or folder: any pictures")
     run: str = key(MISSING, "run directory of simgan.train", path=True)
     synthetic: str = key(MISSING, "directory with train/ and test/, as simgan.pack writes it", path=True)
     real: str = key(MISSING, "directory with train/ and test/, as cluster_jobs.pack writes it", path=True)

@@ -176,7 +176,5 @@ def moved(images: Tensor, joints: Tensor, turn: Tensor, side: Tensor, shift: Ten
     places = functional.affine_grid(torch.cat([matrix, shift[..., None]], 2), list(images.shape), align_corners=False)
     shown = functional.grid_sample(images + 1, places, mode="nearest", align_corners=False) - 1
     centred = (2 * joints + 1) / size - 1 - shift[:, None]
-    back = (centred @ turn) / side[
-        :, None, None
-    ]  # turn's inverse is its transpose, and rows are multiplied from the left
+    back = (centred @ turn) / side[:, None, None]  # rows times turn: its inverse is its transpose
     return shown, ((back + 1) * size - 1) / 2

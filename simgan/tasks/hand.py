@@ -12,6 +12,7 @@ import numpy as np
 from torch import nn
 
 from cluster_jobs.errors import UserError
+from cluster_jobs.exhibit import Exhibit, Picture
 from cluster_jobs.job import Job
 from cluster_jobs.shards import Shards
 from simgan.estimators.fit import Annotated, predict, trained_estimator
@@ -21,20 +22,15 @@ from simgan.tasks.patches import patch_shifts
 from simgan.tasks.protocol import (
     Domains,
     Drift,
-    Picture,
     Refined,
     Scored,
     ScoreKeys,
-    Section,
     check_same_shape,
     pair_section,
 )
 from simgan.tasks.training_sets import Annotations, real_data, training_sets
 
-CLOSE, PAPER_SIDE = (
-    5.0,
-    224,
-)  # the paper's table 4 counts joints within 5 px of 224; smaller pictures: as many of theirs
+CLOSE, PAPER_SIDE = 5.0, 224  # the paper's table 4 counts joints within 5 px of 224; smaller pictures: in proportion
 MATCHED = 500  # unseen images whose joints are matched, at most
 BLOCK = 50  # pictures a forward pass; an hourglass holds many maps
 
@@ -141,11 +137,11 @@ def found_apart(network: nn.Module, unseen: Refined, job: Job) -> float:
     return float(np.linalg.norm(after - before, axis=-1).mean())
 
 
-def sections(scores: dict[str, Any], errors: dict[str, np.ndarray], side: int) -> list[Section]:
+def sections(scores: dict[str, Any], errors: dict[str, np.ndarray], side: int) -> list[Exhibit]:
     """The table of errors with its curve, and how far joints moved."""
     recipe, moved, near = scores["estimator"], scores["displacement"], f"{close(side):.3g} px"
     return [
-        Section(
+        Exhibit(
             "scores",
             title="Simulated, refined, real: how well joints are found in real images",
             text=f"One hourglass trained on each ({recipe['width']:g} × the paper's width, {recipe['steps']:,} steps "
@@ -165,7 +161,7 @@ def sections(scores: dict[str, Any], errors: dict[str, np.ndarray], side: int) -
             ],
             pictures=[Picture("joints.png", "joints within a distance", curve(errors, side))],
         ),
-        Section(
+        Exhibit(
             "displacement",
             title="Do the joints stay where they were?",
             text=f"Displacement of the patches around joints in {moved['images']:,} images that R never saw: "
