@@ -1,6 +1,7 @@
-"""The rows of a study of gaze refiners over their seeds: ``python -m simgan.compare scores=ROOT/scores out=DIR``.
+"""The rows of a study of refiners over their seeds: ``python -m simgan.compare scores=ROOT/scores out=DIR``.
 
-Reads SCORES/ROW/SEED/scores.json of ``simgan.evaluate task=gaze``; writes comparison.json and a section of the report.
+Reads SCORES/ROW/SEED/scores.json of ``simgan.evaluate``, task gaze or hand; writes comparison.json and a section of the
+report.
 """
 
 import sys
@@ -16,9 +17,33 @@ from cluster_jobs.files import read_json, write_json
 from cluster_jobs.sections import write_section
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What the scores of a task say of each kind of training images, and what the columns of the table are called."""
+
+    title: str
+    error: str  # key of the mean error
+    unit: str
+    within: str  # key of the share of small errors
+    within_column: str
+    moved: str  # the group whose mean says how far labels moved, in pixels
+    moved_column: str
+
+
+MEASURED = {  # by the group of scores.json that holds the kinds
+    "gaze": Measured(
+        "Gaze refiners compared", "mean_degrees", "degrees", "within_7_degrees", "within 7°", "iris", "iris moved"
+    ),
+    "joints": Measured(
+        "Hand refiners compared",
+        *("mean_pixels", "pixels", "within_5_of_224", "within 5 px of 224", "displacement", "joints moved"),
+    ),
+}
+
+
 @dataclass
 class CompareConfig:
-    """Mean and spread over seeds of the gaze error on real images, of each row and of what was trained on."""
+    """Mean and spread over seeds of the error on real images, of each row and of what was trained on."""
 
     scores: str = key(MISSING, "directory with ROW/SEED/scores.json", path=True)
     out: str = key(MISSING, "directory to write to", path=True)
@@ -29,45 +54,55 @@ class CompareConfig:
 def main(config: CompareConfig) -> None:
     if config.validate:
         return
-    rows = summarise(read_rows(Path(config.scores)))
+    group, found = read_rows(Path(config.scores))
+    rows, measured = summarise(group, found), MEASURED[group]
     out = Path(config.out)
     (out / "report").mkdir(parents=True, exist_ok=True)
     write_json(out / "comparison.json", {"rows": rows})
-    columns = ["row", "trained on", "seeds", "mean error", "within 7°", "iris moved", "drifted"]
-    cells = [[_cell(row[name]) for name in columns] for row in rows]
-    text = "Mean ± standard deviation over seeds; tested on real images. Drifted: seeds whose run is flagged."
-    write_section(out, "gaze", title="Gaze refiners compared", text=text, columns=columns, rows=cells)
+    columns, cells = list(rows[0]), [[_cell(value) for value in row.values()] for row in rows]
+    text = (
+        f"Mean ± standard deviation over seeds; tested on real images. Errors in {measured.unit}, shares in %, "
+        "movements in pixels. Drifted: seeds whose run is flagged."
+    )
+    write_section(out, group, title=measured.title, text=text, columns=columns, rows=cells)
     for line in (columns, *cells):
         print("  ".join(f"{cell!s:<16}" for cell in line))
 
 
-def read_rows(directory: Path) -> dict[str, list[dict[str, Any]]]:
-    """The scores of every row, one a seed. Raises UserError where there are none, or of another task."""
+def read_rows(directory: Path) -> tuple[str, dict[str, list[dict[str, Any]]]]:
+    """The group of ``MEASURED`` that all scores hold, and the scores of every row, one a seed. Raises UserError where
+    there are none, or they are of another task or of two."""
     found: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[str, Path] = {}  # and a file that holds each
     for file in sorted(directory.glob("*/*/scores.json")):
         scores = read_json(file)
-        if "gaze" not in scores:
-            raise UserError(f"{file}: holds {', '.join(scores)}, expected scores of simgan.evaluate task=gaze")
+        group = next((name for name in MEASURED if name in scores), None)
+        if group is None:
+            raise UserError(f"{file}: holds {', '.join(scores)}, expected scores of simgan.evaluate task=gaze or hand")
+        groups.setdefault(group, file)
         found.setdefault(file.parts[-3], []).append(scores)
     if not found:
         raise UserError(f"scores={str(directory)!r}: expected ROW/SEED/scores.json of simgan.evaluate, found none")
-    return found
+    if len(groups) > 1:
+        told = ", ".join(f"{group} in {file}" for group, file in groups.items())
+        raise UserError(f"{told}: expected the scores of one task")
+    return next(iter(groups)), found
 
 
-def summarise(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def summarise(group: str, found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """A line for each row and each kind of training images; lists are the mean over seeds and, of two or more, the
     standard deviation."""
-    lines: list[dict[str, Any]] = []
+    measured, lines = MEASURED[group], []
     for row, seeds in found.items():
-        for kind in seeds[0]["gaze"]:
+        for kind in seeds[0][group]:
             lines.append(
                 {
                     "row": row,
                     "trained on": kind,
                     "seeds": len(seeds),
-                    "mean error": _spread([scores["gaze"][kind]["mean_degrees"] for scores in seeds]),
-                    "within 7°": _spread([100 * scores["gaze"][kind]["within_7_degrees"] for scores in seeds]),
-                    "iris moved": _spread([scores["iris"]["mean"] for scores in seeds]),
+                    "mean error": _spread([scores[group][kind][measured.error] for scores in seeds]),
+                    measured.within_column: _spread([100 * scores[group][kind][measured.within] for scores in seeds]),
+                    measured.moved_column: _spread([scores[measured.moved]["mean"] for scores in seeds]),
                     "drifted": sum(scores["drift"] for scores in seeds),
                 }
             )

@@ -1,5 +1,5 @@
 """Joints read off depth pictures of hands: a stacked hourglass (Newell et al. 2016, arXiv 1603.06937) of two stacks, as
-Shrivastava et al. 2017 (arXiv 1612.07828, section 3.3) trained it.
+Shrivastava et al. 2017 (arXiv 1612.07828, section 3.2) trained it.
 
 Heat maps have 64 × 64 cells for pictures of 224 × 224; smaller pictures have the largest power of two that is at most
 half their side, and hourglasses that are less deep.
@@ -85,9 +85,7 @@ class StackedHourglass(nn.Module):
             *(nn.MaxPool2d(2), Residual(half, half), Residual(half, maps)),
         )
         self.hourglasses = nn.ModuleList(
-            nn.Sequential(
-                *(Hourglass(maps, max(1, depth)), Residual(maps, maps), nn.Conv2d(maps, maps, 1), normalised(maps))
-            )
+            nn.Sequential(*(Hourglass(maps, depth), Residual(maps, maps), nn.Conv2d(maps, maps, 1), normalised(maps)))
             for _ in range(STACKS)
         )
         self.heads = nn.ModuleList(ZeroConv(maps, joints, 1) for _ in range(STACKS))

@@ -1,8 +1,8 @@
 """How far what lies around marked points has moved between two pictures, by matching patches.
 
-Of all shifts up to REACH of the side, the one at which the patch of the first picture differs least from the second.
-A point counts only where its patch has structure along both axes (the smaller eigenvalue of its gradients' second
-moments, Shi and Tomasi 1994): a fingertip can be seen to move, the middle of a palm cannot.
+Of all shifts by whole pixels, up to REACH of the side, the one at which the patch of the first picture differs least
+from the second. A point counts only where its patch has structure along both axes (the smaller eigenvalue of its
+gradients' second moments, Shi and Tomasi 1994): a fingertip can be seen to move, the middle of a palm cannot.
 """
 
 from typing import NamedTuple
@@ -13,6 +13,7 @@ PATCH = 0.14  # side of a patch, as a share of the picture's: at 300 mm about as
 REACH = 0.07  # of the side
 CLIP = 48.0  # grey levels: differences count up to this, so that holes and specks do not outweigh the rest
 STRUCTURE = 90.0  # grey levels: from this contrast on along both axes a point counts
+KEPT = 0.5  # of that contrast: where less is found again, the point is lost
 TIE = 0.02  # grey levels a pixel of shift: of equal shifts the smaller one
 
 
@@ -21,34 +22,37 @@ class Shifts(NamedTuple):
 
     moves: np.ndarray  # (N, P, 2) pixels, x and y
     counted: np.ndarray  # (N, P) bool: the patch lies in the picture and shows whether it moves
+    lost: np.ndarray  # (N, P) bool: of these, what was found is blank or blurred, not the patch
+
+
+def reach(size: int) -> int:
+    """How far is searched along either axis, in pixels of a picture of ``size``."""
+    return max(4, round(REACH * size))
 
 
 def patch_shifts(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> Shifts:
     """Pictures (N, S, S) of any numbers, in grey levels, and points (N, P, 2) in pixels, x and y."""
     size = before.shape[-1]
-    half, reach = max(2, round(PATCH * size / 2)), max(2, round(REACH * size))
-    margin = half + reach
+    half, far = max(2, round(PATCH * size / 2)), reach(size)
+    margin = half + far
     padded = [np.pad(part.astype(np.float32), ((0, 0), (margin, margin), (margin, margin))) for part in (before, after)]
     middle = np.rint(points).astype(int)
     inside = ((middle >= 0) & (middle < size)).all(-1)
     x, y = np.moveaxis(middle.clip(0, size - 1) + margin, -1, 0)
     offset = np.arange(-half, half + 1)
-    sample = np.arange(len(before))[:, None, None, None]
-    rows, columns = y[..., None, None] + offset[:, None], x[..., None, None] + offset
-    patch = padded[0][sample, rows, columns]
-    axis = range(-reach, reach + 1)
-    costs = np.stack(
-        [
-            np.stack(
-                [_difference(patch, padded[1][sample, rows + dy, columns + dx], np.hypot(dx, dy)) for dx in axis], -1
-            )
-            for dy in axis
-        ],
-        -2,
-    )
-    best = costs.reshape(*costs.shape[:2], -1).argmin(-1)
-    moves = np.stack([best % len(axis) - reach, best // len(axis) - reach], -1).astype(np.float64)
-    return Shifts(moves, inside & (_structure(patch) > STRUCTURE))
+
+    def cut(picture: np.ndarray, dx: np.ndarray | int, dy: np.ndarray | int) -> np.ndarray:
+        """The patches (N, P, h, w) around the points, moved by (dx, dy)."""
+        rows, columns = ((along + move)[..., None] + offset for along, move in ((y, dy), (x, dx)))
+        return picture[np.arange(len(picture))[:, None, None, None], rows[..., :, None], columns[..., None, :]]
+
+    patch = cut(padded[0], 0, 0)
+    places = [(dx, dy) for dy in range(-far, far + 1) for dx in range(-far, far + 1)]
+    costs = [_difference(patch, cut(padded[1], dx, dy), float(np.hypot(dx, dy))) for dx, dy in places]
+    moves = np.array(places)[np.stack(costs, -1).argmin(-1)]
+    there, found = _structure(patch), _structure(cut(padded[1], moves[..., 0], moves[..., 1]))
+    counted = inside & (there > STRUCTURE)
+    return Shifts(moves, counted, counted & (found < KEPT * there))
 
 
 def _difference(first: np.ndarray, second: np.ndarray, distance: float) -> np.ndarray:

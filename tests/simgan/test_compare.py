@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,24 +9,57 @@ from cluster_jobs.pipeline import load
 from simgan.compare import CompareConfig, main
 
 
-def write_scores(directory: Path, error: float, drift: bool) -> None:
+def write_scores(directory: Path, error: float, drift: bool, task: str = "gaze") -> None:
     directory.mkdir(parents=True)
-    rows = {"refined": {"mean_degrees": error, "within_7_degrees": 0.5}}
-    (directory / "scores.json").write_text(json.dumps({"gaze": rows, "iris": {"mean": 1.0}, "drift": drift}))
+    if task == "gaze":
+        told = {"gaze": {"refined": {"mean_degrees": error, "within_7_degrees": 0.5}}, "iris": {"mean": 1.0}}
+    else:
+        rows = {"refined": {"mean_pixels": error, "within_5_of_224": 0.25}}
+        told = {"joints": rows, "displacement": {"mean": 0.5}}
+    (directory / "scores.json").write_text(json.dumps({**told, "drift": drift}))
+
+
+def compare(scores: Path, out: Path) -> list[dict[str, Any]]:
+    main.body(CompareConfig(scores=str(scores), out=str(out)))
+    found: list[dict[str, Any]] = json.loads((out / "comparison.json").read_text())["rows"]
+    return found
 
 
 def test_rows_are_summarised_over_their_seeds(tmp_path: Path) -> None:
     write_scores(tmp_path / "scores" / "paper" / "0", 6.0, False)
     write_scores(tmp_path / "scores" / "paper" / "1", 8.0, True)
-    main.body(CompareConfig(scores=str(tmp_path / "scores"), out=str(tmp_path / "out")))
-    (row,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
+    (row,) = compare(tmp_path / "scores", tmp_path / "out")
     assert row["mean error"] == pytest.approx([7.0, 2**0.5]) and row["drifted"] == 1 and row["within 7°"] == [50, 0]
     write_scores(tmp_path / "alone" / "paper" / "0", 6.0, False)
-    main.body(CompareConfig(scores=str(tmp_path / "alone"), out=str(tmp_path / "out")))
+    compare(tmp_path / "alone", tmp_path / "out")
     (row,) = json.loads((tmp_path / "out" / "report" / "gaze.json").read_text())["table"]["rows"]
     assert row[3] == "6.00"  # one seed says nothing of a spread
+
+
+def test_hands_are_compared_by_their_joints(tmp_path: Path) -> None:
+    write_scores(tmp_path / "scores" / "paper" / "0", 2.0, False, "hand")
+    write_scores(tmp_path / "scores" / "global" / "0", 3.0, True, "hand")
+    rows = compare(tmp_path / "scores", tmp_path / "out")
+    assert [(row["row"], row["mean error"], row["drifted"]) for row in rows] == [
+        ("global", [3.0], 1),
+        ("paper", [2.0], 0),
+    ]
+    assert [row["within 5 px of 224"] for row in rows] == [[25]] * 2 and rows[0]["joints moved"] == [0.5]
+    section = json.loads((tmp_path / "out" / "report" / "joints.json").read_text())
+    assert section["table"]["columns"] == list(rows[0]) and "Errors in pixels" in section["text"]
+
+
+def test_scores_that_are_not_of_one_such_task_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="found none"):
-        main.body(CompareConfig(scores=str(tmp_path / "out"), out=str(tmp_path / "out")))
+        compare(tmp_path, tmp_path / "out")
+    write_scores(tmp_path / "scores" / "paper" / "0", 2.0, False, "hand")
+    write_scores(tmp_path / "scores" / "paper" / "1", 2.0, False)
+    with pytest.raises(UserError, match="joints in .*/0/scores.json, gaze in .*/1/scores.json"):
+        compare(tmp_path / "scores", tmp_path / "out")
+    (tmp_path / "scores" / "paper" / "1" / "scores.json").write_text('{"accuracies": 1}')
+    with pytest.raises(UserError, match="holds accuracies, expected .* task=gaze or hand"):
+        compare(tmp_path / "scores", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_rows_of_the_study_of_eyes_differ_in_one_key_from_the_papers() -> None:

@@ -71,14 +71,46 @@ def test_a_camera_does_not_move_joints_and_another_hand_does(hands: Refined) -> 
     assert matched(other)["mean"] > 3
 
 
+def test_joints_that_are_wiped_out_count_as_far_away(hands: Refined) -> None:
+    blank = matched(Refined(hands.before, hands.before * 0, hands.labels, hands.annotations))
+    assert blank["lost"] == blank["joints"] and blank["mean"] == pytest.approx(4 * 2**0.5)
+    half = hands.before.copy()
+    half[: COUNT // 2] = 0
+    found = matched(Refined(hands.before, half, hands.labels, hands.annotations))
+    assert 0 < found["lost"] < found["joints"]
+    assert found["mean"] == pytest.approx(4 * 2**0.5 * found["lost"] / found["joints"])
+
+
 def test_a_patch_without_structure_along_both_axes_does_not_count() -> None:
     edge = np.zeros((1, 64, 64))
     edge[..., 32:] = 200
     corner = edge.copy()
     corner[:, :32] = 0
-    point = np.array([[[32.0, 32.0], [10.0, 10.0], [90.0, 10.0]]])
-    assert patch_shifts(edge, edge, point).counted.tolist() == [[False, False, False]]
-    assert patch_shifts(corner, corner, point).counted.tolist() == [[True, False, False]]
+    point = np.array([[[32.0, 32.0], [10.0, 10.0]]])
+    assert patch_shifts(edge, edge, point).counted.tolist() == [[False, False]]
+    assert patch_shifts(corner, corner, point).counted.tolist() == [[True, False]]
+    for height, counts in ((120, False), (140, True)):  # a corner's contrast is its height / √2
+        one = corner * (height / 200)
+        assert patch_shifts(one, one, point).counted[0, 0] == counts
+    outside = np.array([[[32.0, -1.0], [32.0, 1.0]]])  # of a corner at the picture's border
+    assert patch_shifts(edge, edge, outside).counted.tolist() == [[False, True]]
+
+
+def test_a_patch_moves_to_the_right_and_down_and_of_equal_places_to_the_nearest() -> None:
+    picture = np.zeros((1, 64, 64))
+    picture[0, 30:34, 20:26] = 200
+    point = np.array([[[23.0, 32.0]]])
+    assert patch_shifts(picture, np.roll(picture, (2, -3), (1, 2)), point).moves.tolist() == [[[-3, 2]]]
+    band = np.zeros((1, 64, 64))
+    band[0, 30:34] = 200  # the same at every x
+    assert patch_shifts(band, band, point).moves.tolist() == [[[0, 0]]]
+
+
+def test_a_hole_at_its_edge_does_not_move_a_patch() -> None:
+    slope = np.tile(8.0 * np.arange(64).clip(8, 38), (1, 64, 1))
+    holed = slope.copy()
+    holed[..., 26:28] = 0  # the patch is 9 pixels wide: two to the left it would not see the hole
+    assert patch_shifts(slope, holed, np.array([[[23.0, 32.0]]])).moves.tolist() == [[[0, 0]]]
 
 
 def test_distances_are_of_joints_inside_the_picture() -> None:

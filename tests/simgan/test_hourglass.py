@@ -83,17 +83,34 @@ def test_heat_maps_begin_empty_and_learn_from_the_first_step_on() -> None:
     assert len(gradients) == 2 and all(gradient.abs().max() > 0 for gradient in gradients)
 
 
+def test_a_target_is_a_gaussian_of_one_cell_around_the_joint() -> None:
+    maps = gaussians(torch.tensor([[[20.5, 10.5]]]), 64, 32)[0, 0]  # the middle of row 5, column 10
+    for row, column in ((5, 10), (5, 11), (4, 10), (7, 9)):
+        distance = (row - 5) ** 2 + (column - 10) ** 2
+        assert float(maps[row, column]) == pytest.approx(np.exp(-distance / 2))
+
+
 def test_rows_of_a_heat_map_are_y() -> None:
     maps = gaussians(torch.tensor([[[40.0, 10.0]]]), 64, 32)
     row, column = divmod(int(maps.flatten().argmax()), 32)
     assert row == pytest.approx(10.5 / 2 - 0.5, abs=0.5) and column == pytest.approx(40.5 / 2 - 0.5, abs=0.5)
 
 
-def test_a_largest_cell_on_the_border_is_not_moved_beyond_it() -> None:
+def test_a_largest_cell_on_the_border_is_moved_inwards() -> None:
     maps = torch.zeros(1, 1, 8, 8)
-    maps[0, 0, 0, 7] = 1
-    x, y = decode(maps, 8)[0, 0]
-    assert abs(float(x) - 7) <= 0.25 and abs(float(y)) <= 0.25
+    maps[0, 0, 2, 7], maps[0, 0, 3, 0] = 1, 0.9  # neighbours in memory, not in the picture
+    assert decode(maps, 8)[0, 0].tolist() == [6.75, 2]
+    maps[0, 0, 0, 0] = 2
+    assert decode(maps, 8)[0, 0].tolist() == [0.25, 0.25]
+
+
+def test_joints_are_read_off_the_second_stack_which_builds_on_the_first() -> None:
+    torch.manual_seed(0)
+    network, images = StackedHourglass(1, 16, 2, 0.03).eval(), torch.rand(3, 1, 16, 16)
+    first, second = network.heat_maps(images).unbind(1)
+    assert torch.equal(network(images), decode(second, 16)) and not torch.equal(network(images), decode(first, 16))
+    weights = [*network.hourglasses[0].parameters(), *network.heads[0].parameters()]
+    assert all(gradient.any() for gradient in torch.autograd.grad(second.square().sum(), weights))
 
 
 def test_the_loss_is_zero_for_the_gaussians_and_counts_both_stacks() -> None:
@@ -128,6 +145,26 @@ def test_augmented_pictures_and_joints_move_together() -> None:
     found = torch.stack([(weight * axis).sum((1, 2)) for axis in (x, y)], 1) / weight.sum((1, 2))[:, None]
     assert (found - told[:, 0]).abs().max() < 0.8
     assert (told - joints).norm(dim=-1).mean() > 3 and set(shown.unique().tolist()) == {-1.0, 1.0}
+
+
+def test_augmentation_turns_up_to_20_degrees_and_shows_at_least_85_percent_of_the_side() -> None:
+    """Truth: the transform as three points that it takes elsewhere tell it."""
+    size, middle = 64, 31.5
+    corners = torch.tensor([[0.0, 0.0], [32.0, 0.0], [0.0, 32.0]]) + middle
+    images = torch.zeros(1000, 1, size, size)
+    _, told = HandProblem(size, 3).augment(images, corners.expand(1000, 3, 2), torch.Generator().manual_seed(0))
+    across, down = told[:, 1] - told[:, 0], told[:, 2] - told[:, 0]
+    angle = torch.rad2deg(torch.atan2(across[:, 1], across[:, 0]))
+    shown = 32 / across.norm(dim=1)
+    assert torch.allclose(down, torch.stack([-across[:, 1], across[:, 0]], 1), atol=1e-3)  # turned, not sheared
+    assert -20 <= angle.min() < -19 and 19 < angle.max() <= 20
+    assert CROP - 1e-5 <= shown.min() < 0.86 and 0.99 < shown.max() <= 1 + 1e-5
+    seen = torch.stack([across, down], 2) / 32  # where the middle of what is shown lies: solve told = middle there
+    centre = -torch.linalg.solve(seen, (told[:, 0] - middle)[..., None])[..., 0] / (size / 2)
+    slack = (1 - shown)[:, None]
+    assert (centre.abs() <= slack + 1e-5).all() and (centre / slack).abs().mean() == pytest.approx(0.5, abs=0.05)
+    draws = torch.stack([angle, shown, *(centre / slack).T])
+    assert (torch.corrcoef(draws) - torch.eye(4)).abs().max() < 0.1
 
 
 def test_turning_is_clockwise_by_the_matrix_and_cropping_enlarges() -> None:
