@@ -24,8 +24,8 @@ from cluster_jobs.stores import child
 from s3gan.metrics.classes import budget_labels
 from s3gan.metrics.detector import class_names
 from s3gan.metrics.labelled import from_shards
+from s3gan.metrics.paired import Better, mean_and_sd, paired_ratio
 from s3gan.mixture_scores import Judge, Mixture, deal
-from s3gan.paired import Better, mean_and_sd, paired_ratio
 from selfsup.classifier import ClassifierRecipe
 
 COLUMNS = ["mixture", "shares", "seeds", "on the budget, held out", "chosen", "on test images", "ratio to", "verdict"]
