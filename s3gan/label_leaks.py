@@ -37,11 +37,9 @@ def _leak_of(pool: dict[str, Any], train: Shards, judged: np.ndarray) -> str:
     if pool.get("made_by") == "simgan.refine":
         return ""
     described = pool.get("label_table") or {}
-    path = Path(described.get("path", ""))
-    if not path.is_file():
-        return (
-            f"which labels made it is not known (label table {str(path)!r})" if described else "its origin is unknown"
-        )
+    if not described.get("path"):
+        return "which labels made it is not known"
+    path = Path(described["path"])
     try:
         table = read_table(path)
         true = aligned_labels(table.select(np.flatnonzero(table.origin == "true")), train) >= 0
