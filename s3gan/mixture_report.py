@@ -82,6 +82,8 @@ def _text(result: dict[str, Any]) -> str:
         f"Accuracy of classifiers that each mixture trains. Chosen: the best mean over seeds on {by}; the "
         f"{result['tested']:,} test images have no part in it. Ratios are over seeds, with 95 % t intervals."
     )
+    if result["validation"]:
+        text += " Sources may have trained on these pictures without labels: small advantages may not last."
     leaks: dict[str, list[str]] = {}
     for row, found in result["rows"].items():
         if found["leak"]:
