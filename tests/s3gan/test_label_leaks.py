@@ -32,7 +32,7 @@ def gan(train: Shards, tmp_path: Path) -> dict[str, Any]:
 
 
 def found(train: Shards, judged: range, **pools: dict[str, Any]) -> str:
-    sources = {"real": {}} | {name: {"pool": pool} for name, pool in pools.items()}
+    sources: dict[str, Any] = {"real": {}} | {name: {"pool": pool} for name, pool in pools.items()}
     return leak({"sources": sources}, train, np.isin(np.arange(60), judged))
 
 
