@@ -74,7 +74,7 @@ def trained_estimator(
     state, _ = cached_state(cache, f"estimator-{problem.name}", protocol, train_it, job)
     network = problem.build(shape, recipe.width)
     network.load_state_dict(state)
-    return network.to(job.device).eval().requires_grad_(False)
+    return on(job.device, network).eval().requires_grad_(False)
 
 
 def fit(problem: Problem, data: Annotated, recipe: EstimatorRecipe, *, seed: int, job: Job, what: str) -> nn.Module:
@@ -82,7 +82,7 @@ def fit(problem: Problem, data: Annotated, recipe: EstimatorRecipe, *, seed: int
     shape = data.images.shape[1], data.images.shape[2], data.images.shape[3]
     network = problem.build(shape, recipe.width)
     initialise(network, seed)
-    network = network.to(job.device).train()
+    network = on(job.device, network).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe.lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
@@ -101,6 +101,11 @@ def fit(problem: Problem, data: Annotated, recipe: EstimatorRecipe, *, seed: int
         optimizer.step()
         schedule.step()
     return network.eval()
+
+
+def on(device: torch.device, network: nn.Module) -> nn.Module:
+    """The network on a device, in the layout in which convolutions on CPUs are faster and which serves tensor cores."""
+    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def draws(count: int, recipe: EstimatorRecipe, seed: int) -> Iterator[np.ndarray]:
