@@ -56,9 +56,9 @@ def test_a_recipe_says_what_to_expect_whence_and_on_what_hardware(name: str) -> 
 def test_the_papers_hand_networks_take_a_step_each_on_hands_of_224_pixels() -> None:
     config, shape = compose("hand_nyu"), (1, 224, 224)
     refiner, discriminator = (player.to(memory_format=torch.channels_last) for player in make_players(config, shape))
-    optimizers = (torch.optim.Adam(player.parameters(), config.lr_r, fused=True) for player in (refiner, discriminator))
+    r, d = (torch.optim.Adam(player.parameters(), config.lr_r, fused=True) for player in (refiner, discriminator))
     history = History(1, shape, seed=0, device=torch.device("cpu"))
-    game = Game(refiner, discriminator, refiner, discriminator, *optimizers, history, config.regularisation)
+    game = Game(refiner, discriminator, refiner, discriminator, r, d, history, config.regularisation)
     synthetic, real = (
         torch.from_numpy(draw(224, 0, "train", domain, range(2))[0]) / 127.5 - 1 for domain in ("simulator", "camera")
     )
