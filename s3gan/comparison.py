@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from s3gan.paired import CONFIDENCE, Better, Ratio, mean_and_sd, paired_ratio
+from s3gan.metrics.paired import CONFIDENCE, Better, Ratio, mean_and_sd, paired_ratio
 from s3gan.study import Study, place_of
 
 

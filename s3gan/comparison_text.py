@@ -8,7 +8,7 @@ from typing import Any
 from cluster_jobs.sections import write_section
 from s3gan.comparison import Cell, Comparison
 from s3gan.measures import CAS, Measure
-from s3gan.paired import CONFIDENCE
+from s3gan.metrics.paired import CONFIDENCE
 from s3gan.study import place_of
 
 LABELS = {None: "", 0: "none", 100: "all"}

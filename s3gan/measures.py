@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from s3gan.paired import Better
+from s3gan.metrics.paired import Better
 
 CAS = "cas"
 ENTRY: tuple[str, ...] = ("detector", "preprocessing", "samples", "reference", "split", "seed", "draws", "class_count")

@@ -1,8 +1,8 @@
-"""How well classifiers do that mixtures train: by cross-validation on the budget, for choices, and on test images.
+"""How well classifiers do that mixtures train: on held-out labels, for choices, and on test images.
 
-The budget's images are dealt into folds. For each fold a classifier is trained on the mixture without the real images
-of that fold, and tested on them: every image of the budget is judged once, by a classifier that never saw it. No label
-beyond the budget has a part in this.
+The labels that decide are dealt into folds: the budget's into several, labels set apart into one. For each fold a
+classifier is trained on the mixture without the real images of that fold, and tested on them: every image is judged
+once, by a classifier that never saw it. Labels that are neither the budget's nor set apart have no part in this.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cluster_jobs.errors import UserError
+from cluster_jobs.files import read_json
 from cluster_jobs.job import Job
 from cluster_jobs.seeds import key_hash
 from cluster_jobs.shards import Shards
@@ -29,21 +30,22 @@ class Judge:
     train: Shards
     names: list[str]  # the data's classes
     budget: np.ndarray  # (train.count,) revealed labels, -1 elsewhere
-    folds: np.ndarray  # (train.count,) the fold of each image of the budget, -1 elsewhere
+    labels: np.ndarray  # (train.count,) those that decide: the budget's, or others; -1 elsewhere
+    folds: np.ndarray  # (train.count,) the fold of each of them, -1 elsewhere
     test: Labelled
     recipe: ClassifierRecipe
     cache: Path
     job: Job
 
-    def on_budget(self, mixture: Mixture, seed: int) -> float:
-        """The share of the budget's images that classifiers without them get right."""
+    def on_held_out(self, mixture: Mixture, seed: int) -> float:
+        """The share of the images that decide which classifiers without them get right."""
         right = 0.0
         for fold in range(int(self.folds.max()) + 1):
-            held_out = np.where(self.folds == fold, self.budget, -1)
+            held_out = np.where(self.folds == fold, self.labels, -1)
             right += self._accuracy(mixture.without(held_out >= 0), from_shards(self.train, held_out), seed) * int(
                 (held_out >= 0).sum()
             )
-        return right / int((self.budget >= 0).sum())
+        return right / int((self.labels >= 0).sum())
 
     def on_test(self, mixture: Mixture, seed: int) -> float:
         """Accuracy on real test images of a classifier of the whole mixture (CAS of the pool)."""
@@ -72,7 +74,8 @@ def deal(labels: np.ndarray, keys: list[str], folds: int) -> np.ndarray:
     count = min(folds, *counts.tolist()) if len(counts) else 0
     if count < 2:
         raise UserError(
-            f"budget: {count} image(s) of a class: expected 2 or more of each, to hold some out for a choice"
+            f"budget: {count} image(s) of a class: expected 2 or more of each, to hold some out for a choice, "
+            "or validation=TABLE, labels set apart"
         )
     for label in present:
         members = np.flatnonzero(labels == label).tolist()
@@ -90,6 +93,7 @@ class Mixture:
 
     def __init__(self, directory: Path, train: Shards, names: list[str]) -> None:
         self.shards = Shards(directory)
+        self.pool = read_json(directory / "pool.json")
         self.labels = renumber(np.asarray(self.shards.hidden_labels()), classes_by_name(self.shards.classes, names))
         if (self.labels < 0).any():
             raise UserError(

@@ -26,7 +26,9 @@ def make_players(config: TrainConfig, shape: tuple[int, int, int]) -> tuple[Refi
     channels, height, width = shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(config.seed, "simgan networks"))
-        refiner = Refiner(channels, width=config.width, blocks=config.blocks, stem=config.stem, fold=config.fold)
+        refiner = Refiner(
+            channels, width=config.width, blocks=config.blocks, stem=config.stem, fold=config.fold, noise=config.noise
+        )
         if config.verdict is Verdict.local:
             return refiner, PatchDiscriminator(channels, config.patches.name)
         return refiner, GlobalDiscriminator(channels, config.patches.name, (height, width))

@@ -5,7 +5,7 @@ report.
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,10 @@ from cluster_jobs.config import MISSING, command, key
 from cluster_jobs.errors import UserError
 from cluster_jobs.files import read_json, write_json
 from cluster_jobs.sections import write_section
+from s3gan.metrics.paired import Ratio, paired_ratio
+
+Scores = dict[str, dict[int, dict[str, Any]]]  # scores.json by row and seed
+REFERENCE = "simulated"  # what refined images are compared with, as many of them
 
 
 @dataclass(frozen=True)
@@ -58,29 +62,34 @@ def main(config: CompareConfig) -> None:
     rows, measured = summarise(group, found), MEASURED[group]
     out = Path(config.out)
     (out / "report").mkdir(parents=True, exist_ok=True)
-    write_json(out / "comparison.json", {"rows": rows})
+    told = [{name: asdict(value) if isinstance(value, Ratio) else value for name, value in row.items()} for row in rows]
+    write_json(out / "comparison.json", {"rows": told})
     columns, cells = list(rows[0]), [[_cell(value) for value in row.values()] for row in rows]
     text = (
         f"Mean ± standard deviation over seeds; tested on real images. Errors in {measured.unit}, shares in %, "
-        "movements in pixels. Drifted: seeds whose run is flagged."
+        "movements in pixels. Ratios to as many simulated images: geometric means over seeds, with 95 % t intervals. "
+        "Drifted: seeds whose run is flagged."
     )
     write_section(out, group, title=measured.title, text=text, columns=columns, rows=cells)
     for line in (columns, *cells):
         print("  ".join(f"{cell!s:<16}" for cell in line))
 
 
-def read_rows(directory: Path) -> tuple[str, dict[str, list[dict[str, Any]]]]:
-    """The group of ``MEASURED`` that all scores hold, and the scores of every row, one a seed. Raises UserError where
-    there are none, or they are of another task or of two."""
-    found: dict[str, list[dict[str, Any]]] = {}
+def read_rows(directory: Path) -> tuple[str, Scores]:
+    """The group of ``MEASURED`` that all scores hold, and the scores. Raises UserError where there are none, or they
+    are of another task or of two."""
+    found: Scores = {}
     groups: dict[str, Path] = {}  # and a file that holds each
     for file in sorted(directory.glob("*/*/scores.json")):
+        row, seed = file.parts[-3:-1]
+        if not seed.isdecimal():
+            raise UserError(f"{file}: expected ROW/SEED/scores.json, with a number as the seed")
         scores = read_json(file)
         group = next((name for name in MEASURED if name in scores), None)
         if group is None:
             raise UserError(f"{file}: holds {', '.join(scores)}, expected scores of simgan.evaluate task=gaze or hand")
         groups.setdefault(group, file)
-        found.setdefault(file.parts[-3], []).append(scores)
+        found.setdefault(row, {})[int(seed)] = scores
     if not found:
         raise UserError(f"scores={str(directory)!r}: expected ROW/SEED/scores.json of simgan.evaluate, found none")
     if len(groups) > 1:
@@ -89,24 +98,35 @@ def read_rows(directory: Path) -> tuple[str, dict[str, list[dict[str, Any]]]]:
     return next(iter(groups)), found
 
 
-def summarise(group: str, found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def summarise(group: str, found: Scores) -> list[dict[str, Any]]:
     """A line for each row and each kind of training images; lists are the mean over seeds and, of two or more, the
     standard deviation."""
     measured, lines = MEASURED[group], []
     for row, seeds in found.items():
-        for kind in seeds[0][group]:
+        kinds = {seed: scores[group] for seed, scores in seeds.items()}
+        for kind in next(iter(kinds.values())):
+            errors = {seed: scores[kind][measured.error] for seed, scores in kinds.items()}
             lines.append(
                 {
                     "row": row,
                     "trained on": kind,
                     "seeds": len(seeds),
-                    "mean error": _spread([scores[group][kind][measured.error] for scores in seeds]),
-                    measured.within_column: _spread([100 * scores[group][kind][measured.within] for scores in seeds]),
-                    measured.moved_column: _spread([scores[measured.moved]["mean"] for scores in seeds]),
-                    "drifted": sum(scores["drift"] for scores in seeds),
+                    "mean error": _spread(list(errors.values())),
+                    "ratio to simulated": _ratio(kind, errors, kinds, measured.error),
+                    measured.within_column: _spread([100 * each[kind][measured.within] for each in kinds.values()]),
+                    measured.moved_column: _spread([scores[measured.moved]["mean"] for scores in seeds.values()]),
+                    "drifted": sum(scores["drift"] for scores in seeds.values()),
                 }
             )
     return lines
+
+
+def _ratio(kind: str, errors: dict[int, float], kinds: dict[int, dict[str, Any]], error: str) -> Ratio | None:
+    """The errors of refined images over those of as many simulated ones, seed by seed."""
+    reference = kind.replace("refined", REFERENCE)
+    if reference == kind:
+        return None
+    return paired_ratio(errors, {seed: scores[reference][error] for seed, scores in kinds.items()})
 
 
 def _spread(values: list[float]) -> list[float]:
@@ -115,6 +135,10 @@ def _spread(values: list[float]) -> list[float]:
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, Ratio):
+        return f"{value.value:.2f}" + ("" if value.low is None else f" [{value.low:.2f}, {value.high:.2f}]")
+    if value is None:
+        return ""
     return " ± ".join(f"{number:.2f}" for number in value) if isinstance(value, list) else value
 
 

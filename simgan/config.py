@@ -66,6 +66,7 @@ class TrainConfig(TrainKeys):
     blocks: int = key(4, "residual blocks of R")
     stem: int = key(3, "kernel of R's first convolution, odd")
     fold: int = key(2, "R works on fold × fold pixels as channels: sees fold times as far for 1 / fold² of the work")
+    noise: int = key(0, "channels of noise that R sees beside the image, drawn from the image itself; 0: as published")
     patches: Patches = key(Patches.gaze, "layers of D: the paper's for gaze (sees 23 pixels) or for hand pose (71)")
     verdict: Verdict = key(
         Verdict.local, "local: D judges every patch; global: the image once (an ablation; it takes λ / patches)"
@@ -97,7 +98,7 @@ class TrainConfig(TrainKeys):
                 raise UserError(f"{name}={getattr(self, name)}: expected a positive integer")
         for name in (
             *("warm_refiner_nimg", "warm_discriminator_nimg", "regularisation", "blocks", "ema_nimg", "d_loss_low"),
-            *("history", "rollback", "health_nimg", "min_d_loss", "min_diversity", "max_change"),
+            *("history", "noise", "rollback", "health_nimg", "min_d_loss", "min_diversity", "max_change"),
         ):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name}={getattr(self, name)}: expected no negative number")

@@ -33,6 +33,7 @@ class EvaluateConfig(ScoreKeys):
     limit: int = key(20_000, "simulated images of a split to use, at most: the first ones")
     checkpoint: str = key("last", "last, or the path of a checkpoint", path=True)
     out: str = key("", "directory to write to; by default RUN/evaluation", path=True)
+    cache: str = key("", "trained networks, to share between evaluations; by default OUT/cache", path=True)
 
     def check(self) -> None:
         """Raises UserError for a number outside its range."""
@@ -55,7 +56,8 @@ def main(config: EvaluateConfig) -> None:
     refiner, info = load_refiner(config.run, config.checkpoint, job.device)
     check_images(synthetic["train"], info["network"])
     pool, unseen = (refine(refiner, synthetic[split], config.limit, job) for split in ("train", "test"))
-    scored = task.score(Domains(pool, unseen, real["train"], real["test"]), config, out / "cache", job)
+    cache = Path(config.cache) if config.cache else out / "cache"
+    scored = task.score(Domains(pool, unseen, real["train"], real["test"]), config, cache, job)
     if job.is_main:
         write(out, scored, info["nimg"], info["weights"])
     job.barrier()

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from simgan.picture_noise import picture_noise
+
 
 class Block(nn.Module):
     """Two 3×3 convolutions around a skip connection; the identity at first."""
@@ -36,12 +38,15 @@ class Refiner(nn.Module):
         fold: 1 is the paper. Above, every ``fold`` × ``fold`` pixels become channels and come apart again at the end:
             R sees ``fold`` times as far for 1 / ``fold``² of the work. For a domain gap wider than a few pixels (a
             whole stroke that is blurred, say) in images without detail at the pixel.
+        noise: 0 is the paper. Above, R sees as many channels of noise beside the picture (``picture_noise``): pictures
+            drawn without any leave R nothing to make a sensor's noise of.
     """
 
-    def __init__(self, channels: int, *, width: int, blocks: int, stem: int = 3, fold: int = 1) -> None:
+    def __init__(self, channels: int, *, width: int, blocks: int, stem: int = 3, fold: int = 1, noise: int = 0) -> None:
         super().__init__()
+        self.noise = noise
         self.fold = nn.PixelUnshuffle(fold)
-        self.stem = nn.Conv2d(channels * fold**2, width, stem, padding=stem // 2)
+        self.stem = nn.Conv2d((channels + noise) * fold**2, width, stem, padding=stem // 2)
         self.blocks = nn.Sequential(*(Block(width) for _ in range(blocks)))
         self.output = nn.Conv2d(width, channels * fold**2, 1)
         self.unfold = nn.PixelShuffle(fold)
@@ -49,4 +54,5 @@ class Refiner(nn.Module):
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.unfold(self.output(self.blocks(torch.relu(self.stem(self.fold(x))))))
+        seen = torch.cat([x, picture_noise(x, self.noise)], 1) if self.noise else x
+        return x + self.unfold(self.output(self.blocks(torch.relu(self.stem(self.fold(seen))))))

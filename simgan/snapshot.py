@@ -17,7 +17,7 @@ from cluster_jobs.shards import Shards
 from simgan.refiner import Refiner
 
 BLOCK = 100  # images a forward pass, always (the last one padded): results depend on the size of the block
-SHAPE = ("width", "blocks", "stem", "fold")
+SHAPE = ("width", "blocks", "stem", "fold", "noise")
 
 
 def to_input(images: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -45,7 +45,7 @@ def load_refiner(run: str, checkpoint: str, device: torch.device) -> tuple[Refin
         UserError: no run of simgan.train, no valid checkpoint, or one of another network.
     """
     _, state, nimg = load_run(run, checkpoint)
-    network = read_json(Path(run) / "network.json")
+    network = {"noise": 0} | read_json(Path(run) / "network.json")  # runs from before there was noise
     if "refiner_ema" not in state:
         raise UserError(f"run={run!r} holds {', '.join(state)}: expected a run of simgan.train")
     refiner = Refiner(network["channels"], **{name: network[name] for name in SHAPE})

@@ -2,8 +2,13 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cluster_jobs.errors import UserError
+
+GAIN, SHIFT = 0.4, 0.3  # augmentation: contrast 1 ± GAIN, brightness ± SHIFT of [-1, 1]
+BLUR = (0.25, 0.5, 0.25)  # a kernel that is applied up to BLURS times along each axis
+BLURS, NOISE = 4, 0.1  # the greatest standard deviation of the noise, of [-1, 1]
 
 
 class GazeEstimator(nn.Module):
@@ -39,9 +44,16 @@ class GazeEstimator(nn.Module):
 
 
 class GazeProblem:
-    """Directions read off eyes."""
+    """Directions read off eyes.
+
+    Args:
+        augmented: whether pictures change at random while an estimator learns. The paper's do not.
+    """
 
     name = "gaze"
+
+    def __init__(self, augmented: bool = False) -> None:
+        self.augmented = augmented
 
     def build(self, shape: tuple[int, int, int], width: float) -> nn.Module:
         """The network for pictures of a shape (C, H, W)."""
@@ -52,5 +64,22 @@ class GazeProblem:
         return 0.5 * (output - target).square().sum(1)
 
     def augment(self, images: Tensor, targets: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The paper does not augment eyes."""
-        return images, targets
+        """Another light, sharpness and noise for each picture: none of them moves the eye."""
+        if not self.augmented:
+            return images, targets
+        draws = torch.rand(4, len(images), 1, 1, 1, generator=random, device=images.device)
+        images = images * (1 + GAIN * (2 * draws[0] - 1)) + SHIFT * (2 * draws[1] - 1)
+        images = blurred(images, draws[2] * BLURS)
+        noise = torch.randn(images.shape, generator=random, device=images.device)
+        return images + NOISE * draws[3] * noise, targets
+
+
+def blurred(images: Tensor, times: Tensor) -> Tensor:
+    """Pictures (n, C, H, W) blurred ``times`` (n, 1, 1, 1) over, fractions included; edges are repeated."""
+    channels = images.shape[1]
+    row = torch.tensor(BLUR, device=images.device)
+    kernel = (row[:, None] * row).expand(channels, 1, 3, 3)
+    for number in range(BLURS):
+        softer = functional.conv2d(functional.pad(images, (1, 1, 1, 1), mode="replicate"), kernel, groups=channels)
+        images = torch.lerp(images, softer, (times - number).clamp(0, 1))
+    return images

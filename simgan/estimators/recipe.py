@@ -13,6 +13,7 @@ class EstimatorRecipe:
     width: float = key(0.25, "channels, as a multiple of the paper's")
     steps: int = key(1_500, "optimizer steps")
     batch: int = key(128, "pictures a step")
+    augment: bool = key(False, "gaze: light, sharpness and noise of the pictures learned from change at random")
     lr: float = key(1e-3, "highest learning rate of Adam; a cosine leads to zero")
 
     def check(self) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from cluster_jobs.config import to_dict
 from cluster_jobs.errors import UserError
 from cluster_jobs.exhibit import Exhibit, Picture
 from cluster_jobs.job import Job
@@ -59,7 +60,7 @@ class Gaze:
         rows = {name: {"train_count": len(sets[name]), **summary(found)} for name, found in errors.items()}
         moved, before, after = displacement(domains.unseen)
         scores = {
-            "estimator": {"width": keys.estimator.width, "steps": keys.estimator.steps, "batch": keys.estimator.batch},
+            "estimator": to_dict(keys.estimator),
             "gaze": rows,
             "iris": moved,
         }
@@ -70,7 +71,7 @@ class Gaze:
         self, data: Annotated, name: str, keys: ScoreKeys, cache: Path, job: Job, images: np.ndarray
     ) -> np.ndarray:
         what = f"{name} estimator"
-        problem = GazeProblem()
+        problem = GazeProblem(keys.estimator.augment)
         network = trained_estimator(problem, data, keys.estimator, seed=keys.seed, cache=cache, job=job, what=what)
         return predict(network, images, job.device)
 
@@ -119,8 +120,9 @@ def sections(
         "scores",
         title="Simulated, refined, real: how well gaze is read off real images",
         text=f"One estimator trained on each ({recipe['width']:g} × the paper's width, {recipe['steps']:,} steps of "
-        f"{recipe['batch']}), tested on {next(iter(scores['gaze'].values()))['test_count']:,} real images. Labels of "
-        "real images are read for this alone.",
+        f"{recipe['batch']}{', pictures changed at random' if recipe['augment'] else ''}), tested on "
+        f"{next(iter(scores['gaze'].values()))['test_count']:,} real images. Labels of real images are read for this "
+        "alone.",
         columns=["trained on", "images", "mean error", "median", f"within {CLOSE:g}°"],
         rows=[
             [

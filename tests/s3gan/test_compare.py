@@ -17,7 +17,7 @@ from s3gan.comparison import Cell, compare
 from s3gan.comparison_text import decimals, label_table, measure_table, ratio_text
 from s3gan.figure import curves, panels
 from s3gan.measures import kind_of
-from s3gan.paired import Ratio
+from s3gan.metrics.paired import Ratio
 from s3gan.study import place_of, read_study
 from tests.s3gan.test_evaluate import budget, data, template  # noqa: F401
 from tests.s3gan.toy_study import scores, write

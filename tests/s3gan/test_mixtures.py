@@ -1,7 +1,8 @@
-"""The choice of a mixture: folds, what is held out, and that test images have no part in it."""
+"""The choice of a mixture: folds, what is held out, rows that are not judged; test images have no part in it."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from cluster_jobs import mix
 from cluster_jobs.shards import Shards
 from s3gan import mixtures
 from s3gan.mixture_scores import Mixture, deal
+from selfsup.labels import read_table
 from tests.cluster_jobs.test_mix import CLASSES, pictures, write, write_budget
 
 
@@ -25,6 +27,10 @@ def test_folds_hold_every_budget_image_once_and_every_class_evenly() -> None:
         deal(np.array([0, 0, 1]), keys[:3], 3)
 
 
+BUDGET, INFERRED, SET_APART = range(12), range(12, 60), range(6, 30)
+SHARES = {"budget": (1, 0, 0), "with_gan": (0.5, 0.5, 0), "with_refined": (0.5, 0, 0.5)}
+
+
 @pytest.fixture
 def study(tmp_path: Path) -> list[str]:
     labels = [i % 3 for i in range(60)]
@@ -32,22 +38,30 @@ def study(tmp_path: Path) -> list[str]:
     for split in ("train", "test"):
         write(tmp_path / "data" / split, bright, labels, CLASSES, pool=False)
     train = Shards(tmp_path / "data" / "train")
-    budget = write_budget(tmp_path / "budget.parquet", train, {i: labels[i] for i in range(12)}, {})
-    gan = write(tmp_path / "gan", pictures(9, 60), labels, CLASSES)  # noise: teaches nothing
-    for row, share in (("budget", 1), ("half", 0.5)):
+    budget = write_budget(tmp_path / "budget.parquet", train, {i: labels[i] for i in BUDGET}, {})
+    inferred = {i: labels[i] for i in INFERRED}
+    table = write_budget(tmp_path / "inferred.parquet", train, {i: labels[i] for i in BUDGET}, inferred)
+    write_budget(tmp_path / "apart.parquet", train, {i: labels[i] for i in SET_APART}, {})
+    makers = {
+        "gan": {"made_by": "s3gan.generate", "label_table": read_table(table).metadata | {"path": table}},
+        "refined": {"made_by": "simgan.refine", "label_table": None},
+    }
+    for seed, (name, pool) in enumerate(makers.items()):
+        write(tmp_path / name, pictures(9 + seed, 60), labels, CLASSES)  # noise: teaches nothing
+        (tmp_path / name / "pool.json").write_text(json.dumps(pool))
+    sources = [f"real={tmp_path}/data/train", f"labels={budget}", f"gan={tmp_path}/gan", f"refined={tmp_path}/refined"]
+    for row, shares in SHARES.items():
+        asked = [f"share_{name}={share}" for name, share in zip(("real", "gan", "refined"), shares, strict=True)]
         for seed in (0, 1):
-            words = [
-                f"real={tmp_path}/data/train",
-                f"labels={budget}",
-                f"gan={gan}",
-                "repeat=9",
-                "count=24",
-                "workers=0",
-            ]
-            words += [f"share_real={share}", f"share_gan={1 - share}", f"seed={seed}"]
+            words = [*sources, *asked, "repeat=9", "count=24", "workers=0", f"seed={seed}"]
             assert mix.main([*words, f"out={tmp_path}/mixes/{row}/{seed}"]) == 0
     words = [f"mixes={tmp_path}/mixes", f"data={tmp_path}/data", f"budget={budget}", f"out={tmp_path}/out", "threads=1"]
     return [*words, "classifier.steps=30", "classifier.batch=12", "classifier.width=4", "classifier.shift=0"]
+
+
+def run(words: list[str], out: Path) -> dict[str, Any]:
+    assert mixtures.main([*words, f"out={out}"]) == 0
+    return json.loads((out / "mixtures.json").read_text())
 
 
 def test_a_fold_takes_its_images_out_of_the_mixture_with_all_their_repeats(study: list[str], tmp_path: Path) -> None:
@@ -62,23 +76,45 @@ def test_a_fold_takes_its_images_out_of_the_mixture_with_all_their_repeats(study
 
 @pytest.mark.slow
 def test_the_choice_is_by_the_budget_and_test_labels_do_not_change_it(study: list[str], tmp_path: Path) -> None:
-    assert mixtures.main(study) == 0
-    first = json.loads((tmp_path / "out" / "mixtures.json").read_text())
-    assert first["folds"] == 3 and set(first["rows"]) == {"budget", "half"}
-    assert first["chosen"] == max(first["rows"], key=lambda row: first["rows"][row]["budget_mean"])
+    first = run(study, tmp_path / "out")
+    assert first["folds"] == 3 and set(first["rows"]) == set(SHARES)
+    judged = [row for row, found in first["rows"].items() if found["held_out_mean"] is not None]
+    assert judged == ["budget", "with_refined"]  # the GAN saw the whole budget
+    assert first["chosen"] == max(judged, key=lambda row: first["rows"][row]["held_out_mean"])
+    assert all("held_out" not in found for found in first["rows"]["with_gan"]["seeds"].values())
     assert first["rows"]["budget"]["verdict"] == "reference"
     for split in ("train", "test"):  # hidden labels
         file = tmp_path / "data" / split / "labels.bin"
         file.write_bytes(np.random.default_rng(1).permutation(np.fromfile(file, "<i4")).tobytes())
-    assert mixtures.main([*study, f"out={tmp_path}/again"]) == 0
-    second = json.loads((tmp_path / "again" / "mixtures.json").read_text())
+    second = run(study, tmp_path / "again")
     assert second["chosen"] == first["chosen"]
     for row, found in first["rows"].items():
-        assert second["rows"][row]["budget_mean"] == found["budget_mean"]
+        assert second["rows"][row]["held_out_mean"] == found["held_out_mean"]
     assert second["rows"]["budget"]["test"] != first["rows"]["budget"]["test"]
+
+
+@pytest.mark.slow
+def test_labels_set_apart_judge_a_row_with_a_gan_too(study: list[str], tmp_path: Path) -> None:
+    found = run([*study, f"validation={tmp_path}/apart.parquet"], tmp_path / "out")
+    assert found["validation"] and found["folds"] == 1 and found["budget"] == 12
+    assert found["held_out"] == len(set(SET_APART) - set(BUDGET))
+    means = {row: entry["held_out_mean"] for row, entry in found["rows"].items()}
+    assert found["chosen"] == max(means, key=means.__getitem__)
+    # train and test hold the same pictures here: the same classifier on the labels set apart alone, and on all
+    right = [round(entry["held_out"] * 18) for entry in found["rows"]["budget"]["seeds"].values()]
+    total = [round(entry["test"] * 60) for entry in found["rows"]["budget"]["seeds"].values()]
+    assert all(r <= t <= r + 42 for r, t in zip(right, total, strict=True))
+    assert len(list((tmp_path / "out" / "cache").glob("*.safetensors"))) == 6  # one of each mixture, for both
+
+
+def test_labels_set_apart_must_be_others_than_the_budget(study: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    budget = next(word for word in study if word.startswith("budget="))
+    assert mixtures.main([*study, budget.replace("budget=", "validation=", 1)]) == 2
+    error = capsys.readouterr().err
+    assert "validation=" in error and error.count("\n") == 1
 
 
 def test_a_reference_that_is_not_there_is_one_line(study: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert mixtures.main([*study, "reference=none"]) == 2
     error = capsys.readouterr().err
-    assert "budget, half" in error and error.count("\n") == 1
+    assert "budget, with_gan, with_refined" in error and error.count("\n") == 1

@@ -11,11 +11,12 @@ from simgan.compare import CompareConfig, main
 
 def write_scores(directory: Path, error: float, drift: bool, task: str = "gaze") -> None:
     directory.mkdir(parents=True)
-    if task == "gaze":
-        told = {"gaze": {"refined": {"mean_degrees": error, "within_7_degrees": 0.5}}, "iris": {"mean": 1.0}}
-    else:
-        rows = {"refined": {"mean_pixels": error, "within_5_of_224": 0.25}}
-        told = {"joints": rows, "displacement": {"mean": 0.5}}
+    names = ("mean_degrees", "within_7_degrees") if task == "gaze" else ("mean_pixels", "within_5_of_224")
+    rows = {
+        "simulated": dict(zip(names, (8.0, 0.25), strict=True)),
+        "refined": dict(zip(names, (error, 0.5), strict=True)),
+    }
+    told = {"gaze": rows, "iris": {"mean": 1.0}} if task == "gaze" else {"joints": rows, "displacement": {"mean": 0.5}}
     (directory / "scores.json").write_text(json.dumps({**told, "drift": drift}))
 
 
@@ -28,23 +29,25 @@ def compare(scores: Path, out: Path) -> list[dict[str, Any]]:
 def test_rows_are_summarised_over_their_seeds(tmp_path: Path) -> None:
     write_scores(tmp_path / "scores" / "paper" / "0", 6.0, False)
     write_scores(tmp_path / "scores" / "paper" / "1", 8.0, True)
-    (row,) = compare(tmp_path / "scores", tmp_path / "out")
+    simulated, row = compare(tmp_path / "scores", tmp_path / "out")
+    assert simulated["ratio to simulated"] is None
+    assert row["ratio to simulated"]["value"] == pytest.approx((6 / 8 * 8 / 8) ** 0.5)  # a geometric mean of two
     assert row["mean error"] == pytest.approx([7.0, 2**0.5]) and row["drifted"] == 1 and row["within 7°"] == [50, 0]
     write_scores(tmp_path / "alone" / "paper" / "0", 6.0, False)
     compare(tmp_path / "alone", tmp_path / "out")
-    (row,) = json.loads((tmp_path / "out" / "report" / "gaze.json").read_text())["table"]["rows"]
-    assert row[3] == "6.00"  # one seed says nothing of a spread
+    _, row = json.loads((tmp_path / "out" / "report" / "gaze.json").read_text())["table"]["rows"]
+    assert row[3:5] == ["6.00", "0.75"]  # one seed says nothing of a spread
 
 
 def test_hands_are_compared_by_their_joints(tmp_path: Path) -> None:
     write_scores(tmp_path / "scores" / "paper" / "0", 2.0, False, "hand")
     write_scores(tmp_path / "scores" / "global" / "0", 3.0, True, "hand")
-    rows = compare(tmp_path / "scores", tmp_path / "out")
+    rows = compare(tmp_path / "scores", tmp_path / "out")[1::2]
     assert [(row["row"], row["mean error"], row["drifted"]) for row in rows] == [
         ("global", [3.0], 1),
         ("paper", [2.0], 0),
     ]
-    assert [row["within 5 px of 224"] for row in rows] == [[25]] * 2 and rows[0]["joints moved"] == [0.5]
+    assert [row["within 5 px of 224"] for row in rows] == [[50]] * 2 and rows[0]["joints moved"] == [0.5]
     section = json.loads((tmp_path / "out" / "report" / "joints.json").read_text())
     assert section["table"]["columns"] == list(rows[0]) and "Errors in pixels" in section["text"]
 
@@ -74,4 +77,4 @@ def test_rows_of_a_study_differ_in_one_key_from_the_papers(pipeline: str) -> Non
     for row, arguments in runs.items():
         differing = {name for name in paper if arguments[name] != paper[name]} - {"run.dir"}
         assert len(differing) == (2 if row == "global" else 1), row  # one verdict an image takes another λ
-    assert sum(stage.module == "simgan.evaluate" for stage in stages.values()) == 3 * (len(runs) + 1)
+    assert sum(name.startswith("scores_") for name in stages) == 3 * (len(runs) + 1)

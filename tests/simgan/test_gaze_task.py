@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cluster_jobs.config import CommandKeys
 from cluster_jobs.images import encode_png
@@ -9,7 +10,7 @@ from cluster_jobs.job import Job
 from cluster_jobs.shard_writer import Sample, finish_index, write_shard
 from cluster_jobs.shards import Shards
 from simgan.estimators.fit import Annotated, draws, fit, predict, trained_estimator
-from simgan.estimators.gaze import GazeEstimator, GazeProblem
+from simgan.estimators.gaze import GazeEstimator, GazeProblem, blurred
 from simgan.estimators.recipe import EstimatorRecipe
 from simgan.simulators.eyes import Eyes
 from simgan.tasks import TASKS, TaskName
@@ -134,3 +135,22 @@ def test_two_folders_without_labels_are_scored_by_how_much_refining_changes(tmp_
     assert scored.drift is None and "distances" not in scored.scores
     assert scored.scores["change"]["train"]["mean_absolute"] == 0
     assert 8 < scored.scores["change"]["unseen"]["brightness"] <= 10
+
+
+def test_augmented_pictures_differ_in_light_sharpness_and_noise_but_not_in_gaze() -> None:
+    images, targets = torch.rand(40, 1, 8, 9) - 0.5, torch.rand(40, 3)
+    changed, told = GazeProblem(augmented=True).augment(images, targets, torch.Generator().manual_seed(0))
+    assert torch.equal(told, targets) and changed.shape == images.shape
+    assert len({float(image.mean()) for image in changed}) == 40
+    left, _ = GazeProblem().augment(images, targets, torch.Generator().manual_seed(0))
+    assert torch.equal(left, images)
+
+
+def test_blurring_over_and_over_is_convolving_over_and_over() -> None:
+    point = torch.zeros(3, 2, 9, 9)
+    point[:, :, 4, 4] = 1
+    found = blurred(point, torch.tensor([0.0, 1.0, 2.0]).view(3, 1, 1, 1))
+    once = np.outer([0.25, 0.5, 0.25], [0.25, 0.5, 0.25])
+    twice = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]) / 256
+    assert torch.equal(found[0], point[0])
+    assert np.allclose(found[1, 0, 3:6, 3:6], once) and np.allclose(found[2, 1, 2:7, 2:7], twice)

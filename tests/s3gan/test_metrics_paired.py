@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from s3gan.paired import Better, Ratio, mean_and_sd, paired_ratio
+from s3gan.metrics.paired import Better, Ratio, mean_and_sd, paired_ratio
 
 
 def test_a_ratio_of_three_pairs_is_what_a_table_of_t_gives() -> None:

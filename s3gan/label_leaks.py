@@ -1,0 +1,61 @@
+"""Whether the sources of a mixture saw the labels that it is to be judged by; what is not known counts as seen.
+
+Real images of the mixture itself are taken out before it is judged, so they do not count. Refined images come from
+simulated ones: no label of a real image has a part in them. Generated ones do carry the labels of the GAN's table: a
+GAN trained with an image's label may repeat that image, and the classifier that inferred the other labels knew it too.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cluster_jobs.errors import UserError
+from cluster_jobs.mix_sources import REAL
+from cluster_jobs.shards import Shards
+from selfsup.classifier import classifier_beside, load_classifier, weights_digest
+from selfsup.labels import aligned_labels, read_table
+
+
+def leak(mixed: dict[str, Any], train: Shards, judged: np.ndarray) -> str:
+    """Why a mixture cannot be judged by some labels, "" where it can.
+
+    Args:
+        mixed: pool.json of cluster_jobs.mix.
+        train: the real images.
+        judged: (train.count,) bool, those by whose labels it is judged.
+    """
+    for name, source in mixed["sources"].items():
+        reason = "" if name == REAL else _leak_of(source["pool"], train, judged)
+        if reason:
+            return f"{name}: {reason}"
+    return ""
+
+
+def _leak_of(pool: dict[str, Any], train: Shards, judged: np.ndarray) -> str:
+    if pool.get("made_by") == "simgan.refine":
+        return ""
+    described = pool.get("label_table") or {}
+    if not described.get("path"):
+        return "which labels made it is not known"
+    path = Path(described["path"])
+    try:
+        table = read_table(path)
+        true = aligned_labels(table.select(np.flatnonzero(table.origin == "true")), train) >= 0
+    except UserError as error:
+        return f"which labels made it is not known ({error})"
+    if table.metadata | {"path": described["path"]} != described:
+        return f"its label table {str(path)!r} is another one now"
+    seen = int((true & judged).sum())
+    if seen:
+        return f"made with {seen:,} of the {int(judged.sum()):,} held-out labels"
+    return _leak_of_filter(pool.get("filter") or {}, classifier_beside(path))
+
+
+def _leak_of_filter(asked: dict[str, Any], ours: Path) -> str:
+    """A pool may be filtered by a classifier: that of its own label table saw nothing more."""
+    if "agree" not in asked:
+        return ""
+    known = ours.is_file() and weights_digest(load_classifier(ours, torch.device("cpu")))
+    return "" if known == asked["agree"]["classifier"]["sha256"] else "its filter's classifier saw unknown labels"

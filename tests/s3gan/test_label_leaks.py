@@ -1,0 +1,87 @@
+"""Which held-out labels the sources of a mixture saw."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster_jobs.shards import Shards
+from s3gan.label_leaks import leak
+from selfsup.classifier import Classifier, classifier_beside, save_classifier, weights_digest
+from selfsup.encoders import build_encoder
+from selfsup.labels import read_table
+from tests.cluster_jobs.test_mix import CLASSES, pictures, write, write_budget
+
+BUDGET, OTHERS = range(12), range(12, 60)
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Shards:
+    write(tmp_path / "train", pictures(0, 60), [0, 1, 2] * 20, CLASSES, pool=False)
+    return Shards(tmp_path / "train")
+
+
+@pytest.fixture
+def gan(train: Shards, tmp_path: Path) -> dict[str, Any]:
+    """pool.json of a GAN whose labels were inferred from the budget's."""
+    table = tmp_path / "inferred.parquet"
+    write_budget(table, train, dict.fromkeys(BUDGET, 0), dict.fromkeys(OTHERS, 1))
+    return {"made_by": "s3gan.generate", "label_table": read_table(table).metadata | {"path": str(table)}}
+
+
+def found(train: Shards, judged: range, **pools: dict[str, Any]) -> str:
+    sources: dict[str, Any] = {"real": {}} | {name: {"pool": pool} for name, pool in pools.items()}
+    return leak({"sources": sources}, train, np.isin(np.arange(60), judged))
+
+
+def test_a_gan_saw_the_true_labels_of_its_table_and_no_inferred_one(train: Shards, gan: dict[str, Any]) -> None:
+    assert found(train, range(6, 30), gan=gan) == "gan: made with 6 of the 24 held-out labels"
+    assert found(train, BUDGET, gan=gan) == "gan: made with 12 of the 12 held-out labels"
+    assert found(train, OTHERS, gan=gan) == ""
+
+
+def test_real_images_and_refined_ones_leak_nothing(train: Shards) -> None:
+    assert found(train, BUDGET) == found(train, BUDGET, refined={"made_by": "simgan.refine"}) == ""
+
+
+def changed(gan: dict[str, Any]) -> None:
+    gan["label_table"]["fraction"] = 0.5
+
+
+def gone(gan: dict[str, Any]) -> None:
+    Path(gan["label_table"]["path"]).unlink()
+
+
+def filtered(gan: dict[str, Any]) -> None:
+    gan["filter"] = {"agree": {"classifier": {"sha256": "that of another"}}}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (changed, "another one now"),
+        (gone, "no such file"),
+        (filtered, "filter"),
+        (lambda gan: gan.update(label_table=None), "not known"),
+        (lambda gan: gan.update(made_by="cluster_jobs.mix", label_table=None), "not known"),
+    ],
+)
+def test_what_is_not_known_counts_as_seen(
+    train: Shards, gan: dict[str, Any], spoil: Callable[[dict[str, Any]], None], reason: str
+) -> None:
+    assert found(train, OTHERS, gan=gan) == ""
+    spoil(gan)
+    assert reason in found(train, OTHERS, gan=gan)
+
+
+def test_a_filter_by_the_classifier_that_inferred_the_labels_saw_nothing_more(
+    train: Shards, gan: dict[str, Any]
+) -> None:
+    classifier = Classifier(build_encoder("resnet8", 1, 4), 3)
+    save_classifier(classifier_beside(Path(gan["label_table"]["path"])), classifier)
+    gan["filter"] = {"agree": {"classifier": {"sha256": weights_digest(classifier)}}}
+    assert found(train, OTHERS, gan=gan) == ""
+    filtered(gan)
+    assert "filter" in found(train, OTHERS, gan=gan)
