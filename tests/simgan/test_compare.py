@@ -65,8 +65,9 @@ def test_scores_that_are_not_of_one_such_task_are_refused(tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
-def test_rows_of_the_study_of_eyes_differ_in_one_key_from_the_papers() -> None:
-    stages = load("simgan_eyes", "R").stages
+@pytest.mark.parametrize("pipeline", ["simgan_eyes", "simgan_hands"])
+def test_rows_of_a_study_differ_in_one_key_from_the_papers(pipeline: str) -> None:
+    stages = load(pipeline, "R").stages
     runs = {
         Path(stage.arguments["run.dir"]).parts[-2]: stage.arguments
         for stage in stages.values()

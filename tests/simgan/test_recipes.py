@@ -1,5 +1,6 @@
 """Every published recipe composes, says what to expect, and builds the paper's networks at the size that it is for."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from cluster_jobs.config import parse
 from simgan import discriminator, refiner
 from simgan.build import make_players, make_schedule
 from simgan.config import TrainConfig
+from simgan.history import History
+from simgan.simulators.hands import draw
+from simgan.step import Game, discriminator_step, refiner_step
 
 FOLDER = Path(__file__).parents[2] / "simgan" / "conf" / "recipe"
 MADE_FOR = {  # height, width; patches of D, what each sees; what a pixel of R sees; steps of the warm-ups
@@ -46,3 +50,22 @@ def test_a_recipe_composes_and_builds_the_papers_networks(name: str) -> None:
 def test_a_recipe_says_what_to_expect_whence_and_on_what_hardware(name: str) -> None:
     comments = "\n".join(line for line in (FOLDER / f"{name}.yaml").read_text().splitlines() if line.startswith("#"))
     assert all(word in comments for word in ("Expected", "Source", "Hardware", "Hours", "[mem]"))
+
+
+@pytest.mark.slow
+def test_the_papers_hand_networks_take_a_step_each_on_hands_of_224_pixels() -> None:
+    config, shape = compose("hand_nyu"), (1, 224, 224)
+    refiner, discriminator = (player.to(memory_format=torch.channels_last) for player in make_players(config, shape))
+    r, d = (torch.optim.Adam(player.parameters(), config.lr_r, fused=True) for player in (refiner, discriminator))
+    history = History(1, shape, seed=0, device=torch.device("cpu"))
+    game = Game(refiner, discriminator, refiner, discriminator, r, d, history, config.regularisation)
+    synthetic, real = (
+        torch.from_numpy(draw(224, 0, "train", domain, range(2))[0]) / 127.5 - 1 for domain in ("simulator", "camera")
+    )
+    told = discriminator_step(game, synthetic, real, 0)
+    assert float(told["loss/d"]) == pytest.approx(math.log(2), rel=0.1) and history.filled == 1
+    told = refiner_step(game, synthetic[:1], adversarial=True)
+    assert float(told["loss/change"]) == 0 and float(told["loss/adversarial"]) < 49 * 2 * math.log(2)
+    with torch.no_grad():
+        change = (refiner(synthetic[:1]) - synthetic[:1]).abs()
+    assert 0 < change.mean() < 0.2 and change.isfinite().all()  # R began as the identity
