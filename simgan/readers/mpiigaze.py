@@ -63,7 +63,9 @@ class MpiiGaze:
         number, side, row = self.places[index]
         images, gazes, poses = load(self.files[number])[side]
         if not (np.isfinite([gazes[row], poses[row]]).all() and gazes[row].any()):
-            raise NoImage(f"gaze {gazes[row].tolist()}, pose {poses[row].tolist()}, expected a direction and a rotation")
+            raise NoImage(
+                f"gaze {gazes[row].tolist()}, pose {poses[row].tolist()}, expected a direction and a rotation"
+            )
         image, gaze = images[row], from_mpiigaze(gazes[row])
         face = to_vector(head_of_mpiigaze(poses[row]))
         if side == "right":
