@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from cluster_jobs.errors import UserError
-from cluster_jobs.files import write_atomically, write_json
+from cluster_jobs.files import remove, write_atomically, write_json
 from cluster_jobs.images import Size, height_and_width
 
 VERSION = 1
@@ -75,18 +75,21 @@ def write_shard(directory: Path, number: int, samples: Iterable[Sample]) -> None
     parts.mkdir(parents=True, exist_ok=True)
     path = directory / shard_name(number)
     temporary = parts / f"{path.name}.{os.getpid()}.tmp"
-    with open(temporary, "wb") as stream:
-        with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for sample in samples:
-                _add(tar, f"{sample.key}.{sample.extension}", sample.image)
-                if sample.label is not None:
-                    _add(tar, f"{sample.key}.cls", str(sample.label).encode())
-                if sample.annotation is not None:
-                    _add(tar, f"{sample.key}.json", json.dumps(sample.annotation, ensure_ascii=False).encode())
-        stream.flush()
-        os.fsync(stream.fileno())
-    _write_part(directory, number, index_shard(temporary))
-    temporary.replace(path)
+    try:
+        with open(temporary, "wb") as stream:
+            with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+                for sample in samples:
+                    _add(tar, f"{sample.key}.{sample.extension}", sample.image)
+                    if sample.label is not None:
+                        _add(tar, f"{sample.key}.cls", str(sample.label).encode())
+                    if sample.annotation is not None:
+                        _add(tar, f"{sample.key}.json", json.dumps(sample.annotation, ensure_ascii=False).encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+        _write_part(directory, number, index_shard(temporary))
+        temporary.replace(path)
+    finally:
+        remove(temporary)  # what samples that end early leave behind
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -92,6 +92,7 @@ class Domain(Enum):
 
 
 DRAWN = {"count": 20_000, "test": 0.1}  # of every simulator, as is the seed
+READ = {"path": None, "allow_bad": 0}  # of every reader
 
 SOURCES = {
     "printed_digits": PackSource(
@@ -109,17 +110,17 @@ SOURCES = {
     ),
     "nyu": PackSource(
         "train and test of the NYU hand pose data; domain=simulator: synthdepth, domain=camera: depth",
-        {"path": None, "domain": Domain.simulator, "size": 224},
+        {**READ, "domain": Domain.simulator, "size": 224},
         _nyu,
     ),
     "unityeyes": PackSource(
         "N.jpg and N.json of UnityEyes, cropped; a share of them is held out",
-        {"path": None, "test": 0.1, "height": 35, "width": 55, "seed": 0},
+        {**READ, "test": 0.1, "height": 35, "width": 55, "seed": 0},
         _unityeyes,
     ),
     "mpiigaze": PackSource(
         "Data/Normalized/pXX/dayYY.mat of MPIIGaze; right eyes mirrored, whole persons held out",
-        {"path": None, "test_persons": "p14", "height": 35, "width": 55},
+        {**READ, "test_persons": "p14", "height": 35, "width": 55},
         _mpiigaze,
     ),
 }
@@ -141,6 +142,7 @@ class PackConfig:
     height: int | None = key(None, "height of the pictures in pixels")
     width: int | None = key(None, "width of the pictures in pixels")
     seed: int | None = key(None, "seed of the simulator; image i of a split is a function of (seed, split, i)")
+    allow_bad: int | None = key(None, "how many samples that cannot be read may be left out; one more is fatal")
     out: str = key(MISSING, "directory to write", path=True)
     shard_samples: int = key(SHARD_SAMPLES, "samples a shard")
     workers: int = key(-1, "processes; 0 works in this one, -1 chooses")
@@ -166,6 +168,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "size": (8, 1024),
     "height": (8, 1024),
     "width": (8, 1024),
+    "allow_bad": (0, 10**9),
     "shard_samples": (1, 10**6),
     "workers": (-1, 1024),
 }
@@ -183,8 +186,9 @@ def main(config: PackConfig) -> None:
         split: Repack(part, out / split, _size(config), config.shard_samples)
         for split, part in source.build(config).items()
     }
-    frozen = {name: to_dict(getattr(config, name)) for name in ("source", *source.keys, "shard_samples")}
-    pack(dict(makers), out, frozen, allow_bad=0, workers=config.workers, console=console)
+    names = ("source", *(name for name in source.keys if name != "allow_bad"), "shard_samples")
+    frozen = {name: to_dict(getattr(config, name)) for name in names}  # what decides the bytes of the shards
+    pack(dict(makers), out, frozen, allow_bad=config.allow_bad or 0, workers=config.workers, console=console)
     print_table(console, {split: Shards(maker.directory) for split, maker in makers.items()})
 
 

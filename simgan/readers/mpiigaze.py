@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy.io import loadmat
 
 from cluster_jobs.errors import UserError
-from cluster_jobs.sources import Read, Source
+from cluster_jobs.sources import NoImage, Read, Source
+from simgan.readers.matlab import read_variable
 from simgan.tasks.gaze_frame import from_mpiigaze, head_of_mpiigaze, mirrored, to_angles, to_vector
 
 SIDES = ("left", "right")
+FIELDS = ("image", "gaze", "pose")
 EXPECTED = "data.{left,right}.{image (N, 36, 60) uint8, gaze (N, 3), pose (N, 3)}"
 
 
@@ -40,6 +41,8 @@ class MpiiGaze:
             for side, count in zip(SIDES, sides, strict=True)
             for row in range(count)
         ]
+        if not self.places:
+            raise UserError(f"{self.files[0].parent}: no eyes in its files, expected {EXPECTED}")
         self.labels = np.full(len(self.places), -1, np.int32)
 
     def __len__(self) -> int:
@@ -55,9 +58,14 @@ class MpiiGaze:
         return hashlib.sha256("\0".join([*names, str(len(self))]).encode()).hexdigest()
 
     def read(self, index: int) -> Read:
-        """An eye, no label, and the annotation of the gaze task without "pupil" and "iris", which nobody marked."""
+        """An eye, no label, and the annotation of the gaze task without "pupil" and "iris", which nobody marked. Raises
+        NoImage for a gaze that is no direction."""
         number, side, row = self.places[index]
         images, gazes, poses = load(self.files[number])[side]
+        if not (np.isfinite([gazes[row], poses[row]]).all() and gazes[row].any()):
+            raise NoImage(
+                f"gaze {gazes[row].tolist()}, pose {poses[row].tolist()}, expected a direction and a rotation"
+            )
         image, gaze = images[row], from_mpiigaze(gazes[row])
         face = to_vector(head_of_mpiigaze(poses[row]))
         if side == "right":
@@ -71,17 +79,18 @@ class MpiiGaze:
 @functools.lru_cache(maxsize=4)
 def load(file: Path) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Images (N, H, W) uint8, gaze (N, 3) and pose (N, 3) of each side. Raises UserError naming the file."""
+    data = read_variable(file, "data", EXPECTED)
     try:
-        data = loadmat(file)["data"]
         sides = {side: data[side][0, 0] for side in SIDES}
-        found = {side: tuple(part[name][0, 0] for name in ("image", "gaze", "pose")) for side, part in sides.items()}
-    except (OSError, KeyError, ValueError, IndexError, TypeError, NotImplementedError) as error:
+        found = {side: tuple(part[name][0, 0] for name in FIELDS) for side, part in sides.items()}
+    except (ValueError, IndexError, TypeError) as error:  # NumPy's, for an array that is no such struct
         raise UserError(f"{file}: expected a MATLAB file with {EXPECTED} ({error})") from error
     for side, (images, gaze, pose) in found.items():
         rows = len(images)
-        if images.ndim != 3 or images.dtype != np.uint8 or gaze.shape != (rows, 3) or pose.shape != (rows, 3):
-            shapes = f"image {images.shape} {images.dtype}, gaze {gaze.shape}, pose {pose.shape}"
-            raise UserError(f"{file}: data.{side} holds {shapes}, expected {EXPECTED}")
+        pictures = images.ndim == 3 and images.dtype == np.uint8 and min(images.shape[1:]) > 0
+        if not pictures or any(part.shape != (rows, 3) or part.dtype.kind not in "fiu" for part in (gaze, pose)):
+            shapes = (f"{name} {part.shape} {part.dtype}" for name, part in zip(FIELDS, found[side], strict=True))
+            raise UserError(f"{file}: data.{side} holds {', '.join(shapes)}, expected {EXPECTED}")
     return found  # type: ignore[return-value]
 
 

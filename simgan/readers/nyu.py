@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy.io import loadmat
 
 from cluster_jobs.errors import UserError
 from cluster_jobs.sources import NoImage, Read, Source
 from simgan.depth import HALF_RANGE, to_grey
+from simgan.readers.matlab import read_variable
 
 WIDTH, HEIGHT = 640, 480
 FOCAL = np.array([588.235, 587.084])  # pixels, x and y
@@ -46,6 +46,8 @@ class Nyu:
 
     def __post_init__(self) -> None:
         count = len(joints(self.directory))
+        if not count:
+            raise UserError(f"{self.directory / 'joint_data.mat'}: joint_uvd has no frames, expected {EXPECTED}")
         there = set(os.listdir(self.directory))
         for index in range(count):
             for name in (picture("synthdepth", index), picture(PREFIXES[self.domain], index)):
@@ -64,13 +66,17 @@ class Nyu:
         return hashlib.sha256("\0".join(where).encode() + joints(self.directory).tobytes()).hexdigest()
 
     def read(self, index: int) -> Read:
-        """The hand, no label, and its 14 joints. Raises NoImage for a picture that is broken or shows no hand."""
+        """The hand, no label, and its 14 joints. Raises NoImage for a picture that is broken or shows no hand, and
+        for joints that are no numbers."""
         rendered = read_depth(self.directory / picture("synthdepth", index))
         centre = find_hand(rendered, self.directory / picture("synthdepth", index))
         shown = rendered if self.domain == "simulator" else read_depth(self.directory / picture("depth", index))
         scale = self.size * centre[2] / (2 * HALF_RANGE * FOCAL)  # pixels of the crop in one of the picture, x and y
         middle = (self.size - 1) / 2
-        points = joints(self.directory)[index] - centre
+        marked = joints(self.directory)[index]
+        if not np.isfinite(marked).all():
+            raise NoImage(f"joint_data.mat: joint_uvd of frame {index + 1} holds what is no number")
+        points = marked - centre
         points[:, :2] = points[:, :2] * scale + middle
         position = np.append((centre[:2] - PRINCIPAL) * centre[2] / FOCAL, centre[2])
         annotation = {"joints": np.round(points, 2).tolist(), "centre_mm": np.round(position, 2).tolist()} | {
@@ -89,12 +95,7 @@ def picture(prefix: str, index: int) -> str:
 def joints(directory: Path) -> np.ndarray:
     """(N, 14, 3) float64 of a split: u, v in pixels, depth in mm. Raises UserError naming the file."""
     file = directory / "joint_data.mat"
-    try:
-        found = loadmat(file, variable_names=["joint_uvd"])["joint_uvd"]
-    except MemoryError:
-        raise
-    except Exception as error:  # SciPy's parser raises whatever it meets in a damaged file
-        raise UserError(f"{file}: expected a MATLAB file with {EXPECTED} ({error})") from error
+    found = read_variable(file, "joint_uvd", EXPECTED)
     if found.ndim != 4 or found.shape[0] != VIEWS or found.shape[2:] != (JOINTS, 3) or found.dtype.kind != "f":
         raise UserError(f"{file}: joint_uvd is {' × '.join(map(str, found.shape))} {found.dtype}, expected {EXPECTED}")
     return found[0][:, EVALUATED].astype(np.float64)

@@ -20,6 +20,7 @@ from simgan.tasks.gaze_frame import from_unityeyes, head_of_unityeyes
 
 CROP = (84.0, 140.0)  # height and width in a picture of 640 pixels
 CROPPED_FROM = 640
+SHOWN = 60  # characters of a value that a message repeats
 
 
 @dataclass
@@ -66,6 +67,8 @@ class UnityEyes:
         margin = _points(facts, "interior_margin_2d", picture.height, file)
         iris = _points(facts, "iris_2d", picture.height, file)
         look = _numbers(_inside(facts, "eye_details", file), "look_vec", file)[:3]
+        if not look.any():
+            raise NoImage(f"{file}: look_vec is zero, expected a direction")
         head = _numbers(facts, "head_pose", file)
         middle = (margin.min(0) + margin.max(0)) / 2
         tall, wide = (side * picture.width / CROPPED_FROM for side in CROP)
@@ -88,7 +91,7 @@ class UnityEyes:
 def _json(file: Path) -> dict[str, Any]:
     try:
         facts = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise NoImage(f"{file}: no readable JSON ({error})") from error
     if not isinstance(facts, dict):
         raise NoImage(f"{file}: expected an object, found {type(facts).__name__}")
@@ -105,11 +108,15 @@ def _tuple(text: Any, name: str, file: Path) -> np.ndarray:
     """The numbers of a string like "(0.1, 2.0, 3.5)"."""
     try:
         numbers = np.array(ast.literal_eval(text), np.float64)
-    except (ValueError, SyntaxError, TypeError) as error:
-        raise NoImage(f"{file}: {name} is {text!r}, expected a string like '(x, y, z)'") from error
+    except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):  # as literal_eval warns
+        numbers = np.empty(0)
     if numbers.ndim != 1 or len(numbers) < 3 or not np.isfinite(numbers).all():
-        raise NoImage(f"{file}: {name} is {text!r}, expected a string like '(x, y, z)'")
+        raise NoImage(f"{file}: {name} is {_shortened(repr(text))}, expected a string like '(x, y, z)'")
     return numbers
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _numbers(facts: dict[str, Any], name: str, file: Path) -> np.ndarray:

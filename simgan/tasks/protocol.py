@@ -36,12 +36,14 @@ class DriftLimits:
     """From where on a run is flagged because labels do not survive refining."""
 
     pixels: float = key(1.5, "gaze, hand: mean displacement, in pixels of the stored picture")
+    lost: float = key(0.1, "gaze: share of irises that are lost, their edge faded to less than a third")
     labels: float = key(0.1, "digits: fall of the share of images that are read as their label")
 
     def check(self) -> None:
         """Raises UserError for a number outside its range."""
-        if not self.pixels > 0 or not self.labels > 0:
-            raise UserError(f"drift.pixels={self.pixels}, drift.labels={self.labels}: expected positive numbers")
+        for name in ("pixels", "lost", "labels"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"drift.{name}={getattr(self, name)}: expected a positive number")
 
 
 @dataclass
@@ -94,6 +96,10 @@ class Drift:
     @property
     def flagged(self) -> bool:
         return not self.value <= self.limit  # what could not be measured is flagged as well
+
+    def or_worse(self, other: "Drift") -> "Drift":
+        """Of two measures the one that is further beyond its limit, or nearer to it."""
+        return other if other.value / other.limit > self.value / self.limit else self
 
     def to_dict(self) -> dict[str, Any]:
         return {"drift": self.flagged, "drift_measure": self.measure, "drift_value": self.value} | {

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from cluster_jobs.config import CommandKeys
 from cluster_jobs.images import encode_png
@@ -94,15 +95,37 @@ def test_irises_that_are_moved_are_seen_to_move(eyes: Refined, right: int, down:
     assert abs(found["mean"] - np.hypot(right, down)) < 0.15
 
 
-def test_a_run_whose_irises_move_is_flagged_and_one_that_changes_nothing_is_not(tmp_path: Path, eyes: Refined) -> None:
+def faded(eyes: Refined) -> Refined:
+    """What is left is a shadow where the iris was."""
+    after = gaussian_filter(eyes.before, (0, 0, 3, 3))
+    return Refined(eyes.before, after, eyes.labels, eyes.annotations)
+
+
+def dimmed(eyes: Refined) -> Refined:
+    """As a dark and blurred camera shows them."""
+    after = 40 + 0.7 * gaussian_filter(eyes.before.astype(np.float64), (0, 0, 0.7, 0.7))
+    return Refined(eyes.before, np.rint(after).astype(np.uint8), eyes.labels, eyes.annotations)
+
+
+def test_irises_that_fade_away_are_lost_and_those_of_a_dull_camera_are_not(eyes: Refined) -> None:
+    found, *_ = displacement(faded(eyes))
+    assert found["lost"] > 0.9 and found["mean"] < DriftLimits().pixels  # the displacement alone would not tell
+    found, *_ = displacement(dimmed(eyes))
+    assert found["lost"] == 0 and found["mean"] < 0.5
+
+
+def test_a_run_whose_irises_move_or_fade_is_flagged_and_one_that_changes_nothing_is_not(
+    tmp_path: Path, eyes: Refined
+) -> None:
     job = Job.open(CommandKeys(threads=1))
     real = write_eyes(tmp_path / "real", 12, 5, "camera")
     keys = ScoreKeys(estimator=TINY, drift=DriftLimits(), threads=1)
     moved = Refined(eyes.before, np.roll(eyes.before, 2, 3), eyes.labels, eyes.annotations)
-    for unseen, flagged in ((eyes, False), (moved, True)):
+    for unseen, told in ((eyes, ""), (moved, "mean displacement of the iris"), (faded(eyes), "irises that are lost")):
         scored = TASKS[TaskName.gaze].score(Domains(eyes, unseen, real, real), keys, tmp_path / "cache", job)
-        assert scored.drift is not None and scored.drift.flagged is flagged
-        assert ("labels drift" in scored.drift.warning()) is flagged
+        assert scored.drift is not None and scored.drift.flagged is bool(told)
+        assert ("labels drift" in scored.drift.warning()) is bool(told) and told in scored.drift.warning()
+        assert f"{scored.scores['iris']['lost']:.1%} of the irises are lost" in scored.sections[1].text
         assert list(scored.scores["gaze"]) == ["simulated", "simulated ×4", "refined", "refined ×4", "real"]
         counts = [row["train_count"] for row in scored.scores["gaze"].values()]
         assert counts == [10, 40, 10, 40, 12]
