@@ -22,6 +22,7 @@ from simgan.tasks.protocol import (
     Scored,
     ScoreKeys,
     check_same_shape,
+    error_rows,
     pair_section,
 )
 from simgan.tasks.training_sets import real_data, training_sets
@@ -130,16 +131,7 @@ def sections(
         f"{next(iter(scores['gaze'].values()))['test_count']:,} real images. Labels of real images are read for this "
         "alone.",
         columns=["trained on", "images", "mean error", "median", f"within {CLOSE:g}°"],
-        rows=[
-            [
-                name,
-                row["train_count"],
-                f"{row['mean_degrees']:.2f}°",
-                f"{row['median_degrees']:.2f}°",
-                f"{row['within_7_degrees']:.1%}",
-            ]
-            for name, row in scores["gaze"].items()
-        ],
+        rows=error_rows(scores["gaze"], "mean_degrees", "median_degrees", "within_7_degrees", "°"),
         pictures=[Picture("gaze.png", "cumulative gaze error", curve(errors))],
     )
     moved = Exhibit(

@@ -26,6 +26,7 @@ from simgan.tasks.protocol import (
     Scored,
     ScoreKeys,
     check_same_shape,
+    error_rows,
     pair_section,
 )
 from simgan.tasks.training_sets import Annotations, real_data, training_sets
@@ -151,16 +152,7 @@ def sections(scores: dict[str, Any], errors: dict[str, np.ndarray], side: int) -
             f"images of {side} px; {near} are what 5 px are in the paper's 224. Labels of real images are read for "
             "this alone.",
             columns=["trained on", "images", "mean error", "median", f"within {near}"],
-            rows=[
-                [
-                    name,
-                    row["train_count"],
-                    f"{row['mean_pixels']:.2f} px",
-                    f"{row['median_pixels']:.2f} px",
-                    f"{row['within_5_of_224']:.1%}",
-                ]
-                for name, row in scores["joints"].items()
-            ],
+            rows=error_rows(scores["joints"], "mean_pixels", "median_pixels", "within_5_of_224", " px"),
             pictures=[Picture("joints.png", "joints within a distance", curve(errors, side))],
         ),
         Exhibit(

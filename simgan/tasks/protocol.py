@@ -144,6 +144,14 @@ def check_same_shape(synthetic: Shards, real: Shards) -> None:
         )
 
 
+def error_rows(scores: dict[str, dict[str, float]], mean: str, median: str, within: str, unit: str) -> list[list[Any]]:
+    """The rows of a table of errors, one for each kind of training images; the names are keys of ``scores[kind]``."""
+    return [
+        [kind, row["train_count"], f"{row[mean]:.2f}{unit}", f"{row[median]:.2f}{unit}", f"{row[within]:.1%}"]
+        for kind, row in scores.items()
+    ]
+
+
 def sheet(images: np.ndarray, columns: int) -> bytes:
     """Images uint8 (N, C, H, W) row by row as a PNG, small ones at twice their size."""
     picture = grid(images, columns)
