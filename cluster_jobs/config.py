@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cluster_jobs.errors import DamagedSample, Preempted, ToldByMain, UnreadableShard, UserError
 from cluster_jobs.files import disk_refusals_told
 from cluster_jobs.keys import CommandKeys, Damaged, Precision, RunKeys, TrainKeys, group, key
-from cluster_jobs.outcome import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, Outcome, rank
+from cluster_jobs.outcome import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, Outcome, launched_ranks, leave, rank
 
 __all__ = [
     "MISSING",
@@ -217,7 +217,13 @@ class Command(Generic[Config]):
         self.module = body.__module__
 
     def __call__(self, words: Sequence[str] | None = None) -> int:
-        words = sys.argv[1:] if words is None else words
+        """Returns the exit code; a launched rank among several does not return but ends there."""
+        code = self._run(sys.argv[1:] if words is None else words)
+        if launched_ranks() > 1:
+            leave(code)
+        return code
+
+    def _run(self, words: Sequence[str]) -> int:
         name = getattr(sys.modules.get("__main__"), "__spec__", None)
         module = name.name if self.module == "__main__" and name else self.module
         if any(word in ("--help", "-h") for word in words):

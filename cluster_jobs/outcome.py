@@ -3,11 +3,13 @@
 A launcher turns every failure into exit code 1, so the record is where the truth is.
 """
 
+import atexit
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from cluster_jobs.errors import UserError
 from cluster_jobs.files import read_json, write_json
@@ -20,6 +22,11 @@ EXIT_FILE_VARIABLE = "CLUSTER_JOBS_EXIT_FILE"
 def rank() -> int:
     """This process's number among the launched ones."""
     return int(os.environ.get("RANK", "0"))
+
+
+def launched_ranks() -> int:
+    """How many processes run this command together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 class Outcome:
@@ -61,6 +68,20 @@ def end_process(code: int, message: str) -> None:
     """Records a failure and ends this process at once, from any thread: nothing else in it has a say."""
     if Outcome.of_process is not None:
         Outcome.of_process.write("failed", code, message)
+    os._exit(code)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process as the interpreter would, but for taking the interpreter down.
+
+    A rank whose work is done must not fail then: a thread of gloo that lets go of its last tensor while the interpreter
+    goes down aborts the process ("terminate called without an active exception"; pytorch/pytorch#179291, #190489).
+    Destroying the process group does not help, because models wrapped for training hold it.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(code)
 
 
