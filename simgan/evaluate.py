@@ -38,6 +38,8 @@ class EvaluateConfig(ScoreKeys):
     def check(self) -> None:
         """Raises UserError for a number outside its range."""
         super().check()
+        if self.estimator.augment and self.task is TaskName.hand:
+            raise UserError("estimator.augment=true: expected false for task=hand, whose estimator always turns hands")
         if self.limit < 2:
             raise UserError(f"limit={self.limit}: expected at least 2 images")
 

@@ -15,7 +15,8 @@ from cluster_jobs.run import Run, Stateful
 from cluster_jobs.shards import Shards
 from cluster_jobs.stream import Batch
 from simgan.build import build, make_schedule, open_encoder
-from simgan.config import TrainConfig
+from simgan.config import TrainConfig, Verdict
+from simgan.discriminator import patches
 from simgan.gallery import save_sheet
 from simgan.rollback import Health
 from simgan.schedule import AutoSchedule, Phase, Schedule
@@ -81,11 +82,17 @@ def main(config: TrainConfig) -> None:
 
 
 def check_domains(config: TrainConfig, synthetic: Shards, real: Shards) -> None:
-    """Raises UserError where the two directories cannot be trained on together, or R cannot fold the images."""
+    """Raises UserError where the two directories cannot be trained on together, R cannot fold the images, or a local D
+    would judge each as a whole."""
     TASKS[config.task].check(synthetic, real)
     if synthetic.height % config.fold or synthetic.width % config.fold:
         sides = shape_text(synthetic.shape[1:])
         raise UserError(f"fold={config.fold}: expected a divisor of the images' height and width, {sides}")
+    if config.verdict is Verdict.local and patches(config.patches.name, (synthetic.height, synthetic.width)) == (1, 1):
+        raise UserError(
+            f"patches={config.patches.name}: D would see images of {shape_text(synthetic.shape[1:])} as one patch; "
+            "expected larger images, patches=gaze, or verdict=global"
+        )
 
 
 def play(

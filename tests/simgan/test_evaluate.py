@@ -36,3 +36,10 @@ def test_domains_whose_classes_differ_are_not_scored(tmp_path: Path, synthetic: 
     with pytest.raises(UserError, match="cannot be tested"):
         Digits().check_scoring(Shards(synthetic), other)
     Digits().check_scoring(Shards(synthetic), Shards(synthetic))
+
+
+def test_augmentation_is_refused_for_hands_which_have_their_own(tmp_path: Path) -> None:
+    words = ["task=hand", "run=nowhere", "synthetic=nowhere", "real=nowhere", "estimator.augment=true"]
+    ended = fork(tmp_path / "log", "simgan.evaluate", *words)
+    assert ended.code == 2
+    assert ended.output.count("\n") == 1 and "estimator.augment=true: expected false for task=hand" in ended.output

@@ -6,6 +6,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from cluster_jobs.config import CommandKeys
+from cluster_jobs.errors import UserError
 from cluster_jobs.images import encode_png
 from cluster_jobs.job import Job
 from cluster_jobs.shard_writer import Sample, finish_index, write_shard
@@ -15,7 +16,7 @@ from simgan.estimators.gaze import GazeEstimator, GazeProblem, blurred
 from simgan.estimators.recipe import EstimatorRecipe
 from simgan.simulators.eyes import Eyes
 from simgan.tasks import TASKS, TaskName
-from simgan.tasks.gaze import displacement, gaze_of
+from simgan.tasks.gaze import displacement, gaze_of, outlines_of
 from simgan.tasks.gaze_frame import degrees_between
 from simgan.tasks.iris import fit_irises
 from simgan.tasks.protocol import Domains, DriftLimits, Refined, ScoreKeys
@@ -130,6 +131,13 @@ def test_a_run_whose_irises_move_or_fade_is_flagged_and_one_that_changes_nothing
         counts = [row["train_count"] for row in scored.scores["gaze"].values()]
         assert counts == [10, 40, 10, 40, 12]
         assert scored.scores["gaze"]["simulated"] == scored.scores["gaze"]["refined"]  # nothing was refined
+
+
+def test_a_sample_without_an_iris_or_with_another_number_of_points_is_refused_by_number() -> None:
+    with pytest.raises(UserError, match="here: sample 1 has no 'iris'"):
+        outlines_of([{"iris": [[0, 0], [1, 0], [1, 1]]}, {"gaze": [0, 0, 1]}], "here")
+    with pytest.raises(UserError, match="here: sample 1 has 2 points of the iris, the first 3"):
+        outlines_of([{"iris": [[0, 0], [1, 0], [1, 1]]}, {"iris": [[0, 0], [1, 0]]}], "here")
 
 
 @pytest.mark.slow

@@ -77,6 +77,7 @@ def test_a_run_leaves_both_loss_terms_pictures_and_its_network(trained: Path) ->
         (["fold=3"], "fold=3"),
         (["regularisation=-1"], "regularisation=-1"),
         (["patches=gase"], "did you mean 'gaze'"),
+        (["patches=hand"], "patches=hand: D would see images of 8 × 8 as one patch"),
         (["synthetic=nowhere"], "'nowhere' does not exist"),
     ],
 )
