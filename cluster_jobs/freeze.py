@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from cluster_jobs.errors import UserError
-from cluster_jobs.files import write_atomically
+from cluster_jobs.files import read_json, write_atomically
 
 CHANGEABLE = frozenset(
     ("run", "total_nimg", "log_nimg", "checkpoint_nimg", "sample_nimg", "eval_nimg", "keep_last", "keep_best")
@@ -60,4 +60,22 @@ def check_unchanged(directory: Path, frozen: dict[str, Any], config: dict[str, A
     if differences:
         raise UserError(
             f"{directory} was started with another configuration ({'; '.join(differences)}); choose a new run.dir"
+        )
+
+
+def check_facts(path: Path, facts: dict[str, Any], started_with: str) -> None:
+    """Refuses to continue a run whose JSON file of facts, if there is one, says otherwise, naming what differs. A fact
+    that is no part of the file, as the run was started before it was written down, is not compared.
+
+    Args:
+        started_with: what the facts describe, for the message.
+
+    Raises:
+        UserError: a fact differs.
+    """
+    frozen = read_json(path) if path.is_file() else {}
+    different = [name for name in facts if name in frozen and frozen[name] != facts[name]]
+    if different:
+        raise UserError(
+            f"{path.parent} was started with {started_with} ({', '.join(different)} differ); choose a new run.dir"
         )

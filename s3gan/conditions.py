@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from cluster_jobs.errors import UserError
-from cluster_jobs.files import read_json, write_json
+from cluster_jobs.files import write_json
+from cluster_jobs.freeze import check_facts
 from cluster_jobs.run import Run
 from cluster_jobs.shards import Shards
 from s3gan.config import FakeLabels, TrainConfig
@@ -107,7 +107,7 @@ def write_network(run: Run, conditions: Conditions, shards: Shards, z_dim: int) 
         "label_table": conditions.described,
     }
     path = run.dir / "network.json"
-    _check_unchanged(path, network)
+    check_facts(path, network, "other data or another label table")
     run.barrier()  # every rank has compared before one writes
     run.on_main(lambda: write_json(path, network))
 
@@ -115,15 +115,3 @@ def write_network(run: Run, conditions: Conditions, shards: Shards, z_dim: int) 
 def head_plan(config: TrainConfig, method: Method) -> HeadPlan:
     """The heads that a method's discriminator has."""
     return HeadPlan(method.projection, method.rotation, method.predictor, config.soft_predictions)
-
-
-def _check_unchanged(path: Path, network: dict[str, Any]) -> None:
-    if not path.is_file():
-        return
-    frozen = read_json(path)
-    different = [name for name in network if frozen.get(name) != network[name]]
-    if different:
-        raise UserError(
-            f"{path.parent} was started with other data or another label table ({', '.join(different)} differ); "
-            "choose a new run.dir"
-        )

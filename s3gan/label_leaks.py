@@ -1,8 +1,9 @@
 """Whether the sources of a mixture saw the labels that it is to be judged by; what is not known counts as seen.
 
 Real images of the mixture itself are taken out before it is judged, so they do not count. Refined images come from
-simulated ones: no label of a real image has a part in them. Generated ones do carry the labels of the GAN's table: a
-GAN trained with an image's label may repeat that image, and the classifier that inferred the other labels knew it too.
+simulated ones: no label of a real image has a part in them, unless what was refined is a pool itself or ψ had an
+encoder. Generated ones do carry the labels of the GAN's table: a GAN trained with an image's label may repeat that
+image, and the classifier that inferred the other labels knew it too.
 """
 
 from pathlib import Path
@@ -35,7 +36,9 @@ def leak(mixed: dict[str, Any], train: Shards, judged: np.ndarray) -> str:
 
 def _leak_of(pool: dict[str, Any], train: Shards, judged: np.ndarray) -> str:
     if pool.get("made_by") == "simgan.refine":
-        return ""
+        if (pool.get("network") or {}).get("psi_encoder"):
+            return "which labels the encoder of its ψ saw is not known"
+        return _leak_of(pool["synthetic_pool"], train, judged) if pool.get("synthetic_pool") else ""
     described = pool.get("label_table") or {}
     if not described.get("path"):
         return "which labels made it is not known"

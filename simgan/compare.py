@@ -77,9 +77,10 @@ def main(config: CompareConfig) -> None:
 
 def read_rows(directory: Path) -> tuple[str, Scores]:
     """The group of ``MEASURED`` that all scores hold, and the scores. Raises UserError where there are none, or they
-    are of another task or of two."""
+    are of another task or of two, or of two protocols."""
     found: Scores = {}
     groups: dict[str, Path] = {}  # and a file that holds each
+    protocols: dict[str, Path] = {}
     for file in sorted(directory.glob("*/*/scores.json")):
         row, seed = file.parts[-3:-1]
         if not seed.isdecimal():
@@ -89,13 +90,24 @@ def read_rows(directory: Path) -> tuple[str, Scores]:
         if group is None:
             raise UserError(f"{file}: holds {', '.join(scores)}, expected scores of simgan.evaluate task=gaze or hand")
         groups.setdefault(group, file)
+        protocols.setdefault(protocol(group, scores), file)
         found.setdefault(row, {})[int(seed)] = scores
     if not found:
         raise UserError(f"scores={str(directory)!r}: expected ROW/SEED/scores.json of simgan.evaluate, found none")
     if len(groups) > 1:
         told = ", ".join(f"{group} in {file}" for group, file in groups.items())
         raise UserError(f"{told}: expected the scores of one task")
+    if len(protocols) > 1:
+        told = "; ".join(f"{file}: {text}" for text, file in protocols.items())
+        raise UserError(f"scores of different protocols do not compare: {told}")
     return next(iter(groups)), found
+
+
+def protocol(group: str, scores: dict[str, Any]) -> str:
+    """How the estimators of a scores.json were trained and tested, in words."""
+    recipe = ", ".join(f"{name} {value}" for name, value in scores["estimator"].items())
+    kinds = ", ".join(f"{kind} {row['train_count']}" for kind, row in scores[group].items())
+    return f"estimator of {recipe}; trained on {kinds}"
 
 
 def summarise(group: str, found: Scores) -> list[dict[str, Any]]:

@@ -119,6 +119,8 @@ class TrainConfig(TrainKeys):
             raise UserError(
                 f"k_g={self.k_g} k_d={self.k_d}: schedule=auto expects k_d=1 and k_g up to most_k_g={self.most_k_g}"
             )
+        if self.schedule is ScheduleName.auto and self.rebatch:
+            raise UserError("rebatch=true: expected false with schedule=auto, whose rounds count steps of one batch")
         if not 0 < self.rollback_lr <= 1:
             raise UserError(f"rollback_lr={self.rollback_lr}: expected a number above 0, at most 1")
         if (self.psi is PsiName.encoder) != bool(self.psi_encoder):

@@ -68,6 +68,8 @@ def main(config: EvaluateConfig) -> None:
 def refine(refiner: Refiner, synthetic: Shards, limit: int, job: Job) -> Refined:
     """The first images of the shards, as they are and refined. A simulator's labels are free, so they are read here."""
     count = min(len(synthetic), limit)
+    if count < len(synthetic):
+        job.say(f"of the {len(synthetic):,} images of {synthetic.directory} the first {count:,} are used (limit=)")
     synthetic.prefetch(np.arange(count))
     before = np.stack([synthetic.image(index) for index in range(count)])
     after = refine_images(refiner, before, job.device)

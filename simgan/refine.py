@@ -14,11 +14,12 @@ import numpy as np
 
 from cluster_jobs.config import MISSING, CommandKeys, command, key
 from cluster_jobs.errors import UserError
-from cluster_jobs.files import read_json, write_json
+from cluster_jobs.files import parse_json, read_json, write_json
 from cluster_jobs.images import encode_png
 from cluster_jobs.job import Job
 from cluster_jobs.shard_writer import Sample, finish_index, shard_done, write_shard
 from cluster_jobs.shards import Shards
+from cluster_jobs.stores import child
 from simgan.refiner import Refiner
 from simgan.snapshot import BLOCK, check_images, load_refiner, refine_images
 
@@ -41,6 +42,11 @@ def main(config: RefineConfig) -> None:
     job, out, synthetic = Job.open(config), Path(config.out), Shards(config.synthetic)
     refiner, info = load_refiner(config.run, config.checkpoint, job.device)
     check_images(synthetic, info["network"])
+    if synthetic.fingerprint == info["network"]["real_fingerprint"]:
+        raise UserError(
+            f"synthetic={config.synthetic!r} holds the real images that {config.run} was trained with, whose labels "
+            "may be hidden ones; expected simulated images"
+        )
     pool = describe(config, synthetic, info)
     refuse_another_pool(out, pool)
     job.barrier()  # every rank has compared before one writes
@@ -62,9 +68,10 @@ def main(config: RefineConfig) -> None:
 def describe(config: RefineConfig, synthetic: Shards, info: dict[str, Any]) -> dict[str, Any]:
     """pool.json: everything that decides the pool's bytes, and where it came from.
 
-    A simulator's labels are no secret: they are read from the shards' ``.cls``, and go with the images.
+    A simulator's labels are no secret: they are read from the shards' ``.cls``, and go with the images. Where these
+    are no simulator's but another pool, ``synthetic_pool`` says what made it.
     """
-    labels = synthetic.hidden_labels()
+    labels, source = synthetic.hidden_labels(), synthetic.store.document("pool.json")
     counts = np.bincount(labels[labels >= 0], minlength=len(synthetic.classes))
     return {
         "made_by": "simgan.refine",
@@ -73,6 +80,7 @@ def describe(config: RefineConfig, synthetic: Shards, info: dict[str, Any]) -> d
         "network": info["network"],
         "synthetic": config.synthetic,
         "synthetic_fingerprint": synthetic.fingerprint,
+        "synthetic_pool": None if source is None else parse_json(source, child(config.synthetic, "pool.json")),
         "label_table": None,
         "truncation": None,
         "filter": None,

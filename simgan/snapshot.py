@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from cluster_jobs.config import to_dict
 from cluster_jobs.errors import UserError
@@ -14,6 +15,7 @@ from cluster_jobs.images import height_and_width, shape_text
 from cluster_jobs.run import load_run
 from cluster_jobs.shard_writer import stored_size
 from cluster_jobs.shards import Shards
+from selfsup.classifier import weights_digest
 from simgan.refiner import Refiner
 
 BLOCK = 100  # images a forward pass, always (the last one padded): results depend on the size of the block
@@ -25,8 +27,8 @@ def to_input(images: torch.Tensor, device: torch.device) -> torch.Tensor:
     return images.to(device, non_blocking=True).float() / 127.5 - 1
 
 
-def describe_network(config: Any, synthetic: Shards, real: Shards) -> dict[str, Any]:
-    """``network.json``: what R is made of and what it was trained on."""
+def describe_network(config: Any, synthetic: Shards, real: Shards, encoder: nn.Module | None) -> dict[str, Any]:
+    """``network.json``: what R is made of and what it was trained on; ``encoder`` is that of ψ."""
     keys = to_dict(config)
     return {
         "task": keys["task"],
@@ -35,6 +37,7 @@ def describe_network(config: Any, synthetic: Shards, real: Shards) -> dict[str, 
         **{name: keys[name] for name in SHAPE},
         "synthetic_fingerprint": synthetic.fingerprint,
         "real_fingerprint": real.fingerprint,
+        "psi_encoder": weights_digest(encoder) if encoder else None,
     }
 
 

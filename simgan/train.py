@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from cluster_jobs.config import command
 from cluster_jobs.errors import UserError
 from cluster_jobs.files import write_json
+from cluster_jobs.freeze import check_facts
 from cluster_jobs.images import shape_text
 from cluster_jobs.optimise import Metrics
 from cluster_jobs.run import Run, Stateful
@@ -35,6 +36,8 @@ def main(config: TrainConfig) -> None:
     run = Run(config)
     if run.local_batch % 2:
         raise UserError(f"batch={config.batch}: expected an even share for each of {run.world} processes")
+    network = describe_network(config, synthetic, real, encoder)
+    check_facts(run.dir / "network.json", network, "other data or another encoder")
     game, averaged = build(config, synthetic, encoder, run)
     schedule, health = make_schedule(config), Health(run)
     parts: dict[str, Stateful] = {
@@ -49,7 +52,7 @@ def main(config: TrainConfig) -> None:
     }
     nimg = run.resume(parts, younger=["health"])
     if run.is_main:
-        write_json(run.dir / "network.json", describe_network(config, synthetic, real))
+        write_json(run.dir / "network.json", network)
     health.begin(parts, nimg)
     while nimg < config.total_nimg:  # once, and again after every roll-back
         health.set_rates(game.optimizer_r, game.optimizer_d)

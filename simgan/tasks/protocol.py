@@ -53,7 +53,7 @@ class ScoreKeys(CommandKeys):
     classifier: Recipe = group(Recipe, "digits, folder: how detector and classifiers are trained, whatever on")
     estimator: EstimatorRecipe = group(EstimatorRecipe, "gaze, hand: how estimators are trained, whatever on")
     drift: DriftLimits = group(DriftLimits, "when labels count as lost")
-    times: int = key(4, "gaze, hand: rows ×k learn from all simulated images, those above from 1/k; 1: no rows ×k")
+    times: int = key(4, "gaze, hand: rows ×k learn from all images up to limit=, those above from 1/k; 1: no rows ×k")
 
     def check(self) -> None:
         """Raises UserError for a number outside its range."""

@@ -46,6 +46,16 @@ def test_real_images_and_refined_ones_leak_nothing(train: Shards) -> None:
     assert found(train, BUDGET) == found(train, BUDGET, refined={"made_by": "simgan.refine"}) == ""
 
 
+def test_refined_images_leak_what_went_into_them_besides_simulated_ones(train: Shards, gan: dict[str, Any]) -> None:
+    refined = {"made_by": "simgan.refine", "network": {"psi_encoder": None}, "synthetic_pool": gan}
+    assert found(train, range(6, 30), refined=refined) == "refined: made with 6 of the 24 held-out labels"
+    assert found(train, OTHERS, refined=refined) == ""
+    twice = {"made_by": "simgan.refine", "synthetic_pool": refined}
+    assert "made with 12 of the 12" in found(train, BUDGET, refined=twice)
+    guided = {"made_by": "simgan.refine", "network": {"psi_encoder": "0a1b"}, "synthetic_pool": None}
+    assert "encoder of its ψ" in found(train, OTHERS, refined=guided)
+
+
 def changed(gan: dict[str, Any]) -> None:
     gan["label_table"]["fraction"] = 0.5
 

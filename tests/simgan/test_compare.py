@@ -9,15 +9,15 @@ from cluster_jobs.pipeline import load
 from simgan.compare import CompareConfig, main
 
 
-def write_scores(directory: Path, error: float, drift: bool, task: str = "gaze") -> None:
+def write_scores(directory: Path, error: float, drift: bool, task: str = "gaze", steps: int = 600) -> None:
     directory.mkdir(parents=True)
     names = ("mean_degrees", "within_7_degrees") if task == "gaze" else ("mean_pixels", "within_5_of_224")
-    rows = {
-        "simulated": dict(zip(names, (8.0, 0.25), strict=True)),
-        "refined": dict(zip(names, (error, 0.5), strict=True)),
+    rows: dict[str, dict[str, float]] = {
+        "simulated": {**dict(zip(names, (8.0, 0.25), strict=True)), "train_count": 50},
+        "refined": {**dict(zip(names, (error, 0.5), strict=True)), "train_count": 50},
     }
     told = {"gaze": rows, "iris": {"mean": 1.0}} if task == "gaze" else {"joints": rows, "displacement": {"mean": 0.5}}
-    (directory / "scores.json").write_text(json.dumps({**told, "drift": drift}))
+    (directory / "scores.json").write_text(json.dumps({"estimator": {"steps": steps}, **told, "drift": drift}))
 
 
 def compare(scores: Path, out: Path) -> list[dict[str, Any]]:
@@ -63,6 +63,19 @@ def test_scores_that_are_not_of_one_such_task_are_refused(tmp_path: Path) -> Non
     with pytest.raises(UserError, match="holds accuracies, expected .* task=gaze or hand"):
         compare(tmp_path / "scores", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_scores_of_two_protocols_are_refused(tmp_path: Path) -> None:
+    write_scores(tmp_path / "scores" / "paper" / "0", 2.0, False)
+    write_scores(tmp_path / "scores" / "paper" / "1", 2.0, False, steps=6000)
+    with pytest.raises(UserError, match="/0/scores.json: estimator of steps 600; .*/1/scores.json: .* steps 6000"):
+        compare(tmp_path / "scores", tmp_path / "out")
+    file = tmp_path / "scores" / "paper" / "1" / "scores.json"
+    scores = json.loads((tmp_path / "scores" / "paper" / "0" / "scores.json").read_text())
+    scores["gaze"]["refined"]["train_count"] = 200
+    file.write_text(json.dumps(scores))
+    with pytest.raises(UserError, match="refined 50; .* refined 200"):
+        compare(tmp_path / "scores", tmp_path / "out")
 
 
 @pytest.mark.parametrize("pipeline", ["simgan_eyes", "simgan_hands"])

@@ -93,3 +93,19 @@ def test_refined_images_do_not_depend_on_what_is_refined_with_them(trained: Path
 def test_a_directory_that_is_no_run_is_refused(tmp_path: Path, synthetic: Path) -> None:
     ended = fork(tmp_path / "log", "simgan.refine", f"run={tmp_path}", f"synthetic={synthetic}", f"out={tmp_path}/p")
     assert ended.code == 2 and "is no run directory" in ended.output and not (tmp_path / "p").exists()
+
+
+def test_the_real_images_of_the_run_are_refused_since_their_labels_may_be_hidden(
+    tmp_path: Path, trained: Path, real: Path
+) -> None:
+    ended = fork(tmp_path / "log", "simgan.refine", f"run={trained}", f"synthetic={real}", f"out={tmp_path}/p")
+    assert ended.code == 2 and "holds the real images" in ended.output and not (tmp_path / "p").exists()
+
+
+def test_a_refined_pool_says_what_made_the_pool_that_was_refined(
+    tmp_path: Path, trained: Path, synthetic: Path
+) -> None:
+    first = refine(tmp_path, trained, synthetic)
+    second = refine(tmp_path, trained, first, "second")
+    one, two = (json.loads((pool / "pool.json").read_text()) for pool in (first, second))
+    assert one["synthetic_pool"] is None and two["synthetic_pool"] == one

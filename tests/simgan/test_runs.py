@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from cluster_jobs.shards import Shards
 from simgan.snapshot import load_refiner, refine_images
 from tests.cluster_jobs.tiny import write_tiny_shards
 from tests.processes import Ended, Forked, fork, fork_ranks
-from tests.simgan.domains import train_words
+from tests.simgan.domains import train_words, write_domain
 
 pytestmark = pytest.mark.slow
 LAST = "checkpoints/000000000080.safetensors"
@@ -44,7 +45,8 @@ def test_every_ablation_trains_and_another_way(
 
 
 def test_pictures_that_are_not_square_are_trained_on_and_refined(tmp_path: Path) -> None:
-    synthetic, real = (write_tiny_shards(tmp_path / name, size=(10, 14), channels=3) for name in ("synthetic", "real"))
+    synthetic = write_tiny_shards(tmp_path / "synthetic", size=(10, 14), channels=3)
+    real = write_tiny_shards(tmp_path / "real", (20,), size=(10, 14), channels=3)
     ended = train(tmp_path, synthetic, real, psi="colour_mean", fold=1)
     assert ended.code == 0, ended.output
     words = [f"run={tmp_path / 'run'}", f"synthetic={synthetic}", f"out={tmp_path / 'pool'}"]
@@ -134,3 +136,12 @@ def test_an_encoder_that_is_not_there_is_refused_before_anything_is_written(
 ) -> None:
     ended = train(tmp_path, synthetic, real, psi="encoder", psi_encoder=tmp_path / "nowhere")
     assert ended.code == 2 and "psi_encoder: " in ended.output and not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_a_run_does_not_go_on_with_other_pictures(tmp_path: Path, real: Path) -> None:
+    assert train(tmp_path, write_domain(tmp_path / "synthetic"), real).code == 0
+    facts = (tmp_path / "run" / "network.json").read_bytes()
+    shutil.rmtree(tmp_path / "synthetic")
+    ended = train(tmp_path, write_domain(tmp_path / "synthetic", seed=7), real, total_nimg=160)
+    assert ended.code == 2 and "other data or another encoder (synthetic_fingerprint differ)" in ended.output
+    assert (tmp_path / "run" / "network.json").read_bytes() == facts

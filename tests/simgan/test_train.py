@@ -75,6 +75,7 @@ def test_a_run_leaves_both_loss_terms_pictures_and_its_network(trained: Path) ->
         (["history=3"], "history=3"),
         (["accumulate=3"], "accumulate=3: expected a positive divisor of batch=8"),
         (["fold=3"], "fold=3"),
+        (["schedule=auto", "k_d=1", "rebatch=true"], "rebatch=true: expected false with schedule=auto"),
         (["regularisation=-1"], "regularisation=-1"),
         (["patches=gase"], "did you mean 'gaze'"),
         (["patches=hand"], "patches=hand: D would see images of 8 × 8 as one patch"),
