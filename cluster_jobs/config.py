@@ -25,7 +25,16 @@ from omegaconf.errors import OmegaConfBaseException
 from cluster_jobs.errors import DamagedSample, Preempted, ToldByMain, UnreadableShard, UserError
 from cluster_jobs.files import disk_refusals_told
 from cluster_jobs.keys import CommandKeys, Damaged, Precision, RunKeys, TrainKeys, group, key
-from cluster_jobs.outcome import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, Outcome, launched_ranks, leave, rank
+from cluster_jobs.outcome import (
+    EXIT_DONE,
+    EXIT_PREEMPTED,
+    EXIT_USER,
+    Outcome,
+    launched_ranks,
+    leave,
+    let_main_speak,
+    rank,
+)
 
 __all__ = [
     "MISSING",
@@ -250,11 +259,13 @@ class Command(Generic[Config]):
             _print_main(f"{module}: {stop}")
             return EXIT_PREEMPTED
         except ToldByMain:
+            let_main_speak()
             return EXIT_USER
         except UserError as error:
             outcome.write("failed", EXIT_USER, str(error))
-            if rank() == 0 or isinstance(error, DamagedSample | UnreadableShard):
-                print(f"{module}: error: {error}", file=sys.stderr, flush=True)
+            if not isinstance(error, DamagedSample | UnreadableShard):
+                let_main_speak()
+            print(f"{module}: error: {error}", file=sys.stderr, flush=True)
             return EXIT_USER
         except BaseException as error:
             outcome.write("failed", 1, f"{type(error).__name__}: {error}")

@@ -7,6 +7,7 @@ import atexit
 import os
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,6 +18,7 @@ from cluster_jobs.lock import used_by_another
 
 EXIT_DONE, EXIT_USER, EXIT_HUNG, EXIT_PREEMPTED = 0, 2, 70, 75
 EXIT_FILE_VARIABLE = "CLUSTER_JOBS_EXIT_FILE"
+PATIENCE = 3.0  # seconds that a rank waits for rank 0 to say what is wrong
 
 
 def rank() -> int:
@@ -69,6 +71,13 @@ def end_process(code: int, message: str) -> None:
     if Outcome.of_process is not None:
         Outcome.of_process.write("failed", code, message)
     os._exit(code)
+
+
+def let_main_speak() -> None:
+    """Gives rank 0 the time to say the same error first: a launcher ends all ranks as soon as one has failed, whether
+    or not the line that explains it is printed."""
+    if rank() != 0:
+        time.sleep(PATIENCE)
 
 
 def leave(code: int) -> NoReturn:

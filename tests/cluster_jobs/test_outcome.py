@@ -1,8 +1,11 @@
 import signal
+import time
 from collections.abc import Sequence
 
 import pytest
 
+from cluster_jobs.outcome import PATIENCE
+from tests.cluster_jobs.toy_stage import main
 from tests.processes import Ended, launch
 
 LAST_BREATH = "tests.cluster_jobs.toy_last_breath"
@@ -17,6 +20,19 @@ def test_a_rank_that_is_done_does_not_fail_while_the_interpreter_goes_down() -> 
     assert ended.code == 0, ended.output
     assert ended.output == "still in the buffercleaned up\n"
     assert as_a_rank(ranks=1).code == -signal.SIGABRT  # the toy does abort when it is let
+
+
+def test_rank_0_speaks_first_and_another_rank_says_what_only_it_met(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The launcher ends all ranks when the first fails, so rank 1 waits before it says its error and ends."""
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    for rank, seconds in (("0", []), ("1", [PATIENCE])):
+        waits.clear()
+        monkeypatch.setenv("RANK", rank)
+        assert main(["sed=1"]) == 2 and waits == seconds
+        assert capsys.readouterr().err.count("error: ") == 1
 
 
 @pytest.mark.parametrize(("words", "code"), [(("sed=1",), 2), (("--help",), 0)])
