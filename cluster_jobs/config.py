@@ -220,8 +220,10 @@ def _explain(words: list[str], keys: dict, error: Exception) -> str:
 class Command(Generic[Config]):
     """A command's main function: parses the words, runs the body, turns the outcome into an exit code and a file."""
 
-    def __init__(self, body: Callable[[Config], None], schema: type[Config], conf: str) -> None:
-        self.body, self.schema, self.conf = body, schema, conf
+    def __init__(
+        self, body: Callable[[Config], None], schema: type[Config], conf: str, single_process: bool = False
+    ) -> None:
+        self.body, self.schema, self.conf, self.single_process = body, schema, conf, single_process
         self.__doc__ = body.__doc__
         self.module = body.__module__
 
@@ -242,6 +244,11 @@ class Command(Generic[Config]):
         command_line = shlex.join(["python", "-m", module, *words])
         outcome = Outcome(command_line, words)
         try:
+            if self.single_process and launched_ranks() > 1:
+                raise UserError(
+                    f"works in one process but was launched in {launched_ranks()}: use python -m, and in a pipeline "
+                    "give its stage processes: 1 and gpus: 0"
+                )
             __import__(self.conf)
             config = parse(self.schema, words, self.conf)
             outcome.quiet = getattr(config, "validate", False)
@@ -279,8 +286,14 @@ def _print_main(text: str) -> None:
         print(text, flush=True)
 
 
-def command(schema: type[Config], *, conf: str | None = None) -> Callable[[Callable[[Config], None]], Command[Config]]:
-    """Makes a function of a configuration a command: ``if __name__ == "__main__": sys.exit(main())``."""
+def command(
+    schema: type[Config], *, conf: str | None = None, single_process: bool = False
+) -> Callable[[Callable[[Config], None]], Command[Config]]:
+    """Makes a function of a configuration a command: ``if __name__ == "__main__": sys.exit(main())``.
+
+    Args:
+        single_process: several processes would write the same files at once, so a launch of several is refused.
+    """
 
     def decorate(body: Callable[[Config], None]) -> Command[Config]:
         module = schema.__module__
@@ -288,6 +301,6 @@ def command(schema: type[Config], *, conf: str | None = None) -> Callable[[Calla
             spec = sys.modules["__main__"].__spec__
             assert spec is not None, "commands run with python -m"
             module = spec.name
-        return Command(body, schema, conf or f"{module.partition('.')[0]}.conf")
+        return Command(body, schema, conf or f"{module.partition('.')[0]}.conf", single_process)
 
     return decorate

@@ -71,9 +71,17 @@ def exclusive(path: Path) -> Iterator[None]:
         yield
 
 
+def make_parent(path: Path) -> None:
+    """Makes the directory that ``path`` is to lie in. Raises UserError where that cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create the directory {str(path.parent)!r}: {error.strerror}") from error
+
+
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON atomically, making the directory when it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(path)
     write_atomically(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 

@@ -7,6 +7,7 @@ The same command again goes on where it stopped; another configuration for the s
 same, byte for byte, whatever the number of workers.
 """
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ class MixConfig:
     validate: bool = key(False, "check and print the configuration, then exit")
 
 
-@command(MixConfig)
+@command(MixConfig, single_process=True)
 def main(config: MixConfig) -> None:
     shares = check(config)
     if config.validate:
@@ -103,8 +104,8 @@ def check(config: MixConfig) -> dict[str, Any]:
     """The shares of the sources that enter. Raises UserError for what can be known before any input exists."""
     shares = read_shares({name: getattr(config, f"share_{name}") for name in SOURCES})
     for name, least in (("count", 1), ("repeat", 1), ("workers", -1), ("near", -1)):
-        if getattr(config, name) < least:
-            raise UserError(f"{name}={getattr(config, name)}: expected {least} or more")
+        if not least <= getattr(config, name) < math.inf:
+            raise UserError(f"{name}={getattr(config, name)}: expected a number of at least {least}")
     for name in shares:
         if not getattr(config, name):
             raise UserError(f"share_{name}={getattr(config, f'share_{name}'):g} needs {name}=…")
@@ -136,7 +137,7 @@ def refuse_another_pool(out: Path, pool: dict[str, Any]) -> None:
     """Raises UserError where ``out`` holds another pool, or something else."""
     path = out / "pool.json"
     if not path.is_file():
-        if out.exists() and (not out.is_dir() or any(file.name != mixture.SIGNATURES for file in out.iterdir())):
+        if out.exists() and (not out.is_dir() or any(not _begun(file.name) for file in out.iterdir())):
             raise UserError(f"out={str(out)!r} holds something else; choose a new or empty directory")
         return
     found, now = (_identity(content) for content in (read_json(path), pool))
@@ -144,6 +145,11 @@ def refuse_another_pool(out: Path, pool: dict[str, Any]) -> None:
     if differing:
         what = "; ".join(f"{name}: {found.get(name)!r} -> {now.get(name)!r}"[:300] for name in differing)
         raise UserError(f"out={str(out)!r} was mixed with another configuration ({what}); choose another out")
+
+
+def _begun(name: str) -> bool:
+    """Whether a file is one of a mixture that was killed before it wrote pool.json."""
+    return name == mixture.SIGNATURES or (name.startswith(".") and name.endswith(".tmp"))
 
 
 def _identity(pool: dict[str, Any]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class PackConfig:
     validate: bool = key(False, "check and print the configuration, then exit")
 
 
-@command(PackConfig)
+@command(PackConfig, single_process=True)
 def main(config: PackConfig) -> None:
     _check(config)
     if config.validate:

@@ -131,7 +131,11 @@ def _values(defaults: Any, root: str, variables: str, where: str) -> dict[str, s
     if not isinstance(defaults, dict):
         raise UserError(f"{where}: vars: expected a mapping, found {defaults!r}")
     chosen = dict(defaults)
-    for word in shlex.split(variables):
+    try:
+        words = shlex.split(variables)
+    except ValueError as error:
+        raise UserError(f"vars={variables!r}: {error}; expected name=value words, quoted as a shell wants it") from None
+    for word in words:
         name, equals, value = word.partition("=")
         if not equals or name not in defaults:
             raise UserError(f"vars: {word!r}: expected name=value with name {nearest(name, defaults)}")

@@ -31,7 +31,7 @@ class ReportConfig:
     validate: bool = key(False, "check and print the configuration, then exit")
 
 
-@command(ReportConfig)
+@command(ReportConfig, single_process=True)
 def main(config: ReportConfig) -> None:
     if config.validate:
         return

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cluster_jobs.errors import DamagedSample, UserError
 from cluster_jobs.images import to_array
@@ -99,7 +99,8 @@ class Shards:
             DamagedSample: the bytes are no image.
         """
         try:
-            with Image.open(io.BytesIO(self.encoded(index))) as picture:
+            with Image.open(io.BytesIO(self.encoded(index))) as opened:
+                picture = ImageOps.exif_transpose(opened)  # as cluster_jobs.pack reads a file
                 return to_array(picture, (self.height, self.width), "L" if self.channels == 1 else "RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             if isinstance(error, UserError):

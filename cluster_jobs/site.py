@@ -6,10 +6,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import yaml
-
 from cluster_jobs.errors import UserError
 from cluster_jobs.resources import MEMORY, TIME
+from cluster_jobs.strict_yaml import read_yaml
 
 BUILT_IN = Path(__file__).parent / "conf" / "site"
 PLAIN = re.compile(r"[\w.,:&|*()\[\]@+/-]*")  # what stands unquoted in a batch script's directives
@@ -45,10 +44,7 @@ def read_site(name: str) -> Site:
     if not path.is_file():
         names = ", ".join(sorted(file.stem for file in BUILT_IN.glob("*.yaml")))
         raise UserError(f"site={name}: expected one of {names}, or the path of a YAML file")
-    try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
+    content = read_yaml(path) or {}
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a mapping of settings, found {content!r}")
     kinds = get_type_hints(Site)

@@ -1,6 +1,5 @@
 """Shows how far a pipeline is: ``python -m cluster_jobs.status root=RUNS``."""
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.table import Table
 from cluster_jobs import scheduler
 from cluster_jobs.config import MISSING, command, key
 from cluster_jobs.errors import UserError
-from cluster_jobs.files import read_json
+from cluster_jobs.files import read_json, write_json
 from cluster_jobs.local import exit_record
 from cluster_jobs.progress import PROGRESS_FILE, duration
 from cluster_jobs.scheduler import QueuedJob
@@ -42,7 +41,7 @@ def main(config: StatusConfig) -> None:
     stages: dict[str, dict[str, Any]] = read_json(root / "pipeline.json")["stages"]
     rows = [row(root, name, record.get("jobs", {}).get(name), jobs, stage, base) for name, stage in stages.items()]
     if config.json:
-        Path(config.json).write_text(json.dumps(rows, indent=1) + "\n")
+        write_json(Path(config.json), rows)
     table = Table(*COLUMNS, box=None, header_style="bold")
     for each in rows:
         table.add_row(*(str(each[column]) for column in COLUMNS))

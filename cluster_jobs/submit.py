@@ -8,6 +8,7 @@ from typing import Any
 
 from cluster_jobs import submission
 from cluster_jobs.config import MISSING, command, key
+from cluster_jobs.errors import UserError
 from cluster_jobs.files import write_json
 from cluster_jobs.launch import shown_command
 from cluster_jobs.local import Local, StageFailed, finished, validate
@@ -53,6 +54,8 @@ def plan(pipeline: Pipeline) -> dict[str, Any]:
 
 @command(SubmitConfig)
 def main(config: SubmitConfig) -> None:
+    if config.parallel < 0:
+        raise UserError(f"parallel={config.parallel}: expected a positive number, or 0 for the pipeline's")
     root, site = Path(config.root), read_site(config.site)
     pipeline = load(config.pipeline, str(root), config.vars)
     part = pipeline.part(config.only)

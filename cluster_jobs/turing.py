@@ -45,7 +45,7 @@ class TuringConfig:
     validate: bool = setting(False, "check and print the configuration, then exit")
 
 
-@command(TuringConfig)
+@command(TuringConfig, single_process=True)
 def main(config: TuringConfig) -> None:
     make = {name: getattr(config, name) for name in ("real", "fake", "out")}
     if config.score and any(make.values()):
@@ -65,6 +65,8 @@ def make_test(config: TuringConfig) -> None:
     for name, least in (("count", 1), ("examples", 0), ("scale", 0)):
         if getattr(config, name) < least:
             raise UserError(f"{name}={getattr(config, name)}: expected an integer of at least {least}")
+    if config.validate:
+        return
     real, fake, out = Shards(config.real), Shards(config.fake), Path(config.out)
     for name, shards in zip(KINDS, (real, fake), strict=True):
         if len(shards) < config.count + config.examples:
@@ -77,19 +79,18 @@ def make_test(config: TuringConfig) -> None:
             f"real={config.real} and fake={config.fake}: {shape_text(real.shape)} and "
             f"{shape_text(fake.shape)} (channels × height × width), expected the same"
         )
-    if config.validate:
-        return
     test = draw(real, fake, config.count, config.examples, config.seed)
     found = key_of(test, real, fake, config.seed)
     if (out / KEY).is_file() and read_json(out / KEY) != found:
         raise UserError(f"out={config.out}: holds another test, whose key would be lost; choose another directory")
-    out.mkdir(parents=True, exist_ok=True)
     write_json(out / KEY, found)
     write_atomically(out / PAGE, page(test, config.title, config.scale).encode())
     print(f"{out / PAGE}: send it to people; {out / KEY}: keep it; put what they save beside it and run score=")
 
 
 def score(config: TuringConfig) -> None:
+    if config.validate:
+        return
     files = answer_files(config.score)
     key_path = Path(config.key) if config.key else files[0].parent / KEY
     if not key_path.is_file():
@@ -101,8 +102,6 @@ def score(config: TuringConfig) -> None:
         if subject in found:
             raise UserError(f"{file}: the subject {subject!r} has answered in another file already")
         found[subject] = confusion(known["truth"], answers)
-    if config.validate:
-        return
     show(found, key_path.parent)
 
 

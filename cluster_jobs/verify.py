@@ -35,13 +35,13 @@ class VerifyConfig:
     validate: bool = key(False, "check and print the configuration, then exit")
 
 
-@command(VerifyConfig)
+@command(VerifyConfig, single_process=True)
 def main(config: VerifyConfig) -> None:
     if not -1 <= config.workers <= 1024:
         raise UserError(f"workers={config.workers}: expected -1 to 1024")
-    data = open_data(Path(config.data))
     if config.validate:
         return
+    data = open_data(Path(config.data))
     out = Path(config.out) if config.out else Path(config.data) / "verify.json"
     record = Record(out.with_name(f"{out.name}.state"), data.identity(), fresh=config.fresh)
     tasks = [(name, shard, stamp(data.path(name, shard))) for name, shard in data]

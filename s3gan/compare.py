@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster_jobs.config import MISSING, command, key
-from cluster_jobs.files import write_atomically, write_json
+from cluster_jobs.files import make_parent, write_atomically, write_json
 from s3gan.comparison import compare, to_csv, to_json
 from s3gan.comparison_text import caption, markdown, measure_table, write_sections
 from s3gan.figure import draw
@@ -34,7 +34,7 @@ class CompareConfig:
     validate: bool = key(False, "check and print the configuration, then exit")
 
 
-@command(CompareConfig)
+@command(CompareConfig, single_process=True)
 def main(config: CompareConfig) -> None:
     if config.validate:
         return
@@ -43,7 +43,7 @@ def main(config: CompareConfig) -> None:
     labels = read_labels(Path(config.labels)) if config.labels else {}
     comparison = compare(study, config.reference)
     out = Path(config.out)
-    (out / "report").mkdir(parents=True, exist_ok=True)
+    make_parent(out / "report" / FIGURE)
     write_json(out / "comparison.json", to_json(comparison, labels))
     write_atomically(out / "comparison.csv", to_csv(comparison).encode())
     write_atomically(out / "comparison.md", markdown(comparison, labels, f"report/{FIGURE}").encode())

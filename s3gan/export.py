@@ -54,7 +54,7 @@ WRITERS: dict[Format, Callable[[Path, Exported], bool]] = {
 }
 
 
-@command(ExportConfig)
+@command(ExportConfig, single_process=True)
 def main(config: ExportConfig) -> None:
     out = Path(os.path.abspath(config.out))
     if config.format is Format.npz and out.suffix != ".npz":

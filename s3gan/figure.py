@@ -24,6 +24,8 @@ LINES = {  # a hue for what images are conditioned on, a dash for whether there 
     "clustering": ("#8c6d31", "--"),
     "clustering_ss": ("#8c6d31", "-."),
     "ssgan": ("#7b4173", "-."),
+    "self_conditioned": ("#3b6e4f", "--"),
+    "self_conditioned_ss": ("#3b6e4f", "-."),
     ALL_LABELS: ("black", "-"),
 }
 DODGE = 0.03  # neighbouring curves stand apart by this share, so that their error bars can be told apart

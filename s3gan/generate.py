@@ -101,7 +101,8 @@ def plan(config: GenerateConfig, network: dict[str, Any]) -> np.ndarray:
     if config.counts:
         return order_labels(read_counts(Path(config.counts), network["class_names"]), config.seed)
     if config.per_class:
-        return order_labels(np.full(network["classes"], config.per_class), config.seed)
+        shown = np.asarray(network["class_counts"]) > 0  # of other classes no training had a fake
+        return order_labels(np.where(shown, config.per_class, 0), config.seed)
     return plan_labels(config.count, class_weights(network, config.balance), config.seed)
 
 

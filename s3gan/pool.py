@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from cluster_jobs.errors import UserError
-from cluster_jobs.files import exclusive, read_json, write_atomically, write_json
+from cluster_jobs.files import exclusive, make_parent, read_json, write_atomically, write_json
 from cluster_jobs.images import encode_png
 from cluster_jobs.job import Job
 from cluster_jobs.shard_writer import PARTS, SHARD_SAMPLES, Sample, finish_index, shard_done, shard_name, write_shard
@@ -29,16 +29,23 @@ def refuse_another_pool(out: Path, pool: dict[str, Any]) -> None:
             raise UserError(f"out={str(out)!r} holds shards that are no pool; choose an empty directory")
         return
     found = read_json(path)
-    differing = [name for name in sorted({*found, *pool} - FREE) if found.get(name) != pool.get(name)]
+    one, two = _without_place(found), _without_place(pool)
+    differing = [name for name in sorted({*one, *two} - FREE) if one.get(name) != two.get(name)]
     if differing:
         what = "; ".join(f"{name}: {found.get(name)!r} -> {pool.get(name)!r}" for name in differing)
         raise UserError(f"out={str(out)!r} was generated with another configuration ({what}); choose another out")
 
 
+def _without_place(pool: dict[str, Any]) -> dict[str, Any]:
+    """pool.json without where the label table lies: that of a run's clusters lies in the run, which may have moved."""
+    table = pool.get("label_table")
+    return pool | {"label_table": table and {name: value for name, value in table.items() if name != "path"}}
+
+
 def begin(out: Path, pool: dict[str, Any]) -> None:
     """Writes pool.json; of several commands that begin one pool at the same time the first decides."""
     lock = out / PARTS / "lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(lock)
     lock.touch()
     with exclusive(lock):
         if not (out / "pool.json").is_file():

@@ -36,9 +36,12 @@ def block_size(size: int) -> int:
 
 
 def class_weights(network: dict[str, Any], balance: Balance) -> np.ndarray:
-    """(classes,) float64 that sum to 1, from a run's network.json."""
+    """(classes,) float64 that sum to 1, from a run's network.json. Classes without a real image, which no training had
+    fakes of, get none."""
     classes = network["classes"]
-    counts = np.asarray(network["class_counts"] if balance is Balance.table else [1] * classes, float)
+    counts = np.asarray(network["class_counts"], float)
+    if balance is Balance.uniform:
+        counts = (counts > 0).astype(float)
     if counts.shape != (classes,) or counts.min() < 0 or counts.sum() <= 0:
         raise UserError(f"balance={balance.name}: the run's class counts are {counts.tolist()}, expected some above 0")
     return counts / counts.sum()

@@ -15,7 +15,10 @@ from s3gan.measures import Measure, difference
 from s3gan.readings import Reading, RunScores, read_scores
 
 WITH_LABELS = ("s3gan", "s2gan", "s3gan_co", "s2gan_co", "labelled_only")  # methods whose rows name a percentage
-WITHOUT_LABELS = ("single_label", "single_label_ss", "random_label", "clustering", "clustering_ss", "ssgan")
+WITHOUT_LABELS = (
+    *("single_label", "single_label_ss", "random_label", "clustering", "clustering_ss", "ssgan"),
+    *("self_conditioned", "self_conditioned_ss"),
+)
 ALL_LABELS = "supervised"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cluster_jobs.errors import UserError
-from cluster_jobs.files import read_json, write_json
+from cluster_jobs.files import make_parent, read_json, write_json
 from cluster_jobs.job import Job
 from cluster_jobs.shards import Shards
 from cluster_jobs.stream import scan
@@ -42,10 +42,12 @@ def write_features(
     """Writes the table; each rank writes its own rows. The files appear whole, the .json last."""
     unfinished = out.with_name(f".{out.name}.unfinished")
     shape = (len(shards), encoder.num_features)
-    if job.is_main:
-        out.parent.mkdir(parents=True, exist_ok=True)
+
+    def begin() -> None:
+        make_parent(out)
         np.lib.format.open_memmap(unfinished, "w+", np.float32, shape).flush()
-    job.barrier()
+
+    job.on_main(begin)
     rows = np.lib.format.open_memmap(unfinished, "r+")
     for indices, features in extract(encoder, shards, job):
         rows[indices] = features.cpu().numpy()

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from cluster_jobs.errors import UserError
+from cluster_jobs.files import make_parent
 from cluster_jobs.job import Job
 from cluster_jobs.seeds import key_hash
 from cluster_jobs.shards import Shards
@@ -14,7 +15,7 @@ from selfsup.classifier import Classifier, ClassifierRecipe, ShardPictures, fit,
 from selfsup.cluster import Space, check_clusters, kmeans
 from selfsup.encoders import Encoder, load_encoder
 from selfsup.feature_table import features_of
-from selfsup.labels import LabelTable, aligned_labels, make_parent, read_table
+from selfsup.labels import LabelTable, aligned_labels, read_table
 
 BLOCK = 256  # images a forward pass on every rank: equal blocks, so results do not depend on the number of ranks
 

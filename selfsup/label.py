@@ -45,7 +45,9 @@ class LabelConfig(CommandKeys):
     file: str = key("", "import: CSV of name,class lines", path=True)
     clusters: int = key(0, f"kmeans: clusters, 0 for {CLUSTERS}; random: labels, 0 for the data's classes")
     space: Space = key(Space.l2, "kmeans: what is done to features before distances are compared")
-    encoder: str = key("", "kmeans, classifier: run directory, TorchScript, safetensors or feature table", path=True)
+    encoder: str = key(
+        "", "kmeans, classifier: run directory or safetensors; kmeans also: TorchScript, feature table", path=True
+    )
     labels: str = key("", "classifier: the label table to learn from (the budget)", path=True)
     soft: bool = key(False, "classifier: store the probabilities of all classes too")
     truth: str = key("", "table of true labels; scores the result, never influences it", path=True)

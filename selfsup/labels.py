@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster_jobs.errors import UserError
-from cluster_jobs.files import write_atomically
+from cluster_jobs.files import make_parent, write_atomically
 from cluster_jobs.seeds import key_hash
 from cluster_jobs.shards import Shards
 
@@ -85,14 +85,6 @@ def write_table(path: Path | str, table: LabelTable) -> None:
     pq.write_table(pa.table(columns).replace_schema_metadata(described), buffer)
     make_parent(path)
     write_atomically(path, buffer.getvalue().to_pybytes())
-
-
-def make_parent(path: Path) -> None:
-    """Makes the directory that ``path`` is to lie in."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create the directory {str(path.parent)!r}: {error.strerror}") from error
 
 
 def read_table(path: Path | str) -> LabelTable:

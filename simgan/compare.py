@@ -13,7 +13,7 @@ import numpy as np
 
 from cluster_jobs.config import MISSING, command, key
 from cluster_jobs.errors import UserError
-from cluster_jobs.files import read_json, write_json
+from cluster_jobs.files import make_parent, read_json, write_json
 from cluster_jobs.sections import write_section
 from s3gan.metrics.paired import Ratio, paired_ratio
 
@@ -54,14 +54,14 @@ class CompareConfig:
     validate: bool = key(False, "check and print the configuration, then exit")
 
 
-@command(CompareConfig)
+@command(CompareConfig, single_process=True)
 def main(config: CompareConfig) -> None:
     if config.validate:
         return
     group, found = read_rows(Path(config.scores))
     rows, measured = summarise(group, found), MEASURED[group]
     out = Path(config.out)
-    (out / "report").mkdir(parents=True, exist_ok=True)
+    make_parent(out / "report" / f"{group}.json")
     told = [{name: asdict(value) if isinstance(value, Ratio) else value for name, value in row.items()} for row in rows]
     write_json(out / "comparison.json", {"rows": told})
     columns, cells = list(rows[0]), [[_cell(value) for value in row.values()] for row in rows]

@@ -174,7 +174,7 @@ LIMITS: dict[str, tuple[float, float]] = {
 }
 
 
-@command(PackConfig)
+@command(PackConfig, single_process=True)
 def main(config: PackConfig) -> None:
     source = SOURCES[config.source.name]
     config = _filled(config, source)

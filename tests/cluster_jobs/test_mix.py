@@ -238,10 +238,17 @@ def test_the_same_command_finds_its_pool_and_another_one_is_refused(
     assert files_below(tmp_path / "mix") == before
 
 
+def test_what_a_mixture_left_that_was_killed_while_it_began_is_no_hindrance(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "mix").mkdir()
+    (tmp_path / "mix" / ".pool.json.123.tmp").write_text("{")
+    assert mix.main([*words, *SHARES, "count=30"]) == 0
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (["share_real=0.5", "share_gan=0.4"], "sum to 0.9"),
+        (["share_gan=1", "near=inf"], "near=inf: expected a number of at least -1"),
         (["share_real=1.5", "share_gan=-0.5"], "from 0 to 1"),
         (["share_gan=1", "gan="], "share_gan=1 needs gan="),
         (["share_real=1", "labels="], "needs labels="),

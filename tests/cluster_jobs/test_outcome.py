@@ -35,6 +35,12 @@ def test_rank_0_speaks_first_and_another_rank_says_what_only_it_met(
         assert capsys.readouterr().err.count("error: ") == 1
 
 
+def test_a_command_of_one_process_is_refused_in_several() -> None:
+    ended = launch("cluster_jobs.pack", "source=digits", "out=nowhere", env={"WORLD_SIZE": "2", "RANK": "0"})
+    assert ended.code == 2 and ended.output.count("\n") == 1
+    assert "works in one process but was launched in 2" in ended.output
+
+
 @pytest.mark.parametrize(("words", "code"), [(("sed=1",), 2), (("--help",), 0)])
 def test_a_rank_that_ends_early_ends_with_its_code(words: Sequence[str], code: int) -> None:
     assert as_a_rank(*words, ranks=2).code == code

@@ -21,6 +21,7 @@ from cluster_jobs.shard_writer import (
     write_shard,
 )
 from cluster_jobs.shards import Shards
+from cluster_jobs.sources import decode
 from tests.cluster_jobs.tiny import COUNTS, files_below, tiny_images, write_tiny_shards
 
 
@@ -100,6 +101,17 @@ def test_png_jpeg_and_webp_are_read(tmp_path: Path, kind: str, extension: str) -
     shards = write_one_shard(tmp_path, [Sample("0", encoded(ramp, kind, quality=95), extension)], size=16, mode="RGB")
     assert np.abs(shards.image(0).astype(int) - ramp).max() <= (0 if kind == "PNG" else 6)
     assert shards.encoded(0) == encoded(ramp, kind, quality=95)
+
+
+def test_a_photo_that_was_taken_sideways_is_read_upright_as_packing_a_folder_reads_it(tmp_path: Path) -> None:
+    sideways = Image.fromarray(np.vstack([np.full((8, 16), 255), np.zeros((8, 16))]).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise to see it upright: what was on top is on the right
+    buffer = io.BytesIO()
+    sideways.save(buffer, "JPEG", quality=95, exif=exif)
+    shards = write_one_shard(tmp_path, [Sample("0", buffer.getvalue(), "jpg")], size=16)
+    assert shards.image(0)[0, :, 9:].min() > 240 and shards.image(0)[0, :, :7].max() < 15
+    assert np.array_equal(shards.image(0), decode(buffer.getvalue(), 16, "L"))
 
 
 def test_transparency_lies_on_white_and_other_sizes_are_cropped_in_the_middle(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from cluster_jobs.pipeline import Stage
 from cluster_jobs.resources import Resources, read_resources
 from cluster_jobs.site import Site, read_site
 from cluster_jobs.slurm import BatchJob, batch_script, check_job, on_nodes, sbatch_words
+from cluster_jobs.strict_yaml import read_yaml
 
 HOSTILE = "a b'c\"d$(touch e)`f`;g%j#h=é"
 
@@ -109,6 +110,16 @@ def test_what_slurm_cannot_carry_is_refused(hostile: BatchJob, what: str) -> Non
 def test_wrong_resources_are_one_line(texts: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_resources(texts, "p.yaml: stage 'a'")
+
+
+def test_a_time_without_quotes_stays_a_time(tmp_path: Path) -> None:
+    """YAML 1.1 reads 4:00:00 as 14,400, which sbatch takes for minutes: ten days."""
+    (tmp_path / "site.yaml").write_text("time: 4:00:00\n")
+    assert read_site(str(tmp_path / "site.yaml")).time == "4:00:00"
+    text = "a: 4:00:00\nb: 1:30.5\nc: 12\nd: 08\ne: 1.5\nf: -1.0e-3\ng: 0x1F\nh: 1_000\ni: .inf\n"
+    (tmp_path / "numbers.yaml").write_text(text)
+    found = dict(zip("cdefghi", (12, "08", 1.5, -0.001, 31, 1000, float("inf")), strict=True))
+    assert read_yaml(tmp_path / "numbers.yaml") == {"a": "4:00:00", "b": "1:30.5", **found}
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,8 @@ def test_an_unknown_pipeline_names_those_that_exist() -> None:
 def test_an_unknown_variable_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'nimg'?"):
         pipeline(tmp_path, {"a": toy(out="x")}, variables="nim=3", vars={"nimg": 1})
+    with pytest.raises(UserError, match="No closing quotation; expected name=value words"):
+        pipeline(tmp_path, {"a": toy(out="x")}, variables="nimg='3", vars={"nimg": 1})
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in BUILT_IN.glob("*.yaml")))

@@ -229,7 +229,8 @@ def test_pictures_need_not_be_square_but_must_be_of_one_shape(
     assert shown["scale"] == 320 // 9
     sizes = {Image.open(io.BytesIO(base64.b64decode(i["source"].partition(",")[2]))).size for i in shown["images"]}
     assert sizes == {(9, 5)}
-    assert make((domains[0], wide), tmp_path / "mixed", "count=3", "validate=true") == 2
+    assert make((domains[0], wide), tmp_path / "mixed", "count=3") == 2
+    assert make((tmp_path / "later", wide), tmp_path / "mixed", "validate=true") == 0  # a pipeline's check: no data yet
     assert "1 × 8 × 8 and 1 × 5 × 9 (channels × height × width), expected the same" in capsys.readouterr().err
 
 

@@ -64,6 +64,8 @@ def test_classes_are_balanced_evenly_or_like_the_label_table():
     network = {"classes": 3, "class_counts": [1, 5, 2]}
     assert class_weights(network, Balance.uniform).tolist() == pytest.approx([1 / 3] * 3)
     assert class_weights(network, Balance.table).tolist() == [0.125, 0.625, 0.25]
+    empty = {"classes": 3, "class_counts": [4, 0, 2]}  # no training had fakes of a class without a real image
+    assert class_weights(empty, Balance.uniform).tolist() == [0.5, 0, 0.5]
     with pytest.raises(UserError, match="expected some above 0"):
         class_weights({"classes": 2, "class_counts": [0, 0]}, Balance.table)
 
@@ -114,11 +116,15 @@ def test_a_pool_is_labelled_shards_with_what_made_them(run, tmp_path, small_shar
     assert (tmp_path / "pool" / "report" / "pool.png").is_file()
 
 
-def test_per_class_asks_for_the_same_number_of_every_class_in_colour_too(tmp_path, small_shards):
+def test_per_class_asks_for_the_same_number_of_every_class_that_was_trained_in_colour_too(tmp_path, small_shards):
     run = make_run(tmp_path / "run", channels=3, counts=[1, 100, 0])
     assert pool(run, tmp_path / "pool", "per_class=7", "balance=table") == 0
     shards = Shards(tmp_path / "pool")
-    assert np.bincount(shards.hidden_labels()).tolist() == [7, 7, 7]
+    assert np.bincount(shards.hidden_labels(), minlength=3).tolist() == [
+        7,
+        7,
+        0,
+    ]  # no fake was ever trained on the last
     assert shards.image(0).shape == (3, 32, 32)
 
 
