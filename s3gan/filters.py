@@ -14,7 +14,8 @@ from cluster_jobs.config import CommandKeys, key
 from cluster_jobs.errors import UserError
 from s3gan.rejection import Calibration, Criterion, classifier_agreement, discriminator_score
 from s3gan.snapshot import load_discriminator
-from selfsup.classifier import Classifier, load_classifier, weights_digest
+from selfsup.classifier import Classifier, load_classifier
+from selfsup.encoders import weights_digest
 
 PATIENCE = 50  # a sample may take so many times the attempts that a class may take on average
 

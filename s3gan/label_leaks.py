@@ -15,7 +15,8 @@ import torch
 from cluster_jobs.errors import UserError
 from cluster_jobs.mix_sources import REAL
 from cluster_jobs.shards import Shards
-from selfsup.classifier import classifier_beside, load_classifier, weights_digest
+from selfsup.classifier import classifier_beside, load_classifier
+from selfsup.encoders import weights_digest
 from selfsup.labels import aligned_labels, read_table
 
 

@@ -7,7 +7,6 @@ Every rank trains the same classifier and then takes rank 0's weights: scores an
 number of processes, and ranks cannot drift apart.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -310,13 +309,3 @@ def load_classifier(path: Path, device: torch.device | str) -> Classifier:
 def classifier_beside(table: Path) -> Path:
     """Where `selfsup.label method=classifier` keeps the classifier that made a label table."""
     return table.with_suffix(".classifier.safetensors")
-
-
-def weights_digest(network: nn.Module) -> str:
-    """SHA-256 of a network's weights. That of a safetensors file also depends on the order of its metadata."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
-        digest.update(values.numpy().tobytes())
-    return digest.hexdigest()

@@ -4,6 +4,7 @@ He et al. 2015 (basic blocks) and 2016 (pre-activated bottlenecks), with a 3x3 s
 away early, except in the compact ones, whose stem halves the picture so that a CPU trains them in minutes.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -272,3 +273,13 @@ def _from_script(path: Path, channels: int, size: int) -> tuple[ScriptedEncoder,
             return ScriptedEncoder(script, repeat, features.shape[1]), f"TorchScript {path}{grey}"
         reason = f"it returned the shape {tuple(features.shape)}, expected (2, F)"
     raise UserError(f"encoder={str(path)!r}: cannot take pictures of shape {tuple(picture.shape)}: {reason}")
+
+
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256 of a network's weights. That of a safetensors file also depends on the order of its metadata."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.numpy().tobytes())
+    return digest.hexdigest()

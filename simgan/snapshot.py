@@ -15,7 +15,7 @@ from cluster_jobs.images import height_and_width, shape_text
 from cluster_jobs.run import load_run
 from cluster_jobs.shard_writer import stored_size
 from cluster_jobs.shards import Shards
-from selfsup.classifier import weights_digest
+from selfsup.encoders import weights_digest
 from simgan.refiner import Refiner
 
 BLOCK = 100  # images a forward pass, always (the last one padded): results depend on the size of the block

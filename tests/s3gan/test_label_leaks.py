@@ -9,8 +9,8 @@ import pytest
 
 from cluster_jobs.shards import Shards
 from s3gan.label_leaks import leak
-from selfsup.classifier import Classifier, classifier_beside, save_classifier, weights_digest
-from selfsup.encoders import build_encoder
+from selfsup.classifier import Classifier, classifier_beside, save_classifier
+from selfsup.encoders import build_encoder, weights_digest
 from selfsup.labels import read_table
 from tests.cluster_jobs.test_mix import CLASSES, pictures, write, write_budget
 

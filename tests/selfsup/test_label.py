@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from cluster_jobs.shards import Shards
-from selfsup.classifier import load_classifier, predict, weights_digest
+from selfsup.classifier import load_classifier, predict
+from selfsup.encoders import weights_digest
 from selfsup.label import main
 from selfsup.labels import LabelTable, read_table
 from tests.processes import launch
