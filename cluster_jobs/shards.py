@@ -99,8 +99,8 @@ class Shards:
             DamagedSample: the bytes are no image.
         """
         try:
-            with Image.open(io.BytesIO(self.encoded(index))) as opened:
-                picture = ImageOps.exif_transpose(opened)  # as cluster_jobs.pack reads a file
+            with Image.open(io.BytesIO(self.encoded(index))) as picture:
+                ImageOps.exif_transpose(picture, in_place=True)  # as cluster_jobs.pack reads a file
                 return to_array(picture, (self.height, self.width), "L" if self.channels == 1 else "RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             if isinstance(error, UserError):

@@ -25,7 +25,7 @@ from simgan.tasks.protocol import (
     error_rows,
     pair_section,
 )
-from simgan.tasks.training_sets import Annotations, real_data, training_sets
+from simgan.tasks.training_sets import Annotations, points_of, real_data, training_sets
 
 CLOSE = 7.0  # degrees: the paper's table 2 counts the images within
 FITTED = 1_000  # unseen images in which the iris is fitted, at most
@@ -88,20 +88,6 @@ def gaze_of(annotations: Annotations, where: str) -> np.ndarray:
     return unit(np.array([(annotation or {})["gaze"] for annotation in annotations])).astype(np.float32)
 
 
-def outlines_of(annotations: Annotations, where: str) -> np.ndarray:
-    """Points around each iris, (N, P, 2) float64 in pixels. Raises UserError for a sample without, or with another
-    number of them."""
-    found: list[np.ndarray] = []
-    for place, annotation in enumerate(annotations):
-        outline = np.array((annotation or {}).get("iris", ()), np.float64)
-        if outline.ndim != 2 or outline.shape[1] != 2:
-            raise UserError(f"{where}: sample {place} has no 'iris' of points x, y in its annotation")
-        if found and outline.shape != found[0].shape:
-            raise UserError(f"{where}: sample {place} has {len(outline)} points of the iris, the first {len(found[0])}")
-        found.append(outline)
-    return np.stack(found)
-
-
 def summary(errors: np.ndarray) -> dict[str, float]:
     """Errors (N,) in degrees in a few numbers."""
     return {
@@ -119,7 +105,7 @@ def displacement(unseen: Refined) -> tuple[dict[str, float], np.ndarray, np.ndar
     is the share of irises whose edge has faded: where they were nothing may be left, and what the fit found instead may
     lie anywhere, also where the iris was.
     """
-    outlines = outlines_of(unseen.annotations[:FITTED], "the simulator's test split")
+    outlines = points_of(unseen.annotations[:FITTED], "iris", 2, "the simulator's test split")
     count = len(outlines)
     before, after = (
         fit_irises(images[:count].astype(np.float64).mean(1), outlines) for images in (unseen.before, unseen.after)

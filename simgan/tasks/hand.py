@@ -29,7 +29,7 @@ from simgan.tasks.protocol import (
     error_rows,
     pair_section,
 )
-from simgan.tasks.training_sets import Annotations, real_data, training_sets
+from simgan.tasks.training_sets import Annotations, points_of, real_data, training_sets
 
 CLOSE, PAPER_SIDE = 5.0, 224  # the paper's table 4 counts joints within 5 px, of its crops as we read it; in proportion
 MATCHED = 500  # unseen images whose joints are matched, at most
@@ -89,15 +89,7 @@ def learn(data: Annotated, name: str, keys: ScoreKeys, cache: Path, job: Job) ->
 
 def joints_of(annotations: Annotations, where: str) -> np.ndarray:
     """Joints (N, J, 2) float32, x and y in pixels. Raises UserError for a sample without, or with another number."""
-    found: list[np.ndarray] = []
-    for place, annotation in enumerate(annotations):
-        joints = np.array((annotation or {}).get("joints", ()), np.float32)
-        if joints.ndim != 2 or joints.shape[1] != 3:
-            raise UserError(f"{where}: sample {place} has no 'joints' of three numbers each in its annotation")
-        if found and joints.shape != found[0].shape:
-            raise UserError(f"{where}: sample {place} has {len(joints)} joints, the first {len(found[0])}")
-        found.append(joints)
-    return np.stack(found)[..., :2]
+    return points_of(annotations, "joints", 3, where)[..., :2].astype(np.float32)
 
 
 def distances(found: np.ndarray, joints: np.ndarray, side: int) -> np.ndarray:

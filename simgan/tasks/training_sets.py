@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from cluster_jobs.errors import UserError
 from cluster_jobs.shards import Shards
 from simgan.estimators.fit import Annotated
 from simgan.tasks.protocol import Domains
@@ -31,3 +32,17 @@ def real_data(shards: Shards, read: ReadTargets) -> Annotated:
     shards.prefetch(np.arange(len(shards)))
     images = np.stack([shards.image(index) for index in indices])
     return Annotated(images, read([shards.annotation(index) for index in indices], shards.directory))
+
+
+def points_of(annotations: Annotations, name: str, numbers: int, where: str) -> np.ndarray:
+    """The points (N, P, numbers) float64 under a name of each annotation. Raises UserError for a sample without, or
+    with another number of points than the first."""
+    found: list[np.ndarray] = []
+    for place, annotation in enumerate(annotations):
+        points = np.array((annotation or {}).get(name, ()), np.float64)
+        if points.ndim != 2 or points.shape[1] != numbers:
+            raise UserError(f"{where}: sample {place} has no {name!r} of {numbers} numbers each in its annotation")
+        if found and points.shape != found[0].shape:
+            raise UserError(f"{where}: sample {place} has {len(points)} points of {name!r}, the first {len(found[0])}")
+        found.append(points)
+    return np.stack(found)

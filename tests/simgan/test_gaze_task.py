@@ -16,10 +16,11 @@ from simgan.estimators.gaze import GazeEstimator, GazeProblem, blurred
 from simgan.estimators.recipe import EstimatorRecipe
 from simgan.simulators.eyes import Eyes
 from simgan.tasks import TASKS, TaskName
-from simgan.tasks.gaze import displacement, gaze_of, outlines_of
+from simgan.tasks.gaze import displacement, gaze_of
 from simgan.tasks.gaze_frame import degrees_between
 from simgan.tasks.iris import fit_irises
 from simgan.tasks.protocol import Domains, DriftLimits, Refined, ScoreKeys
+from simgan.tasks.training_sets import points_of
 from tests.processes import fork
 from tests.simgan.domains import train_words
 
@@ -135,9 +136,9 @@ def test_a_run_whose_irises_move_or_fade_is_flagged_and_one_that_changes_nothing
 
 def test_a_sample_without_an_iris_or_with_another_number_of_points_is_refused_by_number() -> None:
     with pytest.raises(UserError, match="here: sample 1 has no 'iris'"):
-        outlines_of([{"iris": [[0, 0], [1, 0], [1, 1]]}, {"gaze": [0, 0, 1]}], "here")
-    with pytest.raises(UserError, match="here: sample 1 has 2 points of the iris, the first 3"):
-        outlines_of([{"iris": [[0, 0], [1, 0], [1, 1]]}, {"iris": [[0, 0], [1, 0]]}], "here")
+        points_of([{"iris": [[0, 0], [1, 0], [1, 1]]}, {"gaze": [0, 0, 1]}], "iris", 2, "here")
+    with pytest.raises(UserError, match="here: sample 1 has 2 points of 'iris', the first 3"):
+        points_of([{"iris": [[0, 0], [1, 0], [1, 1]]}, {"iris": [[0, 0], [1, 0]]}], "iris", 2, "here")
 
 
 @pytest.mark.slow

@@ -168,5 +168,5 @@ def test_domains_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         task.check_scoring(synthetic, write_hands(tmp_path / "fewer", 2, "camera", joints=13))
     with pytest.raises(UserError, match="sample 0 has no 'joints'"):
         joints_of([{"gaze": [0, 0, 1]}], "here")
-    with pytest.raises(UserError, match="sample 1 has 1 joints, the first 2"):
+    with pytest.raises(UserError, match="sample 1 has 1 points of 'joints', the first 2"):
         joints_of([{"joints": [[0, 0, 1]] * 2}, {"joints": [[0, 0, 1]]}], "here")
