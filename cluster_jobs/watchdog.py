@@ -8,10 +8,11 @@ import sys
 import threading
 import time
 
-from cluster_jobs.outcome import EXIT_HUNG, end_process
+from cluster_jobs.outcome import EXIT_HUNG, end_process, launched_ranks
 
 FIRST_STEPS = 4  # of a life: they load data for the first time and compile
 FIRST_STEPS_FACTOR = 4
+GRACE = 5.0  # seconds beyond two looks of the clock, in which the other ranks see their own silence and say so
 STANDARD_ERROR = 2  # the descriptor, whatever sys.stderr is
 
 
@@ -55,11 +56,14 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._stopped.wait(self._tick):
             # the C timer fires where a stuck extension holds the interpreter, so that this thread cannot run
-            faulthandler.dump_traceback_later(patience(self.seconds) + self._tick, exit=True, file=STANDARD_ERROR)
+            self._end_in_c(patience(self.seconds) + self._tick)
             silence = time.monotonic() - self._last
             if silence > (self.seconds if self._steps >= FIRST_STEPS else patience(self.seconds)):
                 self._end(silence)
         faulthandler.cancel_dump_traceback_later()
+
+    def _end_in_c(self, seconds: float) -> None:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=STANDARD_ERROR)
 
     def _end(self, silence: float) -> None:
         frame = sys._current_frames()[threading.main_thread().ident or 0]
@@ -70,5 +74,8 @@ class Watchdog:
         )
         print(f"error: {message}; where every thread is:", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(STANDARD_ERROR)
-        time.sleep(2 * self._tick + 1)  # the others look now as well; the first end takes them down
+        # the first end takes the others down: they lose their connection, and the launcher ends them
+        grace = 2 * self._tick + GRACE if launched_ranks() > 1 else 0.0
+        self._end_in_c(grace + patience(self.seconds))
+        time.sleep(grace)
         end_process(EXIT_HUNG, message)

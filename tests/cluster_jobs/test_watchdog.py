@@ -1,14 +1,17 @@
 """A rank that hangs ends the run, says where it stood, and the same command finishes as if nothing had happened."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from cluster_jobs.checkpoint import CheckpointStore
+from cluster_jobs.watchdog import GRACE
 from tests.processes import ROOT, Forked, fork, fork_ranks, launch
 
 TOY = "tests.cluster_jobs.toy_train"
@@ -87,17 +90,26 @@ def test_no_watchdog_watches_where_none_is_wanted(tiny_directory: Path, tmp_path
     assert forked.ended().code < 0 and "error" not in forked.log.read_text()
 
 
-def python(tmp_path: Path, *lines: str) -> subprocess.CompletedProcess[str]:
+def python(tmp_path: Path, *lines: str, ranks: int = 1) -> subprocess.CompletedProcess[str]:
     """Runs a script that has a watchdog over half a second, called ``dog``, behind its first steps."""
     head = ("import ctypes, time", "from cluster_jobs.watchdog import Watchdog", "dog = Watchdog(0.5, 'rank 0 of 1')")
     (tmp_path / "script.py").write_text("\n".join((*head, "for step in range(5): dog.step(step)", *lines)))
-    return subprocess.run([sys.executable, tmp_path / "script.py"], cwd=ROOT, capture_output=True, text=True)
+    env = {**os.environ, "WORLD_SIZE": str(ranks)}
+    return subprocess.run([sys.executable, tmp_path / "script.py"], cwd=ROOT, env=env, capture_output=True, text=True)
 
 
 def test_a_long_phase_that_gives_signs_of_life_is_no_hang_and_a_stopped_watchdog_bites_nobody(tmp_path: Path) -> None:
     ended = python(tmp_path, "for part in range(10): time.sleep(0.15); dog.alive()", "dog.stop(); time.sleep(3)")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert python(tmp_path, "time.sleep(3)").returncode == 70
+
+
+@pytest.mark.slow
+def test_a_hanging_rank_gives_the_others_time_to_say_where_they_stand(tmp_path: Path) -> None:
+    """Longer than the timer in C would have let it live."""
+    before = time.monotonic()
+    ended = python(tmp_path, "time.sleep(60)", ranks=2)
+    assert ended.returncode == 70 and time.monotonic() - before > 0.5 + GRACE
 
 
 def test_a_stuck_extension_that_holds_the_interpreter_is_ended_too(tmp_path: Path) -> None:
