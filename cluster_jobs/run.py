@@ -112,20 +112,25 @@ class Run(Job):
         return self.accelerator.autocast()
 
     def stream(
-        self, shards: Shards, *, name: str = "", labels: np.ndarray | None = None, subset: np.ndarray | None = None
+        self,
+        shards: Shards,
+        *,
+        mine: slice,
+        name: str = "",
+        labels: np.ndarray | None = None,
+        subset: np.ndarray | None = None,
     ) -> Stream:
         """This rank's part of the endless stream over ``shards``, as the configuration asks for it.
 
         Args:
             name: several streams of one run each have a name, and by it an order of their own.
-            labels, subset: as in :class:`Stream`.
+            mine, labels, subset: as in :class:`Stream`.
         """
         return Stream(
             shards,
             seed=mix(self.config.seed, name) if name else self.config.seed,
             batch=self.config.batch,
-            rank=self.rank,
-            world=self.world,
+            mine=mine,
             labels=labels,
             window=self.config.window,
             workers=self.workers,

@@ -235,15 +235,16 @@ class _GlobalBatches(Dataset):
 
 
 class Stream:
-    """The endless stream of global batches, of which this rank reads its slice.
+    """The endless stream of global batches, of which this rank reads its share.
 
     Args:
-        batch: images a global batch; must divide by ``world``.
+        batch: images a global batch.
+        mine: the places of every global batch that this rank reads (:mod:`cluster_jobs.places`); all by default.
         labels: int32 (count,) with -1 for unlabelled, or None.
         subset: the sample indices that the stream is made of, ascending int64; all by default.
 
     Raises:
-        UserError: the batch does not divide, or there is nothing to read.
+        UserError: there is nothing to read.
     """
 
     def __init__(
@@ -252,31 +253,26 @@ class Stream:
         *,
         seed: int,
         batch: int,
-        rank: int = 0,
-        world: int = 1,
+        mine: slice = slice(None),
         labels: np.ndarray | None = None,
         window: str = "64",
         workers: int = 0,
         damaged: str = "fatal",
         subset: np.ndarray | None = None,
     ) -> None:
-        if batch % world:
-            raise UserError(f"batch={batch} does not divide over {world} processes")
         if subset is not None and not len(subset):
             raise UserError(f"no samples to read in {shards.directory}")
         counts, sizes = shards.shard_counts, shards.shard_bytes
         if subset is not None:
             counts, sizes = np.array([len(subset)]), sizes.sum(keepdims=True) * len(subset) // len(shards)
-        self.shards, self.batch, self.rank, self.world = shards, batch, rank, world
+        self.shards, self.batch, self.mine = shards, batch, mine
         self.labels, self.workers, self.damaged, self.subset = labels, workers, damaged, subset
         self.order = Order(counts, sizes, seed=seed, window=window)
         self._reader = Reader(shards, labels, damaged, subset, cache=workers == 0)
 
     def indices(self, start: int) -> np.ndarray:
         """This rank's sample indices of the global batch that begins at position ``start``."""
-        share = self.batch // self.world
-        first = start + self.rank * share
-        indices = self.order.indices(np.arange(first, first + share))
+        indices = self.order.indices(np.arange(start, start + self.batch)[self.mine])
         return indices if self.subset is None else np.asarray(self.subset)[indices]
 
     def prefetch(self, start: int) -> None:

@@ -12,13 +12,13 @@ from cluster_jobs import seeds
 class Fakes:
     """Draws noise and conditions, keyed by purpose and stream position and equal for any number of ranks.
 
-    `weights` (classes,) float64 is the distribution of the conditions; None is uniform.
+    `mine` are this rank's places of the global batch (`cluster_jobs.places`). `weights` (classes,) float64 is the
+    distribution of the conditions; None is uniform.
     """
 
     seed: int
     batch: int  # global
-    rank: int
-    world: int
+    mine: slice
     z_dim: int
     classes: int
     device: torch.device
@@ -32,15 +32,9 @@ class Fakes:
             labels = torch.randint(self.classes, (self.batch,), generator=generator, device=self.device)
         else:
             labels = torch.multinomial(self.weights, self.batch, replacement=True, generator=generator)
-        return z[self._share], labels[self._share]
+        return z[self.mine], labels[self.mine]
 
     def uniform(self, purpose: str, position: int, columns: int) -> Tensor:
         """This rank's (n, columns) float32, uniform in [0, 1), of the global batch at `position`."""
-        if not columns:
-            return torch.empty(self.batch // self.world, 0, device=self.device)
         generator = seeds.generator(self.device, self.seed, "uniform", purpose, position)
-        return torch.rand(self.batch, columns, generator=generator, device=self.device)[self._share]
-
-    @property
-    def _share(self) -> slice:
-        return slice(self.rank * self.batch // self.world, (self.rank + 1) * self.batch // self.world)
+        return torch.rand(self.batch, columns, generator=generator, device=self.device)[self.mine]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cluster_jobs import seeds
 from cluster_jobs.errors import UserError
+from cluster_jobs.places import interleaved
 from cluster_jobs.run import Run
 from cluster_jobs.shards import Shards
 from s3gan.adaptive import AdaptiveAugmentation
@@ -27,8 +28,9 @@ from selfsup.batchnorm import synchronise
 
 @dataclass(frozen=True)
 class Rotation:
-    """Rotation self-supervision (Lucic et al. 2019, section 3.3): the last `images` of a rank's batch are also shown
-    turned by 90, 180 and 270 degrees; D learns the turns of real images, G is rewarded for turns that D recognises."""
+    """Rotation self-supervision (Lucic et al. 2019, section 3.3): the last `images` of a rank's share (all of them: the
+    last of the batch) are also shown turned by 90, 180 and 270 degrees; D learns the turns of real images, and G is
+    rewarded for turns that D recognises."""
 
     images: int = 0  # 0: off
     weight_d: float = 1.0
@@ -97,8 +99,7 @@ def make_game(config: TrainConfig, run: Run, conditions: Conditions, shards: Sha
     fakes = Fakes(
         seed=config.seed,
         batch=config.batch,
-        rank=run.rank,
-        world=run.world,
+        mine=interleaved(config.batch, run.rank, run.world),
         z_dim=generator.z_dim,
         classes=classes,
         device=run.device,

@@ -60,7 +60,8 @@ def main(config: TrainConfig) -> None:
     health.begin(parts, nimg)
     while nimg < config.total_nimg:  # once, and again after every roll-back
         game = health.attempt(game)
-        for batch in run.timed(run.stream(shards, name=health.draws, subset=subset).batches(nimg)):
+        stream = run.stream(shards, mine=game.fakes.mine, name=health.draws, subset=subset)
+        for batch in run.timed(stream.batches(nimg)):
             if nimg >= config.total_nimg:
                 break
             metrics: dict[str, Tensor | float] = {**clusters.update(nimg)}  # before the batch's labels are looked up

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from cluster_jobs.config import command
 from cluster_jobs.memory import Networks, measure, module_bytes, report
 from cluster_jobs.optimise import Metrics, micro_batches, update
+from cluster_jobs.places import neighbouring
 from cluster_jobs.run import Run, Stateful
 from cluster_jobs.seeds import is_validation
 from cluster_jobs.shards import Shards
@@ -48,7 +49,8 @@ def main(config: PretrainConfig) -> None:
         synchronise(raw, run.reduce)
     model = run.prepare(raw)
     parts: dict[str, Stateful] = {"model": raw, "ema": ema, "optimizer": optimizer}
-    stream = run.stream(shards, subset=np.flatnonzero(~held))
+    mine = neighbouring(config.batch, run.rank, run.world)
+    stream = run.stream(shards, mine=mine, subset=np.flatnonzero(~held))
     held_out = HeldOut(run, task, ema, shards, np.flatnonzero(held)[: config.eval_count], config.task.name)
     nimg = run.resume(parts)
     for batch in run.timed(stream.batches(nimg)):
@@ -56,7 +58,7 @@ def main(config: PretrainConfig) -> None:
             break
         for group in optimizer.param_groups:
             group["lr"] = config.lr * min(1.0, (nimg + config.batch) / max(config.warmup_nimg, 1))
-        inputs, answers = task.examples(augmented(batch, config, run), config.seed, batch.position)
+        inputs, answers = task.examples(augmented(batch, config, mine, run.device), config.seed, batch.position)
         micro = micro_batches(config.accumulate, inputs, answers)
         metrics, skipped = update(optimizer, model, micro, partial(task_loss, task, model))
         nimg += config.batch
@@ -77,11 +79,10 @@ def main(config: PretrainConfig) -> None:
         save_encoder(run.dir / ENCODER_FILE, ema.encoder)
 
 
-def augmented(batch: Batch, config: PretrainConfig, run: Run) -> Tensor:
-    """This rank's pictures (n, C, H, W) in [-1, 1], augmented by its slice of the draws for the global batch."""
+def augmented(batch: Batch, config: PretrainConfig, mine: slice, device: torch.device) -> Tensor:
+    """This rank's pictures (n, C, H, W) in [-1, 1], augmented by its share of the draws for the global batch."""
     draws = augment.draw(config.batch, config.shift, config.flip, config.seed, "augment", batch.position)
-    mine = slice(run.rank * run.local_batch, (run.rank + 1) * run.local_batch)
-    return augment.apply(to_input(batch.images, run.device), draws[mine])
+    return augment.apply(to_input(batch.images, device), draws[mine])
 
 
 def task_loss(task: PretextTask, model: nn.Module, inputs: Tensor, answers: Tensor) -> tuple[Tensor, Metrics]:

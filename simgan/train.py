@@ -12,6 +12,7 @@ from cluster_jobs.files import write_json
 from cluster_jobs.freeze import check_facts
 from cluster_jobs.images import shape_text
 from cluster_jobs.optimise import Metrics
+from cluster_jobs.places import neighbouring
 from cluster_jobs.run import Run, Stateful
 from cluster_jobs.shards import Shards
 from cluster_jobs.stream import Batch
@@ -54,11 +55,13 @@ def main(config: TrainConfig) -> None:
     if run.is_main:
         write_json(run.dir / "network.json", network)
     health.begin(parts, nimg)
+    mine = neighbouring(config.batch, run.rank, run.world)
     while nimg < config.total_nimg:  # once, and again after every roll-back
         health.set_rates(game.optimizer_r, game.optimizer_d)
         drawn = schedule.real_batches(nimg // config.batch) * config.batch
-        real_batches = run.stream(real, name=f"real{health.draws}").batches(drawn)
-        for batch in run.timed(run.stream(synthetic, name=f"synthetic{health.draws}").batches(nimg)):
+        real_batches = run.stream(real, mine=mine, name=f"real{health.draws}").batches(drawn)
+        synthetic_batches = run.stream(synthetic, mine=mine, name=f"synthetic{health.draws}").batches(nimg)
+        for batch in run.timed(synthetic_batches):
             if nimg >= config.total_nimg:
                 break
             step = nimg // config.batch

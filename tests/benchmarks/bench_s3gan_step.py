@@ -72,7 +72,7 @@ def make_game(width: int, batch: int, fused: bool) -> Game:
         BigGanGenerator(LIGHT[32], 1, CLASSES, width),
         BigGanDiscriminator(LIGHT[32], 1, CLASSES, width, HeadPlan(rotation=True)),
     )
-    fakes = Fakes(0, batch, 0, 1, generator.z_dim, CLASSES, torch.device("cpu"))
+    fakes = Fakes(0, batch, slice(None), generator.z_dim, CLASSES, torch.device("cpu"))
     optimizers = [
         torch.optim.Adam(player.parameters(), 2e-4, (0.0, 0.999), fused=fused, foreach=False)
         for player in (generator, discriminator)

@@ -18,6 +18,7 @@ import yaml
 
 from cluster_jobs.checkpoint import load_state
 from cluster_jobs.errors import UserError
+from cluster_jobs.places import neighbouring
 from cluster_jobs.run import Run, load_run
 from cluster_jobs.shards import Shards
 from cluster_jobs.stream import Stream
@@ -336,7 +337,7 @@ def test_two_ranks_stop_at_the_same_step_when_one_is_asked(
 
 def test_the_record_names_the_damaged_sample_that_one_rank_met(tiny_directory: Path, tmp_path: Path) -> None:
     shards = Shards(shutil.copytree(tiny_directory, tmp_path / "data"))
-    index = int(Stream(shards, seed=0, batch=BATCH, rank=1, world=2).indices(8)[0])
+    index = int(Stream(shards, seed=0, batch=BATCH, mine=neighbouring(BATCH, 1, 2)).indices(8)[0])
     member = shards._members[index]
     path = Path(shards.directory) / shards.shard_names[member["shard"]]
     content = bytearray(path.read_bytes())

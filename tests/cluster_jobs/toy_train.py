@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from cluster_jobs.config import MISSING, TrainKeys, command, key
+from cluster_jobs.places import neighbouring
 from cluster_jobs.run import Run, Stateful
 from cluster_jobs.shards import Shards
 
@@ -66,7 +67,7 @@ def main(config: ToyTrain) -> None:
     parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer}
     nimg = run.resume(parts)
     prepared = run.prepare(model)
-    stream = run.stream(shards)
+    stream = run.stream(shards, mine=neighbouring(config.batch, run.rank, run.world))
     for batch in run.timed(stream.batches(nimg)):
         if nimg >= config.total_nimg:
             break

@@ -168,7 +168,7 @@ def test_fakes_follow_the_new_sizes_and_their_draws_stay_keyed(data: Path, tmp_p
     assert clusters.conditions.counts == counts.tolist() and counts.tolist() != np.bincount(skewed).tolist()
     assert clusters.conditions.weights == pytest.approx(counts / 48)
     torch.testing.assert_close(fakes.weights, torch.tensor(counts / 48, dtype=torch.float32))
-    same = Fakes(0, 16, 0, 1, fakes.z_dim, 3, fakes.device, torch.tensor(counts / 48, dtype=torch.float32))
+    same = Fakes(0, 16, slice(None), fakes.z_dim, 3, fakes.device, torch.tensor(counts / 48, dtype=torch.float32))
     for mine, theirs in zip(fakes.draw("generator", 48), same.draw("generator", 48), strict=True):
         assert torch.equal(mine, theirs)
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cluster_jobs.places import interleaved
 from s3gan.fakes import Fakes
 from s3gan.game import Game, Rotation
 from s3gan.layers import SpectralNorm, iterate_spectral_norm
@@ -16,7 +17,7 @@ from s3gan.networks.biggan import LIGHT, BigGanDiscriminator, BigGanGenerator
 from s3gan.step import discriminator_step, generator_step
 
 BATCH, TURNED, CLASSES = 8, 2, 3
-CPU = torch.device("cpu")
+CPU, ALL = torch.device("cpu"), slice(None)
 
 
 def make_game(
@@ -40,7 +41,7 @@ def make_game(
         discriminator,
         torch.optim.Adam(generator.parameters(), 1e-3, (0.0, 0.999), fused=True),
         torch.optim.Adam(discriminator.parameters(), 1e-3, (0.0, 0.999), fused=True),
-        Fakes(0, BATCH, 0, 1, generator.z_dim, CLASSES, CPU),
+        Fakes(0, BATCH, ALL, generator.z_dim, CLASSES, CPU),
         Rotation(TURNED if plan.rotation else 0, weight_d, weight_g),
         accumulate=accumulate,
         prediction_weight=prediction_weight,
@@ -188,17 +189,17 @@ def test_a_step_is_a_function_of_the_state_and_the_position() -> None:
     assert all(torch.equal(value, runs[1][name]) for name, value in runs[0].items())
 
 
-def test_ranks_draw_the_slices_of_one_global_batch() -> None:
+def test_ranks_draw_the_shares_of_one_global_batch() -> None:
     weights = torch.tensor([0.0, 0.25, 0.75])
     for chosen in (None, weights):
-        z, labels = Fakes(3, 12, 0, 1, 5, CLASSES, CPU, chosen).draw("discriminator", 24)
-        parts = [Fakes(3, 12, rank, 3, 5, CLASSES, CPU, chosen).draw("discriminator", 24) for rank in range(3)]
-        assert torch.equal(z, torch.cat([part[0] for part in parts]))
-        assert torch.equal(labels, torch.cat([part[1] for part in parts]))
+        z, labels = Fakes(3, 12, ALL, 5, CLASSES, CPU, chosen).draw("discriminator", 24)
+        for mine in (interleaved(12, rank, 3) for rank in range(3)):
+            drawn = Fakes(3, 12, mine, 5, CLASSES, CPU, chosen).draw("discriminator", 24)
+            assert torch.equal(z[mine], drawn[0]) and torch.equal(labels[mine], drawn[1])
 
 
 def test_fakes_differ_by_purpose_and_position_and_follow_the_distribution() -> None:
-    fakes = Fakes(3, 4000, 0, 1, 2, CLASSES, CPU, torch.tensor([0.0, 0.25, 0.75]))
+    fakes = Fakes(3, 4000, ALL, 2, CLASSES, CPU, torch.tensor([0.0, 0.25, 0.75]))
     draws = [fakes.draw(purpose, position)[0] for purpose in ("discriminator", "generator") for position in (0, 64)]
     assert not any(torch.equal(a, b) for number, a in enumerate(draws) for b in draws[:number])
     shares = fakes.draw("generator", 0)[1].bincount(minlength=CLASSES) / 4000
