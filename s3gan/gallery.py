@@ -26,9 +26,9 @@ def save_samples(path: Path, average: Generator, conditions: Conditions, seed: i
     _save(path, generator, seed)
 
 
-def write_report(run: Path, seed: int) -> None:
+def write_report(run: Path, seed: int, device: torch.device | str = "cpu") -> None:
     """Writes the report's section on a finished run: samples, and what each class was trained on."""
-    generator, info = load_generator(run)
+    generator, info = load_generator(run, device=device)
     network = read_network(run, info["nimg"])
     _save(run / "report" / "samples.png", generator, seed)
     names = network["class_names"]

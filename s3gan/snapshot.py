@@ -204,14 +204,15 @@ def _collector(total: Tensor) -> Any:
     return collect
 
 
-def export_generator(run: Path | str) -> Path:
+def export_generator(run: Path | str, device: torch.device | str = "cpu") -> Path:
     """Writes `RUN/export/generator.pt`, TorchScript that needs nothing but torch.
 
     `torch.jit.load(path)(z, labels)` with z (N, z_dim) float32 ~ N(0, I) and labels (N,) int64 gives images
     (N, C, H, W) float32 in [-1, 1]; `RUN/network.json` has `z_dim` and the classes' names.
+    It is on the CPU; `device` computes the standing statistics where the run keeps none of this checkpoint yet.
     """
     run = Path(run)
-    generator, _ = load_generator(run)
+    generator = load_generator(run, device=device)[0].cpu()
     example = torch.zeros(2, generator.z_dim), torch.zeros(2, dtype=torch.int64)
     buffer = io.BytesIO()
     torch.jit.save(torch.jit.trace(generator, example), buffer)

@@ -88,8 +88,8 @@ def main(config: TrainConfig) -> None:
     run.finish(parts, nimg)
     clusters.write_tables()
     if run.is_main:
-        export_generator(run.dir)
-        write_report(run.dir, config.seed)
+        export_generator(run.dir, run.device)
+        write_report(run.dir, config.seed, run.device)
     run.barrier()
 
 
