@@ -33,6 +33,7 @@ from cluster_jobs.outcome import (
     launched_ranks,
     leave,
     let_main_speak,
+    let_speak,
     rank,
 )
 
@@ -269,12 +270,13 @@ class Command(Generic[Config]):
             let_main_speak()
             return EXIT_USER
         except UserError as error:
-            outcome.write("failed", EXIT_USER, str(error))
             if not isinstance(error, DamagedSample | UnreadableShard):
                 let_main_speak()
-            print(f"{module}: error: {error}", file=sys.stderr, flush=True)
+            print(f"{module}: error: {error}", file=sys.stderr, flush=True)  # before a slow disk has the record
+            outcome.write("failed", EXIT_USER, str(error))
             return EXIT_USER
         except BaseException as error:
+            let_speak()
             outcome.write("failed", 1, f"{type(error).__name__}: {error}")
             raise
         outcome.write("done", EXIT_DONE, "")

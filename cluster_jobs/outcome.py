@@ -20,6 +20,8 @@ EXIT_DONE, EXIT_USER, EXIT_HUNG, EXIT_PREEMPTED = 0, 2, 70, 75
 EXIT_FILE_VARIABLE = "CLUSTER_JOBS_EXIT_FILE"
 PATIENCE = 3.0  # seconds that a rank waits for rank 0 to say what is wrong
 
+_spoken_for = threading.Event()  # a thread other than the main one says how this process ends
+
 
 def rank() -> int:
     """This process's number among the launched ones."""
@@ -64,6 +66,18 @@ class Outcome:
             except UserError as error:  # on a full disk the outcome itself matters more than its record
                 if code in (EXIT_DONE, EXIT_PREEMPTED):  # any other end says itself what went wrong
                     print(f"warning: {error}", file=sys.stderr, flush=True)
+
+
+def speak_first() -> None:
+    """Called by a thread that is about to say why this process has to end, and then ends it by :func:`end_process`."""
+    _spoken_for.set()
+
+
+def let_speak() -> None:
+    """Waits for the end where another thread has called :func:`speak_first`: a rank that hangs takes the others'
+    connections with it, and what their main threads then meet must not be told as the cause."""
+    if _spoken_for.is_set():
+        threading.Event().wait()
 
 
 def end_process(code: int, message: str) -> None:

@@ -1,7 +1,8 @@
 """A training command small enough for tests: it learns to add pixels, through the real run, stream and checkpoints.
 
 The environment makes it die: ``TOY_KILL_AT_NIMG=N`` after N images, ``TOY_KILL_AT_WRITE=N`` just before its N-th change
-to the run directory (a file opened for writing, renamed or removed). ``TOY_HANG_AT_NIMG=N`` makes it hang instead.
+to the run directory (a file opened for writing, renamed or removed). ``TOY_HANG_AT_NIMG=N`` makes it hang instead,
+``TOY_HANG_SECONDS=N`` for so long, after which it meets a lost connection.
 ``TOY_KILL_RANK`` chooses the rank (0).
 """
 
@@ -45,9 +46,11 @@ def kill_at_write(directory: str, count: int) -> None:
 
 
 def hang() -> None:
-    """Waits for ever."""
-    while True:
-        time.sleep(1)
+    """Waits for ever, or until the connection is lost."""
+    end = time.monotonic() + float(os.environ.get("TOY_HANG_SECONDS", "inf"))
+    while time.monotonic() < end:
+        time.sleep(0.2)
+    raise RuntimeError("Connection closed by peer")
 
 
 @command(ToyTrain, conf="cluster_jobs.conf")
