@@ -4,6 +4,7 @@ It is a POSIX record lock. Such a lock belongs to one process, so that no forked
 and most parallel file systems hold it between machines.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -21,6 +22,7 @@ OTHER_MACHINE_SECONDS = 120.0  # a file server frees the locks of a dead machine
 TAKEN = (errno.EACCES, errno.EAGAIN)
 
 _held: set[Path] = set()  # closing any descriptor of a lock file would free this process's lock: it is opened once
+_joined: dict[Path, str] = {}  # who held the lock when this process, another rank, joined its run
 
 
 def take(directory: Path) -> None:
@@ -50,22 +52,33 @@ def take(directory: Path) -> None:
     _held.add(path)
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{socket.gethostname()} {os.getpid()}\n".encode(), 0)
+    with contextlib.suppress(OSError):  # a name that does not arrive does no harm
+        os.fsync(descriptor)  # ranks on other nodes read it
+
+
+def join(directory: Path) -> None:
+    """Makes this process one of the run whose main process holds the lock; every rank calls it once that one does."""
+    path = _path(directory)
+    if path in _held:
+        return
+    with contextlib.suppress(OSError):
+        _joined[path] = path.read_text(errors="replace").strip()
 
 
 def used_by_another(directory: Path) -> bool:
-    """Whether another live process holds the lock of a run directory."""
+    """Whether a live process holds the lock of a run directory that this process has no part in."""
     path = _path(directory)
     if path in _held:
         return False
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        descriptor = os.open(path, os.O_RDONLY)
     except OSError:  # no run was ever here, or none can be
         return False
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: ranks that look at once do not see each other
         return False
     except OSError as error:
-        return error.errno in TAKEN
+        return error.errno in TAKEN and _read(descriptor) != _joined.get(path)
     finally:
         os.close(descriptor)
 

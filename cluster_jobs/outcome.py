@@ -55,7 +55,7 @@ class Outcome:
             return
         record = {"state": state, "code": code, "message": message, "command": self.command_line}
         for file in self.files:
-            if rank() == 0 and used_by_another(file.parent):
+            if used_by_another(file.parent):
                 continue  # the record is that of the live run, which this command could not join
             if not file.parent.is_dir():
                 continue  # a refused command leaves no half-made directory behind

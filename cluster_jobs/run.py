@@ -77,6 +77,7 @@ class Run(Job):
                 self.say(f"batch={config.batch} instead of {frozen.get('batch')} from here on")
         self.barrier()  # every rank has compared before one rewrites
         self.on_main(self._enter)
+        lock.join(self.dir)
         self.store = CheckpointStore(self.dir / "checkpoints", config.keep_last, config.keep_best)
         timeout = None if patience is None else timedelta(seconds=patience)
         group = dist.new_group(backend="gloo", timeout=timeout) if self.world > 1 else None

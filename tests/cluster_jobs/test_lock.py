@@ -31,6 +31,14 @@ from cluster_jobs import lock
 print(lock.used_by_another(Path(sys.argv[1])))
 """
 
+LOOK_OFTEN = """
+import sys, time
+from pathlib import Path
+from cluster_jobs import lock
+time.sleep(max(0.0, float(sys.argv[2]) - time.time()))
+print(any(lock.used_by_another(Path(sys.argv[1])) for _ in range(20_000)))
+"""
+
 
 def holder(directory: Path, more: str = "") -> subprocess.Popen[str]:
     """A process that holds the lock of a directory."""
@@ -103,3 +111,23 @@ def test_the_own_lock_is_no_hindrance_and_looking_at_it_does_not_lose_it(tmp_pat
 def test_a_directory_where_no_run_was_is_free(tmp_path: Path) -> None:
     assert not lock.used_by_another(tmp_path) and not lock.used_by_another(tmp_path / "nowhere")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_that_look_at_the_same_time_do_not_take_each_other_for_a_run(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text("elsewhere 17\n")
+    command = [sys.executable, "-c", LOOK_OFTEN, str(tmp_path), str(time.time() + 2)]
+    looking = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate(timeout=60)[0] for process in looking] == ["False\n"] * 2
+
+
+def test_another_rank_has_a_part_in_the_run_that_it_joined_and_in_no_later_one(tmp_path: Path) -> None:
+    """A launcher may die and orphan its ranks: one that hangs can outlive its main process, and see the next run."""
+    first = holder(tmp_path)
+    assert lock.used_by_another(tmp_path)
+    lock.join(tmp_path)
+    assert not lock.used_by_another(tmp_path)
+    end(first)
+    assert not lock.used_by_another(tmp_path)
+    second = holder(tmp_path)
+    assert lock.used_by_another(tmp_path)
+    end(second)

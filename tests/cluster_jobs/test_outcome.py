@@ -1,14 +1,18 @@
 import signal
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
+from cluster_jobs.files import read_json, write_json
 from cluster_jobs.outcome import PATIENCE
+from tests.cluster_jobs.test_lock import end, holder
 from tests.cluster_jobs.toy_stage import main
-from tests.processes import Ended, launch
+from tests.processes import Ended, fork_ranks, launch
 
 LAST_BREATH = "tests.cluster_jobs.toy_last_breath"
+TRAIN = "tests.cluster_jobs.toy_train"
 
 
 def as_a_rank(*words: str, ranks: int) -> Ended:
@@ -44,3 +48,24 @@ def test_a_command_of_one_process_is_refused_in_several() -> None:
 @pytest.mark.parametrize(("words", "code"), [(("sed=1",), 2), (("--help",), 0)])
 def test_a_rank_that_ends_early_ends_with_its_code(words: Sequence[str], code: int) -> None:
     assert as_a_rank(*words, ranks=2).code == code
+
+
+def test_no_rank_of_a_refused_launch_touches_the_record_of_the_live_run(tmp_path: Path) -> None:
+    live = holder(tmp_path)
+    write_json(tmp_path / "exit.json", {"state": "running", "code": None, "message": "", "command": "the live one"})
+    before = (tmp_path / "exit.json").read_bytes()
+    ends = fork_ranks(tmp_path / "log", TRAIN, "sed=1", f"run.dir={tmp_path}")
+    assert [ended.code for ended in ends] == [2, 2]
+    assert (tmp_path / "exit.json").read_bytes() == before
+    end(live)
+
+
+def test_another_rank_says_in_the_record_of_its_own_run_why_it_failed(tiny_directory: Path, tmp_path: Path) -> None:
+    """Rank 0, which holds the lock, only loses its connection."""
+    (tmp_path / "run/order-1.txt").mkdir(parents=True)  # rank 1 cannot write its notes
+    keys = (f"data={tiny_directory}", f"run.dir={tmp_path / 'run'}", "batch=4", "total_nimg=40", "threads=1")
+    ends = fork_ranks(tmp_path / "log", TRAIN, *keys)
+    assert [ended.code for ended in ends] == [1, 1]
+    record = read_json(tmp_path / "run/exit.json")
+    assert (record["state"], record["code"]) == ("failed", 1)
+    assert record["message"].startswith("IsADirectoryError: ") and "order-1.txt" in record["message"]
