@@ -23,7 +23,7 @@ from typing import Any
 
 from cluster_jobs.display import Display, Line, tail
 from cluster_jobs.errors import STOP_FILE, Preempted, UserError
-from cluster_jobs.files import read_json
+from cluster_jobs.files import make_parent, read_json
 from cluster_jobs.launch import executable_words, launch_environment, launch_words, shown_command
 from cluster_jobs.outcome import EXIT_FILE_VARIABLE, EXIT_PREEMPTED, add_life
 from cluster_jobs.pipeline import Pipeline, Stage
@@ -118,9 +118,19 @@ def validate(stages: list[Stage]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def locked(root: Path) -> Iterator[int]:
-    """Holds ROOT/.lock. Stages inherit it, so that none that outlived its submit is started twice."""
-    root.mkdir(parents=True, exist_ok=True)
-    with open(root / ".lock", "w") as stream:
+    """Holds ROOT/.lock, and gives its descriptor for the stages to inherit: none that outlived its submit is started
+    twice. Nothing in the root is written without it.
+
+    Raises:
+        UserError: another submit is at work, or the root cannot be written to.
+    """
+    path = root / ".lock"
+    make_parent(path)
+    try:
+        stream = open(path, "w")  # noqa: SIM115  # the errors of the body are not those of opening
+    except OSError as error:
+        raise UserError(f"root={str(root)!r}: cannot write in it ({error.strerror})") from error
+    with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -190,28 +200,30 @@ class Local:
         self.running: dict[str, Process] = {}
         self.stops = 0  # signals received
 
-    def run(self) -> None:
+    def run(self, lock: int) -> None:
         """Runs every stage that is not finished.
 
+        Args:
+            lock: descriptor of the root's lock, which the caller holds (:func:`locked`).
+
         Raises:
-            UserError: a refused command (nothing was started), or another submit at work.
+            UserError: a refused command (nothing was started).
             StageFailed: the first failure; the other stages were stopped and saved.
             Preempted: on a signal, or when a stage was preempted; the same command continues.
         """
-        with locked(self.root) as lock:
-            done = finished(self.pipeline, self.root)
-            for name in done:
-                self.lines[name].state = "skipped"
-            left = [stage for name, stage in self.pipeline.stages.items() if name not in done]
-            print(f"{self.root}: {len(done)} stages finished, checking the commands of {len(left)}", flush=True)
-            validate(left)
-            handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-            try:
-                with Display(list(self.lines.values())) as display:
-                    self._schedule(lock, display)
-            finally:
-                for number, handler in handlers.items():
-                    signal.signal(number, handler)
+        done = finished(self.pipeline, self.root)
+        for name in done:
+            self.lines[name].state = "skipped"
+        left = [stage for name, stage in self.pipeline.stages.items() if name not in done]
+        print(f"{self.root}: {len(done)} stages finished, checking the commands of {len(left)}", flush=True)
+        validate(left)
+        handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            with Display(list(self.lines.values())) as display:
+                self._schedule(lock, display)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: object) -> None:
         self.stops += 1

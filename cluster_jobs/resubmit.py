@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cluster_jobs import submission
 from cluster_jobs.config import MISSING, command, key
+from cluster_jobs.local import locked
 from cluster_jobs.pipeline import load
 from cluster_jobs.site import read_site
 
@@ -24,7 +25,9 @@ def main(config: ResubmitConfig) -> None:
     request = {name: record[name] for name in ("pipeline", "root", "vars", "only", "site")}
     root = Path(record["root"])
     part = load(record["pipeline"], str(root), record["vars"]).part(record["only"])
-    print(submission.summary(root, submission.submit(part, root, read_site(record["site"]), request)))
+    site = read_site(record["site"])
+    with locked(root):
+        print(submission.summary(root, submission.submit(part, root, site, request)))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 from cluster_jobs import scheduler
 from cluster_jobs.errors import UserError
 from cluster_jobs.files import read_json, write_atomically, write_json
-from cluster_jobs.local import finished, locked, validate
+from cluster_jobs.local import finished, validate
 from cluster_jobs.pipeline import Pipeline
 from cluster_jobs.site import Site
 from cluster_jobs.slurm import BatchJob, batch_script, check_job, on_nodes, sbatch_words
@@ -48,7 +48,8 @@ def dry_run(pipeline: Pipeline, root: Path, site: Site) -> str:
 
 
 def submit(pipeline: Pipeline, root: Path, site: Site, request: dict[str, Any]) -> dict[str, str]:
-    """Submits every stage that is neither finished nor in the queue; returns the new jobs' ids by stage.
+    """Submits every stage that is neither finished nor in the queue; returns the new jobs' ids by stage. The caller
+    holds the root's lock (:func:`cluster_jobs.local.locked`).
 
     Args:
         request: what `resubmit` needs to ask for the same again; kept in the record.
@@ -57,29 +58,28 @@ def submit(pipeline: Pipeline, root: Path, site: Site, request: dict[str, Any]) 
         UserError: a refused command (nothing is queued), or sbatch's refusal (what this call queued is cancelled).
     """
     planned = plan_jobs(pipeline, root, site)
-    with locked(root):
-        done, queued = finished(pipeline, root), queued_jobs(root)
-        new = {name: job for name, job in planned.items() if name not in done and name not in queued}
-        print(f"{root}: {len(done)} stages finished, {len(queued)} queued, checking the commands of {len(new)}")
-        checked = validate([job.stage for job in new.values()])
-        for name, job in new.items():
-            _write(job, checked[name])
-        record = read_record(root)
-        record |= request | {"working_directory": str(Path.cwd()), "jobs": record.get("jobs", {})}
-        submitted: dict[str, str] = {}
-        for name, job in new.items():
-            ids = queued | submitted
-            try:
-                submitted[name] = scheduler.submit(
-                    sbatch_words(job, [ids[need] for need in job.stage.needs if need in ids])
-                )
-            except UserError as error:
-                scheduler.cancel(list(submitted.values()))
-                raise UserError(
-                    f"stage {name!r}: {error}; the {len(submitted)} jobs that were queued before it are cancelled"
-                ) from None
-            record["jobs"][name] = submitted[name]
-            write_json(root / RECORD, record)  # after each: a job that nobody remembers could not be cancelled
+    done, queued = finished(pipeline, root), queued_jobs(root)
+    new = {name: job for name, job in planned.items() if name not in done and name not in queued}
+    print(f"{root}: {len(done)} stages finished, {len(queued)} queued, checking the commands of {len(new)}")
+    checked = validate([job.stage for job in new.values()])
+    for name, job in new.items():
+        _write(job, checked[name])
+    record = read_record(root)
+    record |= request | {"working_directory": str(Path.cwd()), "jobs": record.get("jobs", {})}
+    submitted: dict[str, str] = {}
+    for name, job in new.items():
+        ids = queued | submitted
+        try:
+            submitted[name] = scheduler.submit(
+                sbatch_words(job, [ids[need] for need in job.stage.needs if need in ids])
+            )
+        except UserError as error:
+            scheduler.cancel(list(submitted.values()))
+            raise UserError(
+                f"stage {name!r}: {error}; the {len(submitted)} jobs that were queued before it are cancelled"
+            ) from None
+        record["jobs"][name] = submitted[name]
+        write_json(root / RECORD, record)  # after each: a job that nobody remembers could not be cancelled
     return submitted
 
 

@@ -11,7 +11,7 @@ from cluster_jobs.config import MISSING, command, key
 from cluster_jobs.errors import UserError
 from cluster_jobs.files import write_json
 from cluster_jobs.launch import shown_command
-from cluster_jobs.local import Local, StageFailed, finished, validate
+from cluster_jobs.local import Local, StageFailed, finished, locked, validate
 from cluster_jobs.pipeline import Pipeline, load
 from cluster_jobs.site import read_site
 
@@ -68,17 +68,18 @@ def main(config: SubmitConfig) -> None:
         for name, stage in part.stages.items():
             print(f"# {name}{' (finished)' if name in done else ''}\n{shown_command(stage)}")
         return
-    finished(pipeline, root)  # a changed command is refused before the plan is replaced
-    write_json(root / "pipeline.json", plan(pipeline))
-    if config.cluster is Cluster.slurm:
-        request = {name: getattr(config, name) for name in ("pipeline", "root", "vars", "only", "site")}
-        print(submission.summary(root, submission.submit(part, root, site, request)))
-        return
-    try:
-        Local(part, root, config.parallel or pipeline.parallel).run()
-    except StageFailed as failure:
-        print(f"cluster_jobs.submit: {failure}", file=sys.stderr, flush=True)
-        raise SystemExit(2 if failure.code == 2 else 1) from None
+    with locked(root) as lock:
+        finished(pipeline, root)  # a changed command is refused before the plan is replaced
+        write_json(root / "pipeline.json", plan(pipeline))
+        if config.cluster is Cluster.slurm:
+            request = {name: getattr(config, name) for name in ("pipeline", "root", "vars", "only", "site")}
+            print(submission.summary(root, submission.submit(part, root, site, request)))
+            return
+        try:
+            Local(part, root, config.parallel or pipeline.parallel).run(lock)
+        except StageFailed as failure:
+            print(f"cluster_jobs.submit: {failure}", file=sys.stderr, flush=True)
+            raise SystemExit(2 if failure.code == 2 else 1) from None
 
 
 if __name__ == "__main__":

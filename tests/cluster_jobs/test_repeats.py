@@ -8,7 +8,7 @@ from cluster_jobs.errors import UserError
 from cluster_jobs.local import Local, finished
 from cluster_jobs.pipeline import Pipeline
 from cluster_jobs.submit import main as submit
-from tests.cluster_jobs.test_submit import importable, lines, pipeline, states, toy, write  # noqa: F401
+from tests.cluster_jobs.test_submit import importable, lines, pipeline, run_alone, states, toy, write  # noqa: F401
 
 ROWS = {"s3gan_10": {"method": "s3gan", "labels": "inferred_10"}, "single": {"method": "single", "labels": "one"}}
 
@@ -31,7 +31,7 @@ def test_a_stage_is_repeated_over_a_list(tmp_path: Path) -> None:
 def test_a_var_holds_the_values_so_that_a_study_grows_and_keeps_what_is_finished(tmp_path: Path) -> None:
     stages = {"gan": toy(out="${root}/gan${seed}") | {"each": {"seed": "${seeds}"}}}
     seeds = {"seeds": "0 1"}
-    Local(pipeline(tmp_path, stages, vars=seeds), tmp_path / "root", parallel=2).run()
+    run_alone(Local(pipeline(tmp_path, stages, vars=seeds), tmp_path / "root", parallel=2))
     more = pipeline(tmp_path, stages, variables="seeds='0 1 2'", vars=seeds)
     assert list(more.stages) == ["gan_0", "gan_1", "gan_2"]
     assert finished(more, tmp_path / "root") == {"gan_0", "gan_1"}
@@ -146,7 +146,7 @@ def test_a_pipeline_runs_part_by_part_and_its_plan_stays_whole(tmp_path: Path, c
 
 def test_a_finished_stage_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = pipeline(tmp_path, STAGES).part("gan_*")
-    Local(found, tmp_path / "root", parallel=2).run()
+    run_alone(Local(found, tmp_path / "root", parallel=2))
 
     def refuse(*words: object, **keys: object) -> None:
         raise AssertionError("started a process")
@@ -154,5 +154,5 @@ def test_a_finished_stage_starts_no_process(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("subprocess.Popen", refuse)
     monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor", refuse)
     again = Local(found, tmp_path / "root", parallel=2)
-    again.run()
+    run_alone(again)
     assert set(states(again).values()) == {"skipped"}

@@ -41,8 +41,13 @@ def pipeline(tmp_path: Path, stages: dict, variables: str = "", **keys: object) 
 
 def run(tmp_path: Path, stages: dict, **keys: object) -> Local:
     local = Local(pipeline(tmp_path, stages, **keys), tmp_path / "root", parallel=2)
-    local.run()
+    run_alone(local)
     return local
+
+
+def run_alone(local: Local) -> None:
+    with locked(local.root) as lock:
+        local.run(lock)
 
 
 def lines(tmp_path: Path, name: str) -> list[str]:
@@ -182,7 +187,7 @@ def test_a_failure_shows_its_command_and_log_and_stops_the_rest(
     }
     local = Local(pipeline(tmp_path, stages), tmp_path / "root", parallel=2)
     with pytest.raises(StageFailed) as failure:
-        local.run()
+        run_alone(local)
     assert failure.value.code == code
     text = str(failure.value)
     assert reason in text and "| threads 1, processes 1" in text and f"fate={fate}" in text.splitlines()[-1]
@@ -195,9 +200,29 @@ def test_a_preempted_stage_preempts_the_pipeline(tmp_path: Path) -> None:
         run(tmp_path, {"a": toy(out="${root}/a", fate="preempted")})
 
 
-def test_two_pipelines_do_not_share_a_root(tmp_path: Path) -> None:
-    with locked(tmp_path / "root"), pytest.raises(UserError, match="another submit"):
-        run(tmp_path, {"a": toy(out="${root}/a")})
+@pytest.mark.parametrize("cluster", ["local", "slurm"])
+def test_a_second_submit_is_refused_and_the_plan_of_the_first_stays(
+    tmp_path: Path, cluster: str, capsys: pytest.CaptureFixture
+) -> None:
+    root = tmp_path / "root"
+    words = [f"root={root}", f"cluster={cluster}"]
+    with locked(root):
+        (root / "pipeline.json").write_text("of the first")
+        assert submit([f"pipeline={write(tmp_path / 'p.yaml', {'a': toy(out='${root}/a')})}", *words]) == 2
+        message = capsys.readouterr().err
+        assert "another submit" in message and message.count("\n") == 1
+        assert (root / "pipeline.json").read_text() == "of the first"
+        assert {path.name for path in root.iterdir()} == {".lock", "pipeline.json"}
+
+
+def test_a_root_that_cannot_be_written_to_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    word = f"pipeline={write(tmp_path / 'p.yaml', {'a': toy(out='${root}/a')})}"
+    assert submit([word, f"root={tmp_path / 'p.yaml' / 'root'}"]) == 2
+    (tmp_path / "root/.lock").mkdir(parents=True)
+    assert submit([word, f"root={tmp_path / 'root'}"]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert f"cannot create the directory '{tmp_path}/p.yaml/root'" in first
+    assert f"root='{tmp_path}/root': cannot write in it" in second
 
 
 @pytest.mark.slow
