@@ -19,7 +19,7 @@ from rich.text import Text
 from cluster_jobs.errors import UserError
 from cluster_jobs.files import read_json, write_json
 from cluster_jobs.shard_makers import Bad, Index, ShardMaker
-from cluster_jobs.shard_writer import PARTS
+from cluster_jobs.shard_writer import PARTS, forget_shard
 from cluster_jobs.shards import Shards
 from cluster_jobs.sources import class_names
 from cluster_jobs.workers import cores, do
@@ -46,8 +46,12 @@ def pack(
         UserError: ``out`` holds something else, or more than ``allow_bad`` files are no pictures.
     """
     complete = all(maker.finished() for maker in makers.values())
-    state = {"configuration": configuration, "digests": {split: maker.digest() for split, maker in makers.items()}}
-    _check_state(state, makers, out, complete)
+    state = {
+        "configuration": configuration,
+        "digests": {split: maker.digest() for split, maker in makers.items()},
+        "stamps": {split: [maker.stamp(number) for number in range(maker.shards())] for split, maker in makers.items()},
+    }
+    _check_state(state, makers, out, console)
     _tidy(makers, out)
     if complete:
         console.print(Text(f"{str(out)!r} is already finished"), soft_wrap=True)
@@ -76,8 +80,9 @@ def pack(
         console.print(f"left out {count} file(s) that are no pictures; {BAD_FILES} names them")
 
 
-def _check_state(state: dict[str, Any], makers: Makers, out: Path, complete: bool) -> None:
-    """Refuses a directory that something else is in; drops unfinished shards of a source that has changed since."""
+def _check_state(state: dict[str, Any], makers: Makers, out: Path, console: Console) -> None:
+    """Refuses a directory that something else is in. Where the source has changed since, refuses a finished one, and
+    drops of an unfinished one the shards that the change concerns."""
     if not (out / STATE).is_file():
         for maker in makers.values():
             if maker.finished():
@@ -94,13 +99,36 @@ def _check_state(state: dict[str, Any], makers: Makers, out: Path, complete: boo
     changes = [f"{name} {before.get(name)!r} → {now[name]!r}" for name in now if before.get(name) != now[name]]
     if changes:
         raise UserError(f"out={str(out)!r} was packed with another configuration: {', '.join(changes)}")
+    finished = any(maker.finished() for maker in makers.values())
     if old["digests"] != state["digests"]:
-        if any(maker.finished() for maker in makers.values()):
+        if finished:
             raise UserError(
                 f"the images have changed since out={str(out)!r} was packed; choose another out or remove it"
             )
         for maker in makers.values():
             maker.discard()
+        return
+    changed = _changed_shards(old.get("stamps", state["stamps"]), state["stamps"])  # an earlier version kept none
+    if changed and finished:
+        split, number = changed[0]
+        raise UserError(
+            f"files have changed (size or time) since out={str(out)!r} was packed, those of {len(changed)} shard(s), "
+            f"the first {number} of {split}; choose another out or remove it"
+        )
+    for split, number in changed:
+        forget_shard(makers[split].directory, number)
+    if changed:
+        console.print(f"files of {len(changed)} shard(s) have changed (size or time); these are made again")
+
+
+def _changed_shards(before: dict[str, list[str]], now: dict[str, list[str]]) -> list[tuple[str, int]]:
+    """Split and number of the shards whose stamps differ; both are of the same shards."""
+    return [
+        (split, number)
+        for split, stamps in now.items()
+        for number, (old, new) in enumerate(zip(before[split], stamps, strict=True))
+        if old != new
+    ]
 
 
 def _tidy(makers: Makers, out: Path) -> None:

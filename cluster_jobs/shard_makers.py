@@ -43,7 +43,10 @@ class ShardMaker(Protocol):
     unit: ClassVar[str]  # what progress counts
 
     def digest(self) -> str:
-        """Changes when the samples change."""
+        """Changes when samples come, go or change; a file that changes in place may show in ``stamp`` alone."""
+
+    def stamp(self, number: int) -> str:
+        """Changes when a file that shard ``number`` is made from changes in place."""
 
     def shards(self) -> int: ...
 
@@ -64,6 +67,18 @@ class ShardMaker(Protocol):
         """Removes unfinished work, never files of somebody else."""
 
 
+def _stamp(paths: Iterable[Path]) -> str:
+    """Of the sizes and times of files; that of one that is missing or a broken link counts as well."""
+    states: list[tuple[int, int] | None] = []
+    for path in paths:
+        try:
+            status = os.stat(path)
+            states.append((status.st_size, status.st_mtime_ns))
+        except OSError:  # it is named when it is read
+            states.append(None)
+    return hashlib.blake2b(repr(states).encode(), digest_size=8).hexdigest()
+
+
 class _Found(Exception):
     """Stops the writing of a shard in which bad files were found."""
 
@@ -81,6 +96,9 @@ class Repack:
 
     def digest(self) -> str:
         return f"{self.source.mode} {self.source.digest()}"
+
+    def stamp(self, number: int) -> str:
+        return _stamp(path for index in self._range(number) for path in self.source.paths(index))
 
     def shards(self) -> int:
         return math.ceil(len(self.source) / self.shard_samples)
@@ -196,6 +214,9 @@ class Index:
 
     def digest(self) -> str:
         return f"{self.tars.mode} {self.tars.digest()}"
+
+    def stamp(self, number: int) -> str:
+        return _stamp([self._path(number)])
 
     def shards(self) -> int:
         return len(self.tars.names)

@@ -104,6 +104,11 @@ def shard_done(directory: Path, number: int) -> bool:
     return path.is_file() and part.is_file() and path.stat().st_size == int(np.load(part)["bytes"])
 
 
+def forget_shard(directory: Path, number: int) -> None:
+    """Makes shard ``number`` count as not done."""
+    _part_path(directory, number).unlink(missing_ok=True)
+
+
 def index_shard(path: Path) -> ShardPart:
     """Reads one tar through and indexes it. Works for shards that somebody else wrote.
 

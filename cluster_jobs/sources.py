@@ -52,8 +52,11 @@ class Source(Protocol):
     def read(self, index: int) -> Read:
         """A picture, uint8 (C, height, width), its label and annotation. Raises NoImage."""
 
+    def paths(self, index: int) -> Sequence[Path]:
+        """The files that a sample is read from; none where the digest covers what they hold."""
+
     def digest(self) -> str:
-        """Changes when the samples change."""
+        """Changes when samples come, go or change; a change within one of ``paths`` need not show."""
 
 
 def decode(content: bytes, size: Size, mode: str) -> np.ndarray:
@@ -113,6 +116,9 @@ class Arrays:
             picture = picture.resize((self.size, self.size), Image.Resampling.BICUBIC)
         label = int(self.labels[index])
         return to_array(picture, self.size, self.mode), None if label < 0 else label, None
+
+    def paths(self, index: int) -> Sequence[Path]:
+        return ()
 
     def digest(self) -> str:
         return hashlib.sha256(np.ascontiguousarray(self.images).tobytes() + self.labels.tobytes()).hexdigest()
@@ -210,6 +216,9 @@ class Files:
         label = int(self.labels[index])
         image = decode(content, self.size, self.mode)
         return image, None if label < 0 else label, {"file": self.name(index)}
+
+    def paths(self, index: int) -> Sequence[Path]:
+        return (self.root / self.files[index],)
 
     def digest(self) -> str:
         return hashlib.sha256("\0".join(map(printable, self.files)).encode()).hexdigest()
@@ -310,6 +319,9 @@ class Held:
 
     def read(self, index: int) -> Read:
         return self.source.read(int(self.indices[index]))
+
+    def paths(self, index: int) -> Sequence[Path]:
+        return self.source.paths(int(self.indices[index]))
 
     def digest(self) -> str:
         return hashlib.sha256(self.source.digest().encode() + self.indices.astype("<i8").tobytes()).hexdigest()

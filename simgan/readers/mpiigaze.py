@@ -7,6 +7,7 @@ mirrored, their gaze and head with them. Persons named as test are left out of t
 
 import functools
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,6 +57,9 @@ class MpiiGaze:
     def digest(self) -> str:
         names = [f"{file.parent.name}/{file.name} {file.stat().st_size}" for file in self.files]
         return hashlib.sha256("\0".join([*names, str(len(self))]).encode()).hexdigest()
+
+    def paths(self, index: int) -> Sequence[Path]:
+        return (self.files[self.places[index][0]],)
 
     def read(self, index: int) -> Read:
         """An eye, no label, and the annotation of the gaze task without "pupil" and "iris", which nobody marked. Raises

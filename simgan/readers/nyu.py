@@ -9,6 +9,7 @@ found in the rendered picture, for the real one as well, as SimGAN's authors cro
 import functools
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,6 +65,10 @@ class Nyu:
     def digest(self) -> str:
         where = self.directory.name, self.domain, str(len(self))
         return hashlib.sha256("\0".join(where).encode() + joints(self.directory).tobytes()).hexdigest()
+
+    def paths(self, index: int) -> Sequence[Path]:
+        """The pictures; the digest covers the joints."""
+        return [self.directory / picture(prefix, index) for prefix in ("synthdepth", PREFIXES[self.domain])]
 
     def read(self, index: int) -> Read:
         """The hand, no label, and its 14 joints. Raises NoImage for a picture that is broken or shows no hand, and

@@ -7,6 +7,7 @@ which 35 × 55 pixels are made of. Eyes are shown as UnityEyes shows them: the i
 import ast
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,10 @@ class UnityEyes:
 
     def digest(self) -> str:
         return hashlib.sha256("\0".join(self.stems).encode()).hexdigest()
+
+    def paths(self, index: int) -> Sequence[Path]:
+        stem = self.path / self.stems[index]
+        return stem.with_suffix(".json"), stem.with_suffix(".jpg")
 
     def read(self, index: int) -> Read:
         """The crop, no label, and the annotation of the gaze task. Raises NoImage naming the file and what it lacks."""

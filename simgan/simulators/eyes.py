@@ -59,6 +59,9 @@ class Eyes:
         images, annotations = self._drawn[1]
         return images[place], None, annotations[place]
 
+    def paths(self, index: int) -> tuple[()]:
+        return ()
+
     def digest(self) -> str:
         """Of the first images: it changes with the simulator and with the libraries that draw them."""
         indices = range(min(self.count, BLOCK))

@@ -90,6 +90,9 @@ class DepthHands:
         images, annotations = _block(self.size, self.seed, self.split, self.domain, index // BLOCK)
         return images[index % BLOCK], None, annotations[index % BLOCK]
 
+    def paths(self, index: int) -> tuple[()]:
+        return ()
+
     def digest(self) -> str:
         """Of the first pictures: it changes with the simulator and the libraries that draw them."""
         images = [self.read(index)[0].tobytes() for index in range(min(self.count, 2 * BLOCK))]

@@ -60,6 +60,9 @@ class PrintedDigits:
     def read(self, index: int) -> tuple[np.ndarray, int, dict[str, Any]]:
         return draw(self.size, self.seed, self.split, index)
 
+    def paths(self, index: int) -> tuple[()]:
+        return ()
+
     def digest(self) -> str:
         """Of the first images: it changes with the simulator, the fonts and the libraries that draw them."""
         images = [self.read(index)[0].tobytes() for index in range(min(self.count, 100))]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -200,6 +201,70 @@ def test_a_finished_directory_whose_source_changed_is_refused(tmp_path: Path, ca
     assert pack(*words) == 2
     assert "images have changed" in capsys.readouterr().err
     assert Shards(tmp_path / "out/train").count == 3
+
+
+def rewrite(file: Path, *, how: str) -> None:
+    """Writes a file again: with another size and the same time, or the other way round."""
+    before = file.stat()
+    image = np.asarray(Image.open(file)).copy()
+    save(file, image * 0 if how == "size" else image)
+    other_time = before.st_mtime_ns + (0 if how == "size" else 1)
+    os.utime(file, ns=(before.st_atime_ns, other_time))
+    assert (file.stat().st_size != before.st_size) == (how == "size")
+
+
+@pytest.mark.parametrize("how", ["size", "time"])
+@pytest.mark.parametrize("test", ["0", "0.3"])
+def test_a_finished_directory_is_refused_where_a_file_of_the_same_name_has_changed(
+    tmp_path: Path, how: str, test: str, capsys: pytest.CaptureFixture
+) -> None:
+    path = pictures(tmp_path / "images", {"a": 6})
+    words = ("source=folder", f"path={path}", f"out={tmp_path}/out", "shard_samples=1", f"test={test}")
+    assert pack(*words) == 0
+    before = snapshot(tmp_path / "out")
+    rewrite(path / "a" / "0.png", how=how)
+    assert pack(*words) == 2
+    message = capsys.readouterr().err
+    assert "files have changed (size or time)" in message and "those of 1 shard(s)" in message
+    assert message.count("\n") == 1 and snapshot(tmp_path / "out") == before
+
+
+def test_of_an_unfinished_directory_only_the_shards_of_changed_files_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    path = pictures(tmp_path / "images", {"a": 6})
+    words = ("source=folder", f"path={path}", "shard_samples=2")
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("cluster_jobs.packing._finish", die)
+        pack(*words, f"out={tmp_path}/out")
+    made = {tar.name: tar.stat().st_mtime_ns for tar in (tmp_path / "out/train").glob("*.tar")}
+    rewrite(path / "a" / "3.png", how="size")
+    assert pack(*words, f"out={tmp_path}/out") == 0
+    assert "files of 1 shard(s) have changed" in capsys.readouterr().out
+    again = {tar.name: tar.stat().st_mtime_ns for tar in (tmp_path / "out/train").glob("*.tar")}
+    assert len(made) == 3 and sum(made[name] != again[name] for name in made) == 1
+    assert pack(*words, f"out={tmp_path}/fresh") == 0
+    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_directory_from_before_sizes_and_times_were_kept_goes_on(
+    tmp_path: Path, finished: bool, capsys: pytest.CaptureFixture
+) -> None:
+    path = bad_folder(tmp_path)
+    words = ("source=folder", f"path={path}", f"out={tmp_path}/out", "shard_samples=3")
+    assert pack(*words, f"allow_bad={2 if finished else 0}") == (0 if finished else 2)
+    state = json.loads((tmp_path / "out/pack.json").read_text())
+    assert state.pop("stamps").keys() == {"train"}
+    (tmp_path / "out/pack.json").write_text(json.dumps(state))
+    tars = {tar.name: tar.stat().st_mtime_ns for tar in (tmp_path / "out/train").glob("*.tar")}
+    assert pack(*words, "allow_bad=2") == 0
+    assert ("already finished" in capsys.readouterr().out) == finished
+    assert tars.items() <= {tar.name: tar.stat().st_mtime_ns for tar in (tmp_path / "out/train").glob("*.tar")}.items()
 
 
 @pytest.mark.parametrize(

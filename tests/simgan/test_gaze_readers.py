@@ -1,6 +1,7 @@
 """Readers against files as the data sets hold them."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +148,23 @@ def test_both_are_packed_with_their_annotations(tmp_path: Path) -> None:
         main.body(PackConfig(source=name, path=str(tmp_path / source), out=str(tmp_path / name.name), workers=0))
         shards = Shards(tmp_path / name.name / "test")
         assert shards.shape == (1, 35, 55) and len((shards.annotation(0) or {})["gaze"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("source", "changed"),
+    [("unityeyes", "3.jpg"), ("unityeyes", "3.json"), ("mpiigaze", "Data/Normalized/p00/day01.mat")],
+)
+def test_a_file_that_changes_after_packing_is_noticed(
+    tmp_path: Path, source: str, changed: str, capsys: pytest.CaptureFixture
+) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    for number in range(1, 5):
+        write_unityeyes(files, number)
+    for person in ("p00", "p14"):
+        write_mpiigaze(files / "Data" / "Normalized" / person / "day01.mat", 2, 0)
+    words = [f"source={source}", f"path={files}", f"out={tmp_path / 'out'}", "workers=0"]
+    assert main(words) == 0 and main(words) == 0
+    os.utime(files / changed, ns=(1, 1))
+    assert main(words) == 2
+    assert "files have changed (size or time)" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The NYU reader on small files in the genuine formats: packed depth, MATLAB arrays of three views."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,6 +102,17 @@ def test_packing_writes_both_splits(root: Path, tmp_path: Path) -> None:
     shards = Shards(tmp_path / "out" / "train")
     image, _, annotation = nyu(root, "camera", 32)["train"].read(1)
     assert np.array_equal(shards.image(1), image) and shards.annotation(1) == annotation
+
+
+@pytest.mark.parametrize("changed", ["train/depth_1_0000002.png", "test/synthdepth_1_0000001.png"])
+def test_a_picture_that_changes_after_packing_is_noticed(
+    root: Path, tmp_path: Path, changed: str, capsys: pytest.CaptureFixture
+) -> None:
+    words = ["source=nyu", f"path={root}", "domain=camera", "size=32", f"out={tmp_path / 'out'}", "workers=0"]
+    assert main(words) == 0 and main(words) == 0
+    os.utime(root / changed, ns=(1, 1))
+    assert main(words) == 2
+    assert "files have changed (size or time)" in capsys.readouterr().err
 
 
 Damage = Callable[[Path], object]
