@@ -6,6 +6,7 @@ batches. They are computed once a checkpoint, in fixed blocks with float64 sums,
 """
 
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from cluster_jobs import seeds
 from cluster_jobs.checkpoint import CheckpointStore
 from cluster_jobs.errors import UserError
-from cluster_jobs.files import read_json, write_atomically
+from cluster_jobs.files import make_parent, read_json, write_atomically
+from cluster_jobs.outcome import rank
 from cluster_jobs.run import load_run
 from s3gan.cluster_files import changed_network
 from s3gan.layers import fold_spectral_norm, iterate_spectral_norm
@@ -139,7 +141,8 @@ def settle(
 
     Args:
         weights: distribution of the classes in training; None is uniform.
-        cache: file that keeps the statistics, of the checkpoint with the digest `identity`.
+        cache: file that keeps the statistics, of the checkpoint with the digest `identity`. Where it cannot be written,
+            as in a run of somebody else, a warning says so.
     """
     iterate_spectral_norm(generator, iterations=30)
     fold_spectral_norm(generator).requires_grad_(False)
@@ -148,8 +151,7 @@ def settle(
     if statistics is None:
         statistics = standing_statistics(generator, norms, weights)
         if cache is not None:
-            cache.parent.mkdir(exist_ok=True)
-            write_atomically(cache, save(statistics, {"checkpoint": identity}))
+            _write_cache(cache, save(statistics, {"checkpoint": identity}))
     for name, norm in norms.items():
         norm.running_mean.copy_(statistics[f"{name}.mean"])
         norm.running_var.copy_(statistics[f"{name}.variance"])
@@ -166,6 +168,16 @@ def _read_cache(cache: Path | None, identity: str) -> dict[str, Tensor] | None:
         return load(content) if identity.encode() in content[8 : 8 + header] else None
     except SafetensorError:
         return None
+
+
+def _write_cache(cache: Path, content: bytes) -> None:
+    try:
+        make_parent(cache)
+        write_atomically(cache, content)
+    except UserError as error:
+        if rank() == 0:
+            text = f"warning: {error}; the standing statistics are not kept, the next command computes them again"
+            print(text, file=sys.stderr, flush=True)
 
 
 @torch.no_grad()
@@ -217,6 +229,6 @@ def export_generator(run: Path | str, device: torch.device | str = "cpu") -> Pat
     buffer = io.BytesIO()
     torch.jit.save(torch.jit.trace(generator, example), buffer)
     path = run / "export" / "generator.pt"
-    path.parent.mkdir(exist_ok=True)
+    make_parent(path)
     write_atomically(path, buffer.getvalue())
     return path

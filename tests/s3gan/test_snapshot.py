@@ -76,6 +76,32 @@ def test_loading_is_repeatable_and_the_kept_statistics_change_nothing(run: Path)
     assert torch.equal(draw(first), draw(load_generator(run)[0]))
 
 
+def test_a_run_that_cannot_be_written_to_is_drawn_from_with_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "standing").write_text("in the way")  # the tests may run as root, whom no permission stops
+    first = draw(load_generator(run)[0])
+    warning = capsys.readouterr().err
+    assert warning.startswith(f"warning: cannot create the directory '{run}/standing': ")
+    assert warning.count("\n") == 1 and "standing statistics are not kept" in warning
+    (run / "standing").unlink()
+    with monkeypatch.context() as patch:
+        patch.setenv("RANK", "1")
+        (run / "standing" / "000000000100.safetensors").mkdir(parents=True)
+        assert torch.equal(draw(load_generator(run)[0]), first)
+    (run / "standing" / "000000000100.safetensors").rmdir()
+    assert torch.equal(draw(load_generator(run)[0]), first)
+    assert capsys.readouterr().err == ""
+
+
+def test_an_export_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "export").write_text("in the way")
+    with pytest.raises(UserError, match="cannot create the directory '.*/export'"):
+        snapshot.export_generator(run)
+
+
 def test_statistics_of_another_checkpoint_of_the_same_name_are_not_used(tmp_path: Path) -> None:
     run, other = make_run(tmp_path / "run"), make_run(tmp_path / "other")
     expected = draw(load_generator(run)[0])
