@@ -94,11 +94,7 @@ def load_state(path: Path) -> tuple[State, dict[str, Any]]:
     Raises:
         UserError: missing, torn, or written by another version.
     """
-    manifest = read_json(path.with_suffix(".json"))
-    if manifest.get("version") != VERSION:
-        raise UserError(f"{path}: checkpoint version {manifest.get('version')}, this program reads version {VERSION}")
-    if manifest.pop("seal", None) != _seal(manifest):
-        raise UserError(f"{path.with_suffix('.json')}: torn or changed manifest (its seal does not fit)")
+    manifest = _read_manifest(path)
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
     if _digest(path) != manifest["sha256"]:
@@ -108,6 +104,26 @@ def load_state(path: Path) -> tuple[State, dict[str, Any]]:
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: unreadable checkpoint ({error})") from error
     return _join(manifest.pop("state"), tensors), manifest
+
+
+def load_part(path: Path, part: str) -> State | None:
+    """The state of one part of a checkpoint, one without tensors, which stay unread; None where it has no such part.
+
+    Raises:
+        UserError: the manifest is missing, torn, or written by another version.
+    """
+    tree = dict(_read_manifest(path)["state"]["dict"]).get(part)
+    return None if tree is None else _join(tree, {})
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint, with the tree of its state and without its seal."""
+    manifest = read_json(path.with_suffix(".json"))
+    if manifest.get("version") != VERSION:
+        raise UserError(f"{path}: checkpoint version {manifest.get('version')}, this program reads version {VERSION}")
+    if manifest.pop("seal", None) != _seal(manifest):
+        raise UserError(f"{path.with_suffix('.json')}: torn or changed manifest (its seal does not fit)")
+    return manifest
 
 
 class CheckpointStore:

@@ -12,10 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from cluster_jobs.checkpoint import load_part
 from cluster_jobs.errors import UserError
 from cluster_jobs.files import read_json, write_atomically, write_json
 from cluster_jobs.shards import Shards
 from selfsup.labels import LabelTable, open_merged, write_table
+
+PART = "clusters"  # of a checkpoint: `nimg`, when its clusters were found, and their `sha256`
+NEVER = -1  # as `nimg`: the clusters are those that the run started with
 
 
 def write_clusters(run: Path, nimg: int, labels: np.ndarray, facts: dict[str, Any]) -> None:
@@ -38,13 +42,24 @@ def read_clusters(run: Path, nimg: int, sha256: str | None = None) -> tuple[np.m
     Raises:
         UserError: missing, or not what is asked for.
     """
-    path, facts = _file(run, nimg, "i32"), read_json(_file(run, nimg, "json"))
+    path, facts = _file(run, nimg, "i32"), _facts(run, nimg, sha256)
     if not path.is_file():
         raise UserError(f"{path}: no such file, but the checkpoint was trained with it")
     labels = open_merged(path)
     if sha256 and hashlib.sha256(labels).hexdigest() != sha256:  # type: ignore[arg-type]  # an array is a buffer
         raise UserError(f"{path}: torn or changed (its SHA-256 is not the one that the checkpoint names)")
     return labels, facts
+
+
+def clusters_of(run: Path, checkpoint: Path) -> np.memmap | None:
+    """The clusters (samples,) int32 that a checkpoint of the run was trained with; None where it had those that the
+    run started with, or none.
+
+    Raises:
+        UserError: they are gone, or others now.
+    """
+    named = _named_by(checkpoint)
+    return None if named is None else read_clusters(run, *named)[0]
 
 
 def in_force(run: Path, nimg: int | None = None) -> int | None:
@@ -54,12 +69,17 @@ def in_force(run: Path, nimg: int | None = None) -> int | None:
     return max((at for at in found if nimg is None or at < nimg), default=None)
 
 
-def changed_network(run: Path, nimg: int | None) -> dict[str, Any]:
-    """What the clusters of a checkpoint (see :func:`in_force`) change of RUN/network.json: {} where there are none."""
-    found = in_force(run, nimg)
+def changed_network(run: Path, checkpoint: Path | None) -> dict[str, Any]:
+    """What the clusters of a checkpoint, None for the newest clusters, change of RUN/network.json: {} where there are
+    none.
+
+    Raises:
+        UserError: the clusters of the checkpoint are gone, or others now.
+    """
+    found, sha256 = (in_force(run), None) if checkpoint is None else _named_by(checkpoint) or (None, None)
     if found is None:
         return {}
-    facts = read_json(_file(run, found, "json"))
+    facts = _facts(run, found, sha256)
     table = {**facts["label_table"], "path": str(_file(run, found, "parquet"))}
     return {"class_counts": facts["class_counts"], "fake_weights": facts["fake_weights"], "label_table": table}
 
@@ -81,6 +101,22 @@ def write_tables(run: Path, shards: Shards) -> None:
         labels, facts = read_clusters(run, int(facts_path.stem))
         origin, confidence = np.full(len(labels), "cluster"), np.ones(len(labels), np.float32)
         write_table(path, LabelTable(shards.keys(), labels, origin, confidence, metadata=facts["label_table"]))
+
+
+def _named_by(checkpoint: Path) -> tuple[int, str] | None:
+    """When the clusters that a checkpoint was trained with were found, and their digest."""
+    state = load_part(checkpoint, PART)
+    return None if state is None or state["nimg"] == NEVER else (state["nimg"], state["sha256"])
+
+
+def _facts(run: Path, nimg: int, sha256: str | None) -> dict[str, Any]:
+    path = _file(run, nimg, "json")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file, but the checkpoint was trained with these clusters")
+    facts = read_json(path)
+    if sha256 and facts["sha256"] != sha256:
+        raise UserError(f"{path}: other clusters than those that the checkpoint was trained with")
+    return facts
 
 
 def _keep(run: Path, kept: Callable[[int], bool]) -> None:

@@ -21,7 +21,7 @@ from s3gan.metrics.summary import DISTANCES, Shown, result_lines, write_summary
 from s3gan.metrics.trained import NotAvailable
 from s3gan.parts import plan
 from s3gan.score_file import Result, ScoreFile
-from s3gan.subject import Subject, pool_subject, run_subject
+from s3gan.subject import Draw, Subject, pool_subject, run_subject
 from selfsup.classifier import ShardPictures
 from selfsup.labels import aligned_labels, read_table
 
@@ -41,11 +41,7 @@ def main(config: EvaluateConfig) -> None:
     cache = Path(config.cache) if config.cache else out / "cache"
     evaluation = Evaluation(train, test, names, config.classifier, config.seed, cache, job)
     parts = plan(config, evaluation, subject)
-    wanted = {
-        name: [{"images": draw.identity, **part.inputs} for draw in subject.draws[: part.draws]]
-        for name, part in parts.items()
-    }
-    scores = ScoreFile(out / "scores.json", wanted)
+    scores = ScoreFile(out / "scores.json", {name: part.inputs for name, part in parts.items()})
     written = (out / "report" / f"scores{config.suffix}.json").is_file()
     job.barrier()  # every rank has looked before one writes
     shown = None
@@ -57,7 +53,7 @@ def main(config: EvaluateConfig) -> None:
             images = draw.make()
             shown = shown or Shown(subject.origin, images, subject.class_names, names, ShardPictures(train))
             for name in due:
-                scores.add(name, number, attempt(parts[name].compute, images))
+                scores.add(name, number, attempt(parts[name].compute, draw, images))
                 if job.is_main:
                     scores.write()
     results = {name.removesuffix(config.suffix): found for name, found in scores.results().items()}
@@ -69,10 +65,10 @@ def main(config: EvaluateConfig) -> None:
     job.barrier()
 
 
-def attempt(part: Callable[[Labelled], Result], images: Labelled) -> Result:
+def attempt(part: Callable[[Draw, Labelled], Result], draw: Draw, images: Labelled) -> Result:
     """A part's results, or why this data cannot have them."""
     try:
-        return part(images)
+        return part(draw, images)
     except NotAvailable as reason:
         return {"n/a": str(reason)}
 

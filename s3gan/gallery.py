@@ -29,7 +29,7 @@ def save_samples(path: Path, average: Generator, conditions: Conditions, seed: i
 def write_report(run: Path, seed: int, device: torch.device | str = "cpu") -> None:
     """Writes the report's section on a finished run: samples, and what each class was trained on."""
     generator, info = load_generator(run, device=device)
-    network = read_network(run, info["nimg"])
+    network = read_network(run, info["path"])
     _save(run / "report" / "samples.png", generator, seed)
     names = network["class_names"]
     table = network["label_table"]

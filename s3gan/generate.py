@@ -66,7 +66,7 @@ def main(config: GenerateConfig) -> None:
         return
     job, out = Job.open(config), Path(config.out)
     generator, info = load_generator(config.run, config.checkpoint, job.device)
-    network = read_network(Path(config.run), info["nimg"])
+    network = read_network(Path(config.run), info["path"])
     labels, names = plan(config, network), network["class_names"]
     filters = open_filters(config, config.run, info["path"], network, job.device)
     planned = describe(config, network, info, labels, filters)

@@ -62,11 +62,10 @@ def main(config: LookConfig) -> None:
         return
     job, run = Job.open(config), Path(config.run)
     out = Path(config.out or run / "look")
-    network = read_network(run)
-    classes = choose_classes(config.classes, network["class_names"], config.seed)
-    real = open_real(config.data, run, network, config.seed) if config.data else None
+    classes = choose_classes(config.classes, read_network(run)["class_names"], config.seed)
     generator, info = load_generator(run, config.checkpoint, job.device)
-    network = read_network(run, info["nimg"])
+    network = read_network(run, info["path"])
+    real = open_real(config.data, run, Path(info["path"]), config.seed) if config.data else None
     painter = Painter(generator, network, config.seed, job)
     drawn_by = f"By {info['file']}, the averaged generator after {info['nimg']:,} images seen; seed {config.seed}."
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,17 @@ from s3gan.feature_space import Evaluation, FeatureSpace
 from s3gan.metrics.detector import Detector, DetectorName, make_detector
 from s3gan.metrics.labelled import Labelled, digest
 from s3gan.metrics.pretrained import open_detector
-from s3gan.score_file import Result
+from s3gan.score_file import Inputs, Result
 from s3gan.scores import Classes, accuracies, distances, memorisation, overlap, within_classes
-from s3gan.subject import Subject
+from s3gan.subject import Draw, Subject
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the evaluation: what computes it from the images of a draw, and what it depends on besides them."""
+    """A part of the evaluation: what computes it from a draw and its images, and all that it depends on."""
 
-    compute: Callable[[Labelled], Result]
-    inputs: dict[str, Any]
-    draws: int  # the first so many
+    compute: Callable[[Draw, Labelled], Result]
+    inputs: list[Inputs]  # of each of the draws that it is computed of, the first so many
 
 
 def plan(config: EvaluateConfig, evaluation: Evaluation, subject: Subject) -> dict[str, Part]:
@@ -39,32 +39,40 @@ def plan(config: EvaluateConfig, evaluation: Evaluation, subject: Subject) -> di
     space = FeatureSpace(
         evaluation, opener, count=config.count, reference=config.reference.name, searched=config.memorisation
     )
-    classes = Classes(evaluation, subject.class_names, subject.label_table, config.budget)
-    tables = [Path(path) for path in (config.budget, subject.label_table.get("path", "")) if path]
-    known = [digest(np.fromfile(path, np.uint8)) if path.is_file() else None for path in tables]
     splits = evaluation.train, evaluation.test
     real = [[shards.fingerprint, digest(np.asarray(shards.hidden_labels()))] for shards in splits]
     common = {"real": real, "seed": config.seed}
     measured = common | judge | {"count": config.count, "reference": config.reference.name}
 
+    def classes(draw: Draw) -> Classes:
+        table = draw.label_table  # one for all draws, or in a run that re-clusters one for each checkpoint
+        make = partial(Classes, evaluation, subject.class_names, table, config.budget)
+        return space.once(("classes", table.get("path")), make)
+
+    def tables(draw: Draw) -> Inputs:
+        paths = [Path(path) for path in (config.budget, draw.label_table.get("path", "")) if path]
+        return {"tables": [digest(np.fromfile(path, np.uint8)) if path.is_file() else None for path in paths]}
+
     def on_features(compute: Callable[[FeatureSpace, Labelled], Result], **more: Any) -> Part:
-        return Part(lambda images: compute(space, images), measured | more, len(subject.draws))
+        inputs = [{"images": draw.identity} | measured | more for draw in subject.draws]
+        return Part(lambda _, images: compute(space, images), inputs)
 
     parts = {"distances": on_features(distances)}
     if config.prdc:
         parts["prdc"] = on_features(overlap)
     if config.intra:
-        parts["intra"] = on_features(
-            lambda space, images: within_classes(space, images, classes, config.intra_count),
-            intra_count=config.intra_count,
-            tables=known,
+        sized = measured | {"intra_count": config.intra_count}
+        parts["intra"] = Part(
+            lambda draw, images: within_classes(space, images, classes(draw), config.intra_count),
+            [{"images": draw.identity} | sized | tables(draw) for draw in subject.draws],
         )
     if config.memorisation:
         parts["memorisation"] = on_features(memorisation, searched=config.memorisation)
     parts = {name + config.suffix: part for name, part in parts.items()}
     if config.cas:
-        inputs = common | {"classifier": to_dict(config.classifier), "tables": known}
-        parts["cas"] = Part(lambda images: accuracies(evaluation, images, classes), inputs, 1)
+        first = subject.draws[0]
+        inputs = {"images": first.identity} | common | {"classifier": to_dict(config.classifier)} | tables(first)
+        parts["cas"] = Part(lambda draw, images: accuracies(evaluation, images, classes(draw)), [inputs])
     return parts
 
 

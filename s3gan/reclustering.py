@@ -30,7 +30,6 @@ from s3gan.sampling import block_size
 from s3gan.targets import Targets
 
 ROWS = 1 << 22  # images that are counted at once
-NEVER = -1  # in a checkpoint: the clusters are those that the run started with
 
 
 class Reclustering:
@@ -57,19 +56,19 @@ class Reclustering:
         self.run, self.config, self.game, self.shards = run, run.config, game, shards
         self.conditions, self.targets, self.subset = conditions, targets, subset
         self.clusters = len(conditions.class_names)
-        self.nimg, self.sha256 = NEVER, ""
+        self.nimg, self.sha256 = cluster_files.NEVER, ""
         self._start = targets.labels, conditions.counts, conditions.weights
 
     def parts(self) -> dict[str, Stateful]:
         """What a checkpoint holds of it."""
-        return {"clusters": self} if self.conditions.method.reclusters else {}
+        return {cluster_files.PART: self} if self.conditions.method.reclusters else {}
 
     def state_dict(self) -> dict[str, Any]:
         return {"nimg": self.nimg, "sha256": self.sha256}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state["nimg"] == NEVER:
-            self.nimg, self.sha256 = NEVER, ""
+        if state["nimg"] == cluster_files.NEVER:
+            self.nimg, self.sha256 = cluster_files.NEVER, ""
             self._enforce(*self._start)
         else:
             self._adopt(state["nimg"], state["sha256"])
@@ -181,6 +180,7 @@ class Reclustering:
                 "fingerprint": self.shards.fingerprint,
                 "method": "kmeans",
                 "encoder": "the run's own discriminator",
+                "encoder_table": self.conditions.described or None,
                 "nimg": nimg,
             },
         }

@@ -51,12 +51,16 @@ class ScoreFile:
         return {part: mean_of(draws) for part in self.found if (draws := self._draws(part))}
 
     def by_draw(self, parts: Sequence[str]) -> list[dict[str, Any]]:
-        """For each draw the identity of its `images` and its `scores` by name, over the given parts."""
+        """For each draw the identity of its `images`, its `scores` by name over the given parts, and the reasons why it
+        lacks a part, by part (`missing`)."""
         rows: list[dict[str, Any]] = []
         for part in parts:
             for number, draw in enumerate(self._draws(part) if part in self.wanted else []):
                 if number == len(rows):
-                    rows.append({"images": draw["inputs"]["images"], "scores": {}})
+                    rows.append({"images": draw["inputs"]["images"], "scores": {}, "missing": {}})
+                if "n/a" in draw["results"]:
+                    rows[number]["missing"][part] = draw["results"]["n/a"]
+                    continue
                 scored = {name: score for name, score in draw["results"].items() if "value" in score}
                 rows[number]["scores"] |= scored
         return rows

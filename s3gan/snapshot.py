@@ -43,14 +43,14 @@ def build_discriminator(network: dict[str, Any]) -> Discriminator:
     return NETWORKS[network["network"]].discriminator(*of, plan, normalise=network["d_spectral_norm"])
 
 
-def read_network(run: Path, nimg: int | None = None) -> dict[str, Any]:
+def read_network(run: Path, checkpoint: Path | str | None = None) -> dict[str, Any]:
     """`RUN/network.json`: sizes, classes, their counts and the label table.
 
-    In a run that re-clusters, counts, weights and table are those of the checkpoint of `nimg` images seen, or the
-    newest.
+    In a run that re-clusters, counts, weights and table are those of the clusters that the checkpoint at this path was
+    trained with, or the newest.
 
     Raises:
-        UserError: there is no run of s3gan.train.
+        UserError: there is no run of s3gan.train, or the checkpoint's clusters are gone.
     """
     if not (run / "network.json").is_file():
         raise UserError(f"run={str(run)!r}: expected a run directory of s3gan.train (it holds no network.json)")
@@ -60,7 +60,7 @@ def read_network(run: Path, nimg: int | None = None) -> dict[str, Any]:
             f"{run / 'network.json'}: network {network.get('network')!r}, expected one of {', '.join(NETWORKS)} "
             "(the run was made by another version)"
         )
-    return network | changed_network(run, nimg)
+    return network | changed_network(run, None if checkpoint is None else Path(checkpoint))
 
 
 def load_generator(
@@ -75,13 +75,13 @@ def load_generator(
         The generator, and `path`, `file`, `sha256` and `nimg` (images seen) of its checkpoint.
 
     Raises:
-        UserError: no run of s3gan.train, or no valid checkpoint.
+        UserError: no run of s3gan.train, no valid checkpoint, or one whose clusters are gone.
     """
     run = Path(run)
     read_network(run)  # says what is no run of s3gan.train
     _, state, nimg = load_run(run, checkpoint)
-    network = read_network(run, nimg)
     path = _checkpoint_path(run, checkpoint, nimg)
+    network = read_network(run, path)
     info = {
         "path": str(path),
         "file": path.name,

@@ -27,6 +27,7 @@ class Draw:
     """Images in the making, of one checkpoint and one sample seed or of a pool."""
 
     identity: dict[str, Any]  # equal for equal images
+    label_table: dict[str, Any]  # metadata of the table that the generator was trained with; {} where nobody knows
     make: Callable[[], Labelled]  # a collective; labels are the subject's classes
 
 
@@ -38,7 +39,6 @@ class Subject:
     size: int
     channels: int
     class_names: list[str]
-    label_table: dict[str, Any]  # metadata of the table that the generator was trained with; {} where nobody knows
     draws: list[Draw]  # the newest checkpoint's first, each with the first sample seed first
 
 
@@ -56,7 +56,11 @@ def run_subject(
 ) -> Subject:
     """The samples of a run's generator, drawn anew: `count` images a draw, keyed like those of a pool.
 
-    Draws are those of the newest `checkpoints` (up to the one named), with the sample seeds from `seed` on.
+    Draws are those of the newest `checkpoints` (up to the one named), with the sample seeds from `seed` on. In a run
+    that re-clusters each checkpoint has the clusters that it was trained with.
+
+    Raises:
+        UserError: the run has fewer checkpoints, or the clusters of one are gone.
     """
     network = read_network(run)
 
@@ -65,8 +69,8 @@ def run_subject(
         return load_generator(run, chosen, job.device)
 
     def draw_of(chosen: str, info: dict[str, Any], sample_seed: int) -> Draw:
-        weights = class_weights(read_network(run, info["nimg"]), balance)
-        labels = plan_labels(count, weights, sample_seed)
+        trained = read_network(run, info["path"])
+        labels = plan_labels(count, class_weights(trained, balance), sample_seed)
         identity = {
             "checkpoint": info["sha256"],
             "nimg": info["nimg"],
@@ -79,7 +83,7 @@ def run_subject(
         def make() -> Labelled:
             return draw_samples(load(chosen)[0], network, labels, truncation, sample_seed, job)
 
-        return Draw(identity, make)
+        return Draw(identity, label_table(trained), make)
 
     newest = load(checkpoint)[1]
     known = [(checkpoint, newest), *_earlier(run, newest["nimg"])][:checkpoints]
@@ -89,8 +93,7 @@ def run_subject(
             "(keep_last of s3gan.train says how many stay)"
         )
     draws = [draw_of(chosen, info, seed + place) for chosen, info in known for place in range(sample_seeds)]
-    names, table = network["class_names"], label_table(read_network(run, newest["nimg"]))
-    return Subject(str(run), network["size"], network["channels"], names, table, draws)
+    return Subject(str(run), network["size"], network["channels"], network["class_names"], draws)
 
 
 def draw_samples(
@@ -113,10 +116,17 @@ def draw_samples(
 
 
 def _earlier(run: Path, nimg: int) -> list[tuple[str, dict[str, Any]]]:
-    """Path, SHA-256 and images seen of the checkpoints before `nimg`, newest first."""
+    """The checkpoints before `nimg`, newest first: each path, and as `load_generator` has it what tells them apart."""
     paths = [path for path in CheckpointStore(run / "checkpoints").paths() if int(path.stem) < nimg]
     return [
-        (str(path), {"sha256": read_json(path.with_suffix(".json"))["sha256"], "nimg": int(path.stem)})
+        (
+            str(path),
+            {
+                "path": str(path),
+                "sha256": read_json(path.with_suffix(".json"))["sha256"],
+                "nimg": int(path.stem),
+            },
+        )
         for path in reversed(paths)
     ]
 
@@ -132,5 +142,5 @@ def pool_subject(pool: str) -> Subject:
     names = [*shards.classes, *map(str, range(len(shards.classes), int(labels.max()) + 1))]
     identity = {"pool": shards.fingerprint, "labels": digest(labels)}
     table = made_by.get("label_table") or {}
-    draw = Draw(identity, lambda: from_shards(shards, labels))
-    return Subject(pool, shards.size, shards.channels, names, table, [draw])
+    draw = Draw(identity, table, lambda: from_shards(shards, labels))
+    return Subject(pool, shards.size, shards.channels, names, [draw])

@@ -59,12 +59,14 @@ def result_lines(results: dict[str, Any], draws: Sequence[dict[str, Any]] = ()) 
 
 
 def draw_rows(draws: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """Column to cell for each of several draws (`images`: their identity, `scores`: by name), floors left out."""
+    """Column to cell for each of several draws (`images`: their identity, `scores`: by name, `missing`: why, by part),
+    floors left out."""
     if len(draws) < 2:
         return []
     return [
         {"images seen": f"{draw['images']['nimg']:,}", "sample seed": str(draw["images"]["seed"])}
         | {name: f"{score['value']:.4f}" for name, score in draw["scores"].items() if not name.startswith("floor_")}
+        | {part: f"n/a ({reason})" for part, reason in draw["missing"].items()}
         for draw in draws
     ]
 
@@ -82,7 +84,9 @@ def write_summary(
     exhibits = [_scores_exhibit(results, shown, suffix)]
     if rows := draw_rows(draws):
         title = f"The draws behind the means of {shown.what}"
-        exhibits.append(Exhibit(f"draws{suffix}", title, "", (), list(rows[0]), [list(row.values()) for row in rows]))
+        columns = list({name: None for row in rows for name in row})  # the draws may differ in what they lack
+        cells = [[row.get(name, "") for name in columns] for row in rows]
+        exhibits.append(Exhibit(f"draws{suffix}", title, "", (), columns, cells))
     if by_class := {name: score for name, score in results.get("intra", {}).items() if "per_class" in score}:
         exhibits.append(_intra_exhibit(by_class, shown, suffix))
     exhibits += [

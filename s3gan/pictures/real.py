@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,13 +11,15 @@ from cluster_jobs.errors import UserError
 from cluster_jobs.shards import Shards
 from cluster_jobs.stores import child
 from cluster_jobs.stream import Reader
+from s3gan.cluster_files import clusters_of
 from s3gan.metrics.labelled import choose
+from s3gan.snapshot import read_network
 from selfsup.labels import open_merged
 
 
 @dataclass(frozen=True)
 class Real:
-    """Training images, and the class of each by the labels that the run was trained on: no hidden label is read."""
+    """Training images, and the class of each by the labels that a checkpoint was trained on; no hidden one is read."""
 
     shards: Shards
     trained_on: bool  # whether the run was trained on these very images
@@ -46,12 +47,14 @@ class Real:
         return f"{len(self.shards):,} {name} of {self.shards.directory}"
 
 
-def open_real(data: str, run: Path, network: dict[str, Any], seed: int) -> Real:
-    """The part `train` of `data`.
+def open_real(data: str, run: Path, checkpoint: Path, seed: int) -> Real:
+    """The part `train` of `data`, beside a checkpoint of a run.
 
     Raises:
-        UserError: it is missing, or its images have another size or other channels than the run's.
+        UserError: it is missing, its images have another size or other channels than the run's, or the clusters that
+            the checkpoint was trained with are gone.
     """
+    network = read_network(run, checkpoint)
     shards = Shards(child(data, "train"))
     if (shards.size, shards.channels) != (network["size"], network["channels"]):
         raise UserError(
@@ -64,6 +67,8 @@ def open_real(data: str, run: Path, network: dict[str, Any], seed: int) -> Real:
         unknown = "the run was trained on other images than these"
     elif network["classes"] == 1:
         labels = np.zeros(len(shards), np.int32)
+    elif (clusters := clusters_of(run, checkpoint)) is not None:
+        labels = clusters
     elif (run / "labels.i32").is_file():
         labels = open_merged(run / "labels.i32")
     else:

@@ -7,11 +7,12 @@ import torch
 
 from cluster_jobs.files import read_json, write_json
 from cluster_jobs.report import render
+from cluster_jobs.shards import Shards
 from s3gan import look
 from s3gan.sampling import draw_noise, make_images, plan_labels
 from s3gan.snapshot import load_generator
 from tests.processes import fork, fork_ranks
-from tests.s3gan.toy_run import make_run, train_further
+from tests.s3gan.toy_run import make_run, recluster, train_further
 from tests.selfsup.toy_shards import make_shards
 
 NAMES = ["cat", "dog", "éléphant blanc"]
@@ -126,6 +127,36 @@ def test_variety_is_that_of_the_runs_own_labels_and_absent_for_a_class_without_i
     assert rows["dog"][5] == 0 and rows["dog"][2] == 10
     assert rows["éléphant blanc"][2:4] == [None, None]
     assert all(row[1] > row[4] > 0 for row in rows.values())
+
+
+def test_real_images_are_sorted_by_the_clusters_that_the_checkpoint_was_trained_with(run, tmp_path):
+    images = np.repeat(np.array([10, 20, 40], np.uint8)[[0, 1] * 4], 32 * 32).reshape(8, 1, 32, 32)
+    data = real(tmp_path / "data", images, run)  # beside labels that the run only started with
+    apart, mixed = np.array([0, 1] * 4), np.array([0, 0, 1, 1] * 2)
+    first = recluster(run, Shards(data / "train"), apart, 250)
+    train_further(run, 1, 3, 300, first)
+    train_further(run, 1, 3, 400, recluster(run, Shards(data / "train"), mixed, 350))
+
+    def smallest_and_median(nimg):
+        words = [f"data={data}", f"checkpoint={run / 'checkpoints' / f'000000000{nimg}.safetensors'}"]
+        rows = looked(run, *words)["diversity"]["table"]["rows"]
+        return {row[0]: (row[5], row[2]) for row in rows}
+
+    assert smallest_and_median(300) == {"cat": (0, 0), "dog": (0, 0), "éléphant blanc": (None, None)}
+    assert smallest_and_median(400) == {"cat": (0, 10), "dog": (0, 10), "éléphant blanc": (None, None)}
+
+
+def test_a_checkpoint_whose_clusters_are_gone_is_one_line(run, tmp_path, capsys):
+    data = real(tmp_path / "data", pictures(8, 0), run)
+    recluster(run, Shards(data / "train"), np.arange(8) % 3, 50)  # clusters of another time
+    train_further(run, 1, 3, 300, recluster(run, Shards(data / "train"), np.arange(8) % 2, 250))
+    (run / "clusters" / "000000000250.i32").unlink()
+    for gone in ("000000000250.i32", "000000000250.json"):
+        (run / "clusters" / gone).unlink(missing_ok=True)
+        assert look.main([f"run={run}", *SMALL, f"data={data}"]) == 2
+        error = capsys.readouterr().err.strip()
+        assert f"{gone}: no such file, but the checkpoint was trained with" in error and "\n" not in error
+    assert not (run / "look").exists()
 
 
 def test_another_checkpoint_and_place_may_be_named(run, tmp_path):

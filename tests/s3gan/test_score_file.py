@@ -62,6 +62,7 @@ def test_finished_draws_are_found_again_and_others_are_due(tmp_path):
     assert ScoreFile(path, wanted).by_draw(["distances"])[1] == {
         "images": {"checkpoint": "a", "nimg": 100, "seed": 1},
         "scores": {"fd": {"value": 3.0}},
+        "missing": {},
     }
 
 

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
 from cluster_jobs.checkpoint import CheckpointStore
-from cluster_jobs.files import write_atomically, write_json
+from cluster_jobs.files import read_json, write_atomically, write_json
+from cluster_jobs.shards import Shards
+from s3gan.cluster_files import write_clusters, write_tables
 from s3gan.networks import HeadPlan
 from s3gan.networks.biggan import LIGHT, BigGanDiscriminator, BigGanGenerator
 
@@ -48,11 +51,27 @@ def make_run(
     return directory
 
 
-def train_further(directory: Path, channels: int, classes: int, nimg: int) -> None:
-    """Adds the checkpoint of `nimg` images seen; another number makes another generator."""
+def train_further(
+    directory: Path, channels: int, classes: int, nimg: int, clusters: dict[str, Any] | None = None
+) -> None:
+    """Adds the checkpoint of `nimg` images seen; another number makes another generator. `clusters` are those that it
+    names, of a run that re-clusters."""
     torch.manual_seed(nimg)
     state = {
         "generator_ema": BigGanGenerator(LIGHT[32], channels, classes, WIDTH).state_dict(),
         "discriminator": BigGanDiscriminator(LIGHT[32], channels, classes, WIDTH, HeadPlan()).state_dict(),
     }
+    if clusters is not None:
+        state["clusters"] = clusters
     CheckpointStore(directory / "checkpoints").save(state, nimg)
+
+
+def recluster(directory: Path, shards: Shards, labels: np.ndarray, nimg: int) -> dict[str, Any]:
+    """Writes clusters (samples,) found at `nimg` images, and their table; returns what a checkpoint says of them."""
+    names = read_json(directory / "network.json")["class_names"]
+    table = {"classes": names, "fingerprint": shards.fingerprint, "method": "kmeans", "nimg": nimg}
+    counts = np.bincount(labels, minlength=len(names))
+    facts = {"class_counts": counts.tolist(), "fake_weights": (counts / counts.sum()).tolist(), "label_table": table}
+    write_clusters(directory, nimg, labels.astype(np.int32), facts)
+    write_tables(directory, shards)
+    return {"nimg": nimg, "sha256": read_json(directory / "clusters" / f"{nimg:012d}.json")["sha256"]}
