@@ -3,7 +3,8 @@
 Real images of the mixture itself are taken out before it is judged, so they do not count. Refined images come from
 simulated ones: no label of a real image has a part in them, unless what was refined is a pool itself or ψ had an
 encoder. Generated ones do carry the labels of the GAN's table: a GAN trained with an image's label may repeat that
-image, and the classifier that inferred the other labels knew it too.
+image, and the classifier that inferred the other labels knew it too. So did the classifier before, where that one, or
+what clusters were found with, began from another (`encoder_table` of a table's metadata), and so on.
 """
 
 from pathlib import Path
@@ -41,6 +42,12 @@ def _leak_of(pool: dict[str, Any], train: Shards, judged: np.ndarray) -> str:
             return "which labels the encoder of its ψ saw is not known"
         return _leak_of(pool["synthetic_pool"], train, judged) if pool.get("synthetic_pool") else ""
     described = pool.get("label_table") or {}
+    reason = _leak_of_table(described, train, judged)
+    return reason or _leak_of_filter(pool.get("filter") or {}, classifier_beside(Path(described["path"])))
+
+
+def _leak_of_table(described: dict[str, Any], train: Shards, judged: np.ndarray) -> str:
+    """Of a label table, given its metadata and path, and of all tables behind the encoder that it was made with."""
     if not described.get("path"):
         return "which labels made it is not known"
     path = Path(described["path"])
@@ -54,7 +61,11 @@ def _leak_of(pool: dict[str, Any], train: Shards, judged: np.ndarray) -> str:
     seen = int((true & judged).sum())
     if seen:
         return f"made with {seen:,} of the {int(judged.sum()):,} held-out labels"
-    return _leak_of_filter(pool.get("filter") or {}, classifier_beside(path))
+    if not described.get("encoder"):
+        return ""
+    behind = described.get("encoder_table", {})  # tables of earlier versions do not say
+    reason = "" if behind is None else _leak_of_table(behind, train, judged)
+    return reason and f"the encoder behind {path.name}: {reason}"
 
 
 def _leak_of_filter(asked: dict[str, Any], ours: Path) -> str:

@@ -38,6 +38,8 @@ from selfsup.encoders import (
 )
 from selfsup.pretext.rotation import RotationTask
 
+BESIDE = ".classifier.safetensors"  # how the name of a classifier's file ends beside its label table
+
 
 class Pictures(Protocol):
     """Pictures by index: a uint8 array, tensor or memory map (N, C, H, W), or `ShardPictures`, which stay on disk."""
@@ -308,4 +310,9 @@ def load_classifier(path: Path, device: torch.device | str) -> Classifier:
 
 def classifier_beside(table: Path) -> Path:
     """Where `selfsup.label method=classifier` keeps the classifier that made a label table."""
-    return table.with_suffix(".classifier.safetensors")
+    return table.with_suffix(BESIDE)
+
+
+def table_beside(classifier: Path) -> Path:
+    """The label table that a classifier made, if its file lies where `classifier_beside` says."""
+    return classifier.with_name(classifier.name.removesuffix(BESIDE) + ".parquet")

@@ -11,6 +11,7 @@ from cluster_jobs.config import MISSING, CommandKeys, command, key
 from cluster_jobs.errors import UserError
 from cluster_jobs.job import Job
 from cluster_jobs.shards import Shards
+from selfsup.encoder_labels import labels_behind
 from selfsup.encoders import load_encoder
 from selfsup.feature_table import TABLE, write_features
 
@@ -33,7 +34,12 @@ def main(config: FeaturesConfig) -> None:
         return
     job, shards = Job.open(config), Shards(config.data)
     encoder, description = load_encoder(config.encoder, shards.channels, job.device, size=shards.size)
-    facts = {"fingerprint": shards.fingerprint, "count": len(shards), "encoder": description}
+    facts = {
+        "fingerprint": shards.fingerprint,
+        "count": len(shards),
+        "encoder": description,
+        "encoder_table": labels_behind(config.encoder),
+    }
     job.barrier()  # every rank has looked at its inputs before one writes
     write_features(out, encoder, shards, facts, job)
     job.say(f"{out}: {len(shards)} samples, features of {description}")

@@ -20,6 +20,7 @@ from cluster_jobs.shards import Shards
 from selfsup import inferred_labels as inferred
 from selfsup.classifier import ClassifierRecipe, classifier_beside
 from selfsup.cluster import Space
+from selfsup.encoder_labels import labels_behind
 from selfsup.encoders import CLASSIFIER_FILE
 from selfsup.given_labels import import_labels, reveal
 from selfsup.label_report import read_truth, readable, write_report
@@ -106,9 +107,10 @@ def main(config: LabelConfig) -> None:
     table = existing_table(out, origin)
     job.barrier()  # every rank has looked before one writes
     if table is None:
+        provenance = {"encoder_table": labels_behind(config.encoder)} if "encoder" in labeller.uses else {}
         table = labeller.label(config, shards, job)
         if table is not None and job.is_main:
-            table.metadata |= origin
+            table.metadata |= origin | provenance
             write_table(out, table)
     if table is not None and job.is_main:
         for name, value in write_report(out, table, shards, truth).items():

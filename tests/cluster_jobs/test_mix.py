@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,7 +45,9 @@ def write(directory: Path, images: np.ndarray, labels: list[int], classes: list[
     return str(directory)
 
 
-def write_budget(path: Path, shards: Shards, labels: dict[int, int], inferred: dict[int, int]) -> str:
+def write_budget(
+    path: Path, shards: Shards, labels: dict[int, int], inferred: dict[int, int], metadata: dict[str, Any] | None = None
+) -> str:
     rows = sorted(
         [*((i, label, "true") for i, label in labels.items()), *((i, c, "inferred") for i, c in inferred.items())]
     )
@@ -54,7 +57,7 @@ def write_budget(path: Path, shards: Shards, labels: dict[int, int], inferred: d
         "confidence": pa.array([1.0] * len(rows), pa.float32()),
         "origin": pa.array([origin for *_, origin in rows]).dictionary_encode(),
     }
-    about = json.dumps({"classes": CLASSES, "fingerprint": shards.fingerprint, "fraction": 0.1})
+    about = json.dumps({"classes": CLASSES, "fingerprint": shards.fingerprint, "fraction": 0.1, **(metadata or {})})
     pq.write_table(pa.table(columns).replace_schema_metadata({b"label_table": about}), path)
     return str(path)
 

@@ -31,6 +31,13 @@ def gan(train: Shards, tmp_path: Path) -> dict[str, Any]:
     return {"made_by": "s3gan.generate", "label_table": read_table(table).metadata | {"path": str(table)}}
 
 
+def behind(path: Path, train: Shards, true: dict[int, int], encoder_table: dict[str, Any]) -> dict[str, Any]:
+    """A table with these true labels whose classifier began from the one of another table; metadata and path."""
+    metadata = {"encoder": "0a1b", "encoder_table": encoder_table}
+    write_budget(path, train, true, dict.fromkeys(range(50, 60), 1), metadata)
+    return read_table(path).metadata | {"path": str(path)}
+
+
 def found(train: Shards, judged: range, **pools: dict[str, Any]) -> str:
     sources: dict[str, Any] = {"real": {}} | {name: {"pool": pool} for name, pool in pools.items()}
     return leak({"sources": sources}, train, np.isin(np.arange(60), judged))
@@ -84,6 +91,40 @@ def test_what_is_not_known_counts_as_seen(
     assert found(train, OTHERS, gan=gan) == ""
     spoil(gan)
     assert reason in found(train, OTHERS, gan=gan)
+
+
+def test_a_gan_saw_what_the_classifiers_before_the_one_of_its_table_saw(train: Shards, tmp_path: Path) -> None:
+    """A table from 12 labels, by a classifier that began from clusters' features of one that saw 6 others."""
+    path = tmp_path / "first.parquet"
+    write_budget(path, train, dict.fromkeys(range(20, 26), 0), {})
+    first = read_table(path).metadata | {"path": str(path)}
+    second = behind(tmp_path / "second.parquet", train, {}, first)
+    gan = {"made_by": "s3gan.generate"}
+    gan["label_table"] = behind(tmp_path / "third.parquet", train, dict.fromkeys(BUDGET, 0), second)
+    assert found(train, range(30, 60), gan=gan) == ""
+    reason = "the encoder behind third.parquet: the encoder behind second.parquet: made with 6 of the 40 held-out"
+    assert reason in found(train, range(20, 60), gan=gan)
+    write_budget(path, train, dict.fromkeys(range(20, 26), 0), {}, {"fraction": 0.5})
+    assert "first.parquet' is another one now" in found(train, range(30, 60), gan=gan)
+    path.unlink()
+    assert "no such file" in found(train, range(30, 60), gan=gan)
+
+
+@pytest.mark.parametrize(
+    ("behind_it", "reason"),
+    [
+        ({"encoder_table": None}, ""),
+        ({"encoder_table": {}}, "gan: the encoder behind own.parquet: which labels made it is not known"),
+        ({}, "gan: the encoder behind own.parquet: which labels made it is not known"),
+    ],
+)
+def test_an_encoder_of_unknown_origin_counts_as_having_seen_all(
+    train: Shards, tmp_path: Path, behind_it: dict[str, Any], reason: str
+) -> None:
+    path = tmp_path / "own.parquet"
+    write_budget(path, train, dict.fromkeys(BUDGET, 0), {}, {"encoder": "0a1b", **behind_it})
+    pool = {"made_by": "s3gan.generate", "label_table": read_table(path).metadata | {"path": str(path)}}
+    assert found(train, OTHERS, gan=pool) == reason
 
 
 def test_a_filter_by_the_classifier_that_inferred_the_labels_saw_nothing_more(
