@@ -21,6 +21,9 @@ WEIGHTS = (
     "orthogonal_d",
 )
 
+# the origins of labels that are not all sure, and of those that come with probabilities: whom these keys are for
+USERS = {"min_confidence": {"inferred", "cluster"}, "label_softness": {"inferred"}}
+
 
 class FakeLabels(Enum):
     """How often each class is drawn for a fake."""
@@ -48,9 +51,9 @@ class TrainConfig(TrainKeys):
     fake_labels: FakeLabels = key(
         FakeLabels.method, "classes of fakes: uniform, as often as in the table, or as the method has it"
     )
-    min_confidence: float = key(0.0, "labels of the table that are less sure than this are taken for unknown")
+    min_confidence: float = key(0.0, "inferred labels or clusters that are less sure than this are taken for unknown")
     label_softness: float = key(
-        0.0, "share of a label that the table's probabilities replace: 0 hard labels, 1 soft ones"
+        0.0, "share of an inferred label that the table's probabilities replace: 0 hard labels, 1 soft ones"
     )
     recluster_nimg: int = key(1_000_000, "self_conditioned: images between two re-clusterings; 0: never")
     recluster_count: int = key(50_000, "self_conditioned: images that the centroids of clusters are found on, at most")
@@ -135,11 +138,8 @@ class TrainConfig(TrainKeys):
             raise UserError(f"rollback_lr={self.rollback_lr}: expected a number above 0, at most 1")
         if self.recluster_nimg < 0:
             raise UserError(f"recluster_nimg={self.recluster_nimg}: expected a positive integer, or 0 for never")
-        for name in ("min_confidence", "label_softness"):
-            if METHODS[self.method.name].reclusters and getattr(self, name):
-                raise UserError(f"{name}={getattr(self, name)}: method={self.method.name} forgets the table's labels")
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name}={getattr(self, name)}: expected a number from 0 to 1")
+        for name in USERS:
+            self._check_use(name)
         for name in ("beta1", "beta2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: expected a number in [0, 1)")
@@ -155,6 +155,26 @@ class TrainConfig(TrainKeys):
             )
         if self.turned % self.accumulate:
             raise UserError(f"accumulate={self.accumulate}: expected a divisor of the {self.turned} images to turn")
+
+    def _check_use(self, name: str) -> None:
+        """Refuses a share of labels that the method would not look at."""
+        value, method = getattr(self, name), METHODS[self.method.name]
+        if not 0 <= value <= 1:
+            raise UserError(f"{name}={value}: expected a number from 0 to 1")
+        if not value:
+            return
+        if method.reclusters:
+            raise UserError(f"{name}={value}: method={method.name} forgets the table's labels")
+        if not method.origins & USERS[name]:
+            users = ", ".join(
+                user.name for user in METHODS.values() if user.origins & USERS[name] and not user.reclusters
+            )
+            raise UserError(
+                f"{name}={value}: method={method.name} has no use for it, because labels of origin "
+                f"{' or '.join(sorted(method.origins))} are all sure; expected 0, or one of the methods {users}"
+            )
+        if not self.labels:
+            raise UserError(f"{name}={value}: there is no label table to apply it to; give labels=TABLE")
 
     @property
     def health_window(self) -> int:

@@ -235,6 +235,32 @@ def test_validation_needs_no_input_and_writes_nothing(tmp_path: Path, capsys: py
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("method", "table", "key", "reason"),
+    [
+        ("s3gan", "", "min_confidence", "there is no label table"),
+        ("clustering", "", "min_confidence", "there is no label table"),
+        ("s2gan", "", "label_softness", "there is no label table"),
+        ("random_label", "", "min_confidence", "labels of origin random are all sure"),
+        ("single_label", "", "label_softness", "labels of origin single are all sure"),
+        ("s3gan_co", "table", "min_confidence", "labels of origin true are all sure"),
+        ("s2gan_co", "table", "label_softness", "one of the methods s2gan, s3gan"),
+        ("supervised", "table", "min_confidence", "one of the methods clustering, clustering_ss, s2gan, s3gan"),
+        ("labelled_only", "table", "label_softness", "labels of origin true are all sure"),
+        ("clustering_ss", "table", "label_softness", "method=clustering_ss has no use for it"),
+        ("self_conditioned", "table", "label_softness", "forgets the table's labels"),
+    ],
+)
+def test_a_key_about_unsure_labels_is_refused_where_none_are_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str, table: str, key: str, reason: str
+) -> None:
+    labels = f"labels={tmp_path / 'table.parquet'}" if table else "labels="
+    named = ["data=nowhere", labels, f"method={method}", "classes=3", f"run.dir={tmp_path / 'run'}", "batch=64"]
+    assert train.main([*named, f"{key}=0.5", "validate=true"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert f"{key}=0.5: " in error and reason in error and "\n" not in error
+
+
 def test_a_published_run_is_a_recipe_whose_keys_may_be_overridden(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
