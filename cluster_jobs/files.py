@@ -16,13 +16,15 @@ DISK_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 @contextlib.contextmanager
 def disk_refusals_told() -> Iterator[None]:
-    """Turns an OSError that means a full or read-only disk, raised anywhere inside, into a UserError."""
+    """Turns an OSError that means a full or read-only disk, or a lack of rights, raised anywhere inside, into a
+    UserError."""
     try:
         yield
     except OSError as error:
-        if error.errno not in DISK_REFUSALS:
+        if not isinstance(error, PermissionError) and error.errno not in DISK_REFUSALS:
             raise
-        raise UserError(f"cannot write {str(error.filename or 'a file')!r}: {error.strerror}") from error
+        verb = "use" if isinstance(error, PermissionError) else "write"
+        raise UserError(f"cannot {verb} {str(error.filename or 'a file')!r}: {error.strerror}") from error
 
 
 def append_line(path: Path, line: str) -> None:
