@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import sys
 
 from cluster_jobs.allocation import Allocation, Ended, run, srun
@@ -16,11 +15,8 @@ def on_this_machine(gpus: int, seconds: float, timeout: float) -> Finding:
     """Between one process a GPU, or between two on the CPU."""
     processes = max(2, gpus)
     chosen = "nccl" if gpus > 1 else "gloo"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1", f"--nproc-per-node={processes}"]
-    launcher += ["--master-addr=127.0.0.1", f"--master-port={port}", "-m"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    launcher += ["--local-addr=127.0.0.1", "-m"]
     ended = run([*launcher, *worker(chosen, seconds, timeout)], timeout)
     return judge(chosen, f"{processes} processes of this machine", ended, timeout)
 

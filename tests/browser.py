@@ -115,7 +115,11 @@ async def _connect(session: aiohttp.ClientSession, port_file: Path) -> aiohttp.C
         assert time.monotonic() < deadline, "chromium does not start"
         await asyncio.sleep(0.1)
     port = port_file.read_text().split()[0]
-    async with session.get(f"http://127.0.0.1:{port}/json/list") as answer:
-        tabs = json.loads(await answer.text())
-    url = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
-    return await session.ws_connect(url, max_msg_size=0)
+    while True:  # the first page may come after the port
+        async with session.get(f"http://127.0.0.1:{port}/json/list") as answer:
+            tabs = json.loads(await answer.text())
+        pages = [tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page"]
+        if pages:
+            return await session.ws_connect(pages[0], max_msg_size=0)
+        assert time.monotonic() < deadline, "chromium opens no page"
+        await asyncio.sleep(0.1)

@@ -1,6 +1,8 @@
 """Commands as real processes: started as a user would, or forked from a server that has imported torch already."""
 
+import contextlib
 import importlib
+import itertools
 import multiprocessing
 import os
 import socket
@@ -24,6 +26,12 @@ TWO_CPU_PROCESSES = [
     "no",
 ]
 NOTHING: Mapping[str, str] = {}
+HANG_SECONDS = 280.0  # nothing here takes as long on any machine: what does, hangs
+
+PORTS_A_WORKER = 500
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 20
+_first = 10_000 + PORTS_A_WORKER * _worker
+_ports = itertools.cycle([_first + (os.getpid() + step) % PORTS_A_WORKER for step in range(PORTS_A_WORKER)])
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(["tests.cluster_jobs.toy_train", "torch._dynamo", "torch.utils.tensorboard"])
@@ -38,13 +46,18 @@ class Ended:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that stays free until it is used: each pytest process has its own, below those of batch jobs (20000-31999)
+    and those that the system hands out to anybody (from 32768 on).
+    """
+    for port in itertools.islice(_ports, PORTS_A_WORKER):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
+    raise RuntimeError(f"all ports from {_first} to {_first + PORTS_A_WORKER - 1} are taken")
 
 
 def launch(
-    module: str, *words: str, processes: int = 1, env: Mapping[str, str] = NOTHING, timeout: float = 120
+    module: str, *words: str, processes: int = 1, env: Mapping[str, str] = NOTHING, timeout: float = HANG_SECONDS
 ) -> Ended:
     """Runs ``python -m module`` or, for two processes, ``accelerate launch`` on CPUs, from the repository root."""
     command = [sys.executable, "-m"]
@@ -72,7 +85,7 @@ class Forked:
         self.process: ForkServerProcess = _server.Process(target=_enter, args=(str(log), module, words, dict(env)))
         self.process.start()
 
-    def ended(self, timeout: float = 60) -> Ended:
+    def ended(self, timeout: float = HANG_SECONDS) -> Ended:
         """Waits for the end; a process that outlives ``timeout`` seconds is killed and fails the test."""
         self.process.join(timeout)
         if self.process.exitcode is None:

@@ -6,17 +6,18 @@ No accounting, no cgroups, no systemd. Needs root and Debian's slurm-wlm and mun
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from tests.processes import free_port
+
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "scontrol", "squeue", "scancel")
 NODES = ("n1", "n2")
 CPUS = 4  # that a node claims to have, whatever this machine has
-UP_SECONDS = 30.0
+UP_SECONDS = 120.0
 NOTHING: Mapping[str, str] = {}
 
 
@@ -80,7 +81,7 @@ class SlurmCluster:
 
     def _configuration(self) -> str:
         directory = self.directory
-        controller, *ports = _free_ports(1 + len(NODES))
+        controller, *ports = [free_port() for _ in ("slurmctld", *NODES)]
         nodes = "\n".join(
             f"NodeName={node} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs={CPUS} Gres=gpu:1"
             for node, port in zip(NODES, ports, strict=True)
@@ -92,7 +93,9 @@ SlurmctldPort={controller}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={directory}/munge.socket,cred_expire=5
+AuthInfo=socket={directory}/munge.socket,cred_expire=20
+MessageTimeout=60
+BatchStartTimeout=60
 StateSaveLocation={directory}/state
 SlurmdSpoolDir={directory}/spool-%n
 SlurmctldPidFile={directory}/slurmctld.pid
@@ -123,7 +126,7 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
         self._processes.append(process)
 
     def run(
-        self, words: Sequence[str], env: Mapping[str, str] = NOTHING, timeout: float = 120
+        self, words: Sequence[str], env: Mapping[str, str] = NOTHING, timeout: float = 600
     ) -> subprocess.CompletedProcess[str]:
         """A command to its end, as on a login node of this cluster."""
         environment = os.environ | self.environment | dict(env)
@@ -134,7 +137,7 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
         shown = self.run(["scontrol", "--oneliner", "show", "job", job]).stdout
         return next((word.partition("=")[2] for word in shown.split() if word.startswith("JobState=")), "UNKNOWN")
 
-    def wait(self, job: str, *states: str, timeout: float = 120) -> str:
+    def wait(self, job: str, *states: str, timeout: float = 800) -> str:
         """Waits until a job has one of the states, and returns it."""
         _wait(lambda: self.state(job) in states, f"job {job} to be {' or '.join(states)}", timeout)
         return self.state(job)
@@ -142,7 +145,7 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
     def cancel_all(self) -> None:
         """Ends every job, so that the next test finds an idle cluster."""
         self.run(["scancel", "--user=root"])
-        _wait(lambda: not self.run(["squeue", "-h"]).stdout.strip(), "an empty queue", 60)
+        _wait(lambda: not self.run(["squeue", "-h"]).stdout.strip(), "an empty queue")
 
 
 def _wait(condition: Callable[[], bool], what: str, timeout: float = UP_SECONDS) -> None:
@@ -151,13 +154,3 @@ def _wait(condition: Callable[[], bool], what: str, timeout: float = UP_SECONDS)
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout:.0f} s for {what}")
         time.sleep(0.1)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports

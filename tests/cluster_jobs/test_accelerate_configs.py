@@ -11,7 +11,7 @@ import pytest
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.utils import DistributedType
 
-from tests.processes import ROOT, free_port
+from tests.processes import HANG_SECONDS, ROOT, free_port
 
 DIRECTORY = Path(str(importlib.resources.files("cluster_jobs.conf"))) / "accelerate"
 SIZES = {  # machines, processes, kind
@@ -64,7 +64,7 @@ def test_accelerate_launches_each_configuration_on_cpus(
     ranks = [["--machine_rank", str(rank)] if machines > 1 else [] for rank in range(machines)]
     launched = [launch(name, [*overrides, *port, *rank], tmp_path) for rank in ranks]
     try:
-        outputs = [process.communicate(timeout=120)[0] for process in launched]
+        outputs = [process.communicate(timeout=HANG_SECONDS)[0] for process in launched]
     finally:
         for process in launched:
             process.kill()

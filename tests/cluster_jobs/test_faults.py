@@ -24,13 +24,12 @@ from cluster_jobs.pipeline import Stage
 from cluster_jobs.shards import Shards
 from cluster_jobs.stream import Order
 from tests.cluster_jobs.tiny import files_below
-from tests.processes import ROOT, Ended, Forked, fork, fork_ranks, launch, start_ranks
+from tests.processes import HANG_SECONDS, ROOT, Ended, Forked, fork, fork_ranks, launch, start_ranks
 
 pytestmark = pytest.mark.cluster
 TOY = "tests.cluster_jobs.toy_train"
 TOTAL = 80
 KEYS = ("batch=4", f"total_nimg={TOTAL}", "checkpoint_nimg=12", "log_nimg=8", "keep_best=0", "threads=1")
-KEYS += ("step_seconds=0.1",)  # time for something to happen
 
 
 def final(run: Path, nimg: int = TOTAL) -> bytes:
@@ -48,7 +47,7 @@ def record(run: Path) -> dict:
     return json.loads((run / "exit.json").read_text())
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 200) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = HANG_SECONDS) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -98,11 +97,12 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room_again(
     disk = mount("-t", "tmpfs", "-o", "size=1m")
     run = disk / "run"
     words = (f"data={tiny_directory}", f"run.dir={run}", *KEYS, f"log_nimg={log_nimg}")
-    forked = Forked(tmp_path / "log", TOY, *words)
+    forked = Forked(tmp_path / "log", TOY, *words, env={"TOY_WAIT_AT_NIMG": "28"})
     wait_for(lambda: (run / "checkpoints" / f"{24:012d}.json").exists())
     with pytest.raises(OSError, match="No space left"), open(disk / "something else", "wb", buffering=0) as filler:
         while True:
             filler.write(bytes(4096))
+    (run / "go").touch()
     ended = forked.ended()
     assert ended.code == 2
     (line,) = errors(ended.output)
@@ -119,11 +119,12 @@ def test_two_ranks_both_end_when_the_main_one_cannot_save(
 ) -> None:
     disk = mount("-t", "tmpfs", "-o", "size=1m")
     words = (f"data={tiny_directory}", f"run.dir={disk / 'run'}", *KEYS, "log_nimg=1000")
-    ranks = start_ranks(tmp_path / "log", TOY, *words)
+    ranks = start_ranks(tmp_path / "log", TOY, *words, env={"TOY_WAIT_AT_NIMG": "16"})
     wait_for(lambda: (disk / "run" / "checkpoints" / f"{12:012d}.json").exists())
     with pytest.raises(OSError, match="No space left"), open(disk / "something else", "wb", buffering=0) as filler:
         while True:
             filler.write(bytes(4096))
+    (disk / "run" / "go").touch()
     ends = [rank.ended() for rank in ranks]
     assert [end.code for end in ends] == [2, 2]
     assert "cannot write" in ends[0].output and errors(ends[1].output) == []
@@ -155,10 +156,10 @@ def test_a_second_live_run_in_a_directory_is_refused_and_the_first_does_not_noti
     tiny_directory: Path, tmp_path: Path, whole: Path, processes: int
 ) -> None:
     run = tmp_path / "run"
-    words = (f"data={tiny_directory}", f"run.dir={run}", *KEYS, "step_seconds=0.5")
+    words = (f"data={tiny_directory}", f"run.dir={run}", *KEYS)
     assert fork(tmp_path / "log", TOY, *words, env={"TOY_KILL_AT_NIMG": "16"}).code == -signal.SIGKILL
     notes = (run / "order-0.txt").stat().st_size
-    first = Forked(tmp_path / "log", TOY, *words)
+    first = Forked(tmp_path / "log", TOY, *words, env={"TOY_WAIT_AT_NIMG": "20"})
     wait_for(lambda: (run / "order-0.txt").stat().st_size > notes)
     before = (run / "exit.json").read_bytes(), (run / "config.yaml").read_bytes()
     start = fork if processes == 1 else fork_ranks
@@ -172,6 +173,7 @@ def test_a_second_live_run_in_a_directory_is_refused_and_the_first_does_not_noti
     assert ((run / "exit.json").read_bytes(), (run / "config.yaml").read_bytes()) == before
     wrong = fork(tmp_path / "second", TOY, *words, "rate=7")
     assert wrong.code == 2 and record(run)["state"] == "running"
+    (run / "go").touch()
     assert first.ended().code == 0 and record(run)["state"] == "done"
     assert final(run) == final(whole)
 
@@ -187,12 +189,13 @@ def test_a_shard_that_vanishes_in_mid_run_is_named_and_the_run_goes_on_when_it_i
     shards = Shards(data)
     order = Order(shards.shard_counts, shards.shard_bytes, seed=0, window="1").indices(np.arange(len(shards)))
     vanishing = data / shards.shard_names[shards._members[int(order[-1])]["shard"]]
-    keys = (*KEYS, "window=1", "batch=1", "total_nimg=30", "checkpoint_nimg=3", "step_seconds=0.3")
+    keys = (*KEYS, "window=1", "batch=1", "total_nimg=30", "checkpoint_nimg=3")
     assert fork(tmp_path / "log", TOY, f"data={tiny_directory}", f"run.dir={tmp_path / 'whole'}", *keys).code == 0
     words = (f"data={data}", f"run.dir={run}", *keys)
-    forked = Forked(tmp_path / "log", TOY, *words)
-    wait_for(lambda: (run / "config.yaml").exists())  # after the start has looked at every shard
+    forked = Forked(tmp_path / "log", TOY, *words, env={"TOY_WAIT_AT_NIMG": "1"})
+    wait_for(lambda: (run / "order-0.txt").exists())  # after the start has looked at every shard
     vanishing.rename(tmp_path / "gone.tar")
+    (run / "go").touch()
     ended = forked.ended()
     assert ended.code == 2
     (line,) = errors(ended.output)
@@ -287,14 +290,15 @@ def test_a_signal_to_the_launcher_of_two_processes_tears_nothing(
 ) -> None:
     """The launcher passes SIGTERM on to its ranks and dies; what they do until then must not matter."""
     run = tmp_path / "run"
-    words = (f"data={tiny_directory}", f"run.dir={run}", *KEYS)
+    words = (f"data={tiny_directory}", f"run.dir={run}", *KEYS, "step_seconds=0.2")  # the signal takes a moment
     line = executable_words(launch_words(Stage("toy", TOY, words, (), 2, 1)))
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "TOY_WAIT_AT_NIMG": "16"}
     with open(tmp_path / "log", "w") as log:
         launcher = subprocess.Popen(line, cwd=ROOT, env=variables, stdout=log, stderr=log)
         wait_for(lambda: (run / "checkpoints" / f"{12:012d}.json").exists())
         launcher.send_signal(number)
-        assert launcher.wait(120) != 0
+        (run / "go").touch()
+        assert launcher.wait(HANG_SECONDS) != 0
     reached = saved(run)
     assert 12 <= reached < TOTAL
     resumed = launch(TOY, *words, processes=2)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -17,8 +18,8 @@ from cluster_jobs.pack import main
 from cluster_jobs.shard_writer import Sample, write_shard
 from cluster_jobs.shards import Shards
 from tests.cluster_jobs.test_sources import encode, noise, save, write_idx
+from tests.processes import HANG_SECONDS, ROOT
 
-ROOT = Path(__file__).parents[2]
 HOSTILE = "my im=ages 'été' \"x\" [a],{b} ${c}"
 
 
@@ -398,25 +399,30 @@ def test_shards_that_pack_wrote_are_not_indexed_again(tmp_path: Path, capsys: py
     assert "ready as they are" in capsys.readouterr().err and snapshot(tmp_path) == before
 
 
-def command(words: list[str]) -> list[str]:
-    return [sys.executable, "-m", "cluster_jobs.pack", *words]
+PACK_UNTIL_KILLED = """
+import multiprocessing, os, signal, sys
+from cluster_jobs import pack, packing
+
+def dying(*arguments, do=packing.do):
+    for number, result in enumerate(do(*arguments), 1):
+        if number == int(sys.argv[1]):
+            print("workers", *(child.pid for child in multiprocessing.active_children()), flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield result
+
+packing.do = dying
+pack.main(sys.argv[2:])
+"""
 
 
-def kill_after(words: list[str], directory: Path, shards: int) -> None:
-    """Starts a real pack and kills it without warning once ``shards`` more tars are there; its workers must go too."""
-    target = len(list(directory.rglob("*.tar"))) + shards
-    process = subprocess.Popen(command(words), cwd=ROOT, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    try:
-        while len(list(directory.rglob("*.tar"))) < target:
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.002)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        workers = children.read_text().split() if children.exists() else []
-    finally:
-        process.kill()
-        process.wait()
-    assert not workers or "workers=2" in words
+def kill_after(words: list[str], shards: int) -> None:
+    """A pack that dies once it hears of this many finished shards; its workers must go too."""
+    command = [sys.executable, "-c", PACK_UNTIL_KILLED, str(shards), *words]
+    killed = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=HANG_SECONDS)
+    assert killed.returncode == -signal.SIGKILL
+    _, *workers = killed.stdout.splitlines()[-1].split()
+    assert len(workers) == 2 * ("workers=2" in words)
+    deadline = time.monotonic() + HANG_SECONDS
     while any(_runs(pid) for pid in workers):
         assert time.monotonic() < deadline, "a worker outlived the command"
         time.sleep(0.01)
@@ -431,15 +437,15 @@ def _runs(pid: str) -> bool:
 def test_a_killed_pack_continues_to_the_same_bytes(tmp_path: Path) -> None:
     data, out = tmp_path / "data", tmp_path / HOSTILE
     data.mkdir()
-    write_idx(data / "train-images-idx3-ubyte", noise(3000, 28, 28))
-    write_idx(data / "train-labels-idx1-ubyte", noise(3000) % 10)
+    write_idx(data / "train-images-idx3-ubyte", noise(1500, 28, 28))
+    write_idx(data / "train-labels-idx1-ubyte", noise(1500) % 10)
     words = ["source=idx", f"path={data}", "shard_samples=25", "test=0.3"]
     assert pack(*words, f"out={tmp_path}/undisturbed") == 0
     undisturbed = snapshot(tmp_path / "undisturbed")
-    kill_after([*words, f"out={out}", "workers=2"], out, 10)
-    kill_after([*words, f"out={out}", "workers=0"], out, 20)
+    kill_after([*words, f"out={out}", "workers=2"], 10)
+    kill_after([*words, f"out={out}", "workers=0"], 20)
     finished = {tar: tar.stat().st_mtime_ns for tar in out.rglob("*.tar")}
-    assert 30 <= len(finished) < 120 and not list(out.rglob("index.json"))
+    assert 30 <= len(finished) < 60 and not list(out.rglob("index.json"))
     assert pack(*words, f"out={out}") == 0
     assert snapshot(out) == undisturbed
     assert all(tar.stat().st_mtime_ns == changed for tar, changed in finished.items())

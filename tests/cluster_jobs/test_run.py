@@ -23,7 +23,7 @@ from cluster_jobs.run import Run, load_run
 from cluster_jobs.shards import Shards
 from cluster_jobs.stream import Stream
 from tests.cluster_jobs.tiny import files_below, write_tiny_shards
-from tests.processes import ROOT, Ended, Forked, fork, fork_ranks, launch, start_ranks
+from tests.processes import HANG_SECONDS, ROOT, Ended, Forked, fork, fork_ranks, launch, start_ranks
 
 TOY = "tests.cluster_jobs.toy_train"
 TOTAL, BATCH = 40, 4
@@ -58,7 +58,7 @@ def assert_tidy(run: Path) -> None:
         load_state(tensors)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = HANG_SECONDS) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -189,6 +189,7 @@ def test_a_run_killed_in_every_life_still_ends_with_the_same_bits(
     assert final(tmp_path / "run") == final(uninterrupted)
 
 
+@pytest.mark.timeout(1800)  # some sixty runs
 @pytest.mark.slow
 def test_a_run_killed_before_any_change_to_its_directory_ends_with_the_same_bits(
     tiny_directory: Path, tmp_path: Path
@@ -215,8 +216,9 @@ def test_a_run_killed_before_any_change_to_its_directory_ends_with_the_same_bits
 def test_a_real_command_killed_from_outside_ends_with_the_same_bits(uninterrupted: Path, tmp_path: Path) -> None:
     """``python -m``, as a user types it, in directories with hostile names."""
     data, run = write_tiny_shards(tmp_path / f"data {HOSTILE}"), tmp_path / f"run {HOSTILE}"
-    words = [f"data={data}", f"run.dir={run}", *KEYS, "step_seconds=0.05"]
-    process = subprocess.Popen([sys.executable, "-m", TOY, *words], cwd=ROOT, stdout=subprocess.DEVNULL)
+    words = [f"data={data}", f"run.dir={run}", *KEYS]
+    env = {**os.environ, "TOY_WAIT_AT_NIMG": "20"}
+    process = subprocess.Popen([sys.executable, "-m", TOY, *words], cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
     wait_for(lambda: (run / "checkpoints" / f"{12:012d}.json").exists())
     process.kill()
     assert process.wait() == -signal.SIGKILL
@@ -253,13 +255,15 @@ def test_a_run_asked_to_stop_saves_exits_with_75_and_goes_on(
     tiny_directory: Path, uninterrupted: Path, tmp_path: Path, how: str
 ) -> None:
     run, stage = tmp_path / "run", tmp_path / "stage.json"
-    words = (f"data={tiny_directory}", f"run.dir={run}", *KEYS, "step_seconds=0.2")
-    forked = Forked(tmp_path / "log", TOY, *words, env={"CLUSTER_JOBS_EXIT_FILE": str(stage)})
+    words = (f"data={tiny_directory}", f"run.dir={run}", *KEYS)
+    env = {"CLUSTER_JOBS_EXIT_FILE": str(stage), "TOY_WAIT_AT_NIMG": str(BATCH)}  # before it looks for a STOP
+    forked = Forked(tmp_path / "log", TOY, *words, env=env)
     wait_for(lambda: (run / "order-0.txt").exists())
     if how == "STOP":
         (run / "STOP").touch()
     else:
         os.kill(cast(int, forked.process.pid), getattr(signal, how))
+    (run / "go").touch()
     ended = forked.ended()
     assert ended.code == 75, ended.output
     assert record(run)["state"] == "preempted" and record(run)["code"] == 75
@@ -323,10 +327,11 @@ def test_two_ranks_stop_at_the_same_step_when_one_is_asked(
     tiny_directory: Path, uninterrupted_pair: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    words = (f"data={tiny_directory}", f"run.dir={run}", *KEYS, "step_seconds=0.1")
-    ranks = start_ranks(tmp_path / "log", TOY, *words)
+    words = (f"data={tiny_directory}", f"run.dir={run}", *KEYS)
+    ranks = start_ranks(tmp_path / "log", TOY, *words, env={"TOY_WAIT_AT_NIMG": "8"})
     wait_for(lambda: (run / "order-1.txt").exists())
     os.kill(cast(int, ranks[1].process.pid), signal.SIGUSR1)
+    (run / "go").touch()
     for ended in [rank.ended() for rank in ranks]:
         assert ended.code == 75, ended.output
     assert list(order(run, 0)) == list(order(run, 1))

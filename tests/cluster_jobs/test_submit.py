@@ -1,5 +1,6 @@
 """Pipelines: the graph is checked, commands are validated first, what is done is skipped, failures are shown."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from cluster_jobs.launch import launch_words
 from cluster_jobs.local import Local, StageFailed, locked
 from cluster_jobs.pipeline import BUILT_IN, Pipeline, load
 from cluster_jobs.submit import main as submit
+from tests.processes import HANG_SECONDS
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -229,20 +231,21 @@ def test_a_root_that_cannot_be_written_to_is_one_line(tmp_path: Path, capsys: py
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_the_stages_and_the_same_command_continues(tmp_path: Path, number: int) -> None:
     root = tmp_path / "root"
-    stages = {"a": toy(out="${root}/a"), "b": toy(["a"], out="${root}/b", seconds=3)}
+    stages = {"a": toy(out="${root}/a"), "b": toy(["a"], out="${root}/b")}
     words = [f"pipeline={write(tmp_path / 'p.yaml', stages)}", f"root={root}"]
     first = subprocess.Popen(
         [sys.executable, "-m", "cluster_jobs.submit", *words],
+        env={**os.environ, "TOY_ENDLESS": f"{root}/b"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + HANG_SECONDS
     while not any("threads" in line for line in tail(root / "stages/b/log.txt", 5)):
         assert first.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     first.send_signal(number)
-    printed = first.communicate(timeout=120)[0]
+    printed = first.communicate(timeout=HANG_SECONDS)[0]
     assert first.returncode == 75 and "the same command continues" in printed
     assert lines(tmp_path, "b") == []
     assert submit(words) == 0

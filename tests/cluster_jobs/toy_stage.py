@@ -1,4 +1,7 @@
-"""A stage for the tests of pipelines: appends a line to a file, or fails as it is told."""
+"""A stage for the tests of pipelines: appends a line to a file, or fails as it is told.
+
+``TOY_ENDLESS=FILE`` in the environment: the stage that is to append to it works for ever.
+"""
 
 import os
 import signal
@@ -43,7 +46,7 @@ def main(config: ToyConfig) -> None:
         raise UserError(f"reads={config.reads}: no such file")
     print(f"threads {os.environ.get('OMP_NUM_THREADS')}, processes {os.environ.get('WORLD_SIZE', '1')}")
     deadline = time.monotonic() + config.seconds
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline or config.out == os.environ.get("TOY_ENDLESS"):
         print(f"{config.seconds} seconds in all", end="\r")
         time.sleep(0.05)
     if config.fate is Fate.user:

@@ -2,8 +2,8 @@
 
 The environment makes it die: ``TOY_KILL_AT_NIMG=N`` after N images, ``TOY_KILL_AT_WRITE=N`` just before its N-th change
 to the run directory (a file opened for writing, renamed or removed). ``TOY_HANG_AT_NIMG=N`` makes it hang instead,
-``TOY_HANG_SECONDS=N`` for so long, after which it meets a lost connection.
-``TOY_KILL_RANK`` chooses the rank (0).
+``TOY_HANG_SECONDS=N`` for so long, after which it meets a lost connection; ``TOY_WAIT_AT_NIMG=N`` makes it wait until
+``run.dir/go`` is there. ``TOY_KILL_RANK`` chooses the rank (0).
 """
 
 import os
@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,6 +54,11 @@ def hang() -> None:
     raise RuntimeError("Connection closed by peer")
 
 
+def wait_for(go: Path) -> None:
+    while not go.exists():
+        time.sleep(0.01)
+
+
 @command(ToyTrain, conf="cluster_jobs.conf")
 def main(config: ToyTrain) -> None:
     shards = Shards(config.data)
@@ -63,6 +69,7 @@ def main(config: ToyTrain) -> None:
         kill_at_write(config.run.dir, int(os.environ["TOY_KILL_AT_WRITE"]))
     kill_at_nimg = int(os.environ.get("TOY_KILL_AT_NIMG", "0")) if chosen else 0
     hang_at_nimg = int(os.environ.get("TOY_HANG_AT_NIMG", "0")) if chosen else 0
+    wait_at_nimg = int(os.environ.get("TOY_WAIT_AT_NIMG", "0")) if chosen else 0
     run = Run(config)
     torch.manual_seed(config.seed)
     model = torch.nn.Linear(shards.channels * shards.size**2, 1)
@@ -88,6 +95,8 @@ def main(config: ToyTrain) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         if nimg == hang_at_nimg:
             hang()
+        if nimg == wait_at_nimg:
+            wait_for(run.dir / "go")
         if run.due(config.checkpoint_nimg, nimg):
             run.save(parts, nimg)
         if run.should_stop():

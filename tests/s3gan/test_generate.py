@@ -3,7 +3,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from s3gan import generate
 from s3gan import pool as pools
 from s3gan.sampling import Balance, class_weights, draw_noise, make_images, plan_labels
 from s3gan.snapshot import load_generator
+from tests.processes import fork
 from tests.s3gan.toy_run import make_run, train_further
 
 LAUNCH = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
@@ -276,14 +276,10 @@ def test_the_pool_of_two_processes_is_byte_equal_to_the_pool_of_one(run, tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [[], ["keep_score=0.5"]], ids=["plain", "filtered"])
 def test_a_pool_survives_a_kill(run, tmp_path, words):
-    assert pool(run, tmp_path / "whole", "count=4000", *words) == 0
-    process = start(["s3gan.generate"], run, tmp_path / "pool", "count=4000", *words)
-    deadline = time.monotonic() + 200
-    while not (tmp_path / "pool" / "000000.tar").is_file() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    assert not (tmp_path / "pool" / "index.json").exists()
-    assert pool(run, tmp_path / "pool", "count=4000", *words) == 0
+    assert pool(run, tmp_path / "whole", "count=2150", *words) == 0
+    call = ("s3gan.generate", f"run={run}", f"out={tmp_path / 'pool'}", "threads=1", "count=2150", *words)
+    killed = fork(tmp_path / "log", "tests.killed", *call, env={"KILL_AT": "*/pool/000001.tar"})
+    assert killed.code == -signal.SIGKILL, killed.output
+    assert [path.name for path in (tmp_path / "pool").glob("*.tar")] == ["000000.tar"]
+    assert pool(run, tmp_path / "pool", "count=2150", *words) == 0
     assert content(tmp_path / "pool") == content(tmp_path / "whole")

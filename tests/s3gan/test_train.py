@@ -1,9 +1,7 @@
 """The training command as a user runs it, on a tiny data set."""
 
 import json
-import os
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,7 @@ from PIL import Image
 from cluster_jobs.run import load_run
 from cluster_jobs.shards import Shards
 from s3gan import train
-from tests.processes import Forked, fork, fork_ranks
+from tests.processes import fork, fork_ranks
 from tests.s3gan.toy_data import CLASSES, make_data, make_table
 
 TINY = [
@@ -85,15 +83,10 @@ def test_a_killed_run_ends_with_the_very_weights_of_an_uninterrupted_one(
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert fork(tmp_path / "log", "s3gan.train", *words(data, whole), *keys).code == 0
-    victim = Forked(tmp_path / "victim", "s3gan.train", *words(data, killed), *keys)
-    metrics = killed / "metrics.jsonl"
-    deadline = time.monotonic() + 60
-    while not metrics.is_file() or metrics.read_text().count("\n") < lines:
-        assert time.monotonic() < deadline and victim.process.is_alive(), victim.log.read_text()
-        time.sleep(0.001)
-    os.kill(victim.process.pid or 0, signal.SIGKILL)
-    assert victim.ended().code == -signal.SIGKILL
-    assert not (killed / LAST).is_file()
+    after = {"KILL_AT": "*/metrics.jsonl", "KILL_COUNT": str(lines + 1)}
+    victim = fork(tmp_path / "victim", "tests.killed", "s3gan.train", *words(data, killed), *keys, env=after)
+    assert victim.code == -signal.SIGKILL, victim.output
+    assert (killed / "metrics.jsonl").read_text().count("\n") == lines and not (killed / LAST).is_file()
     again = fork(tmp_path / "again", "s3gan.train", *words(data, killed), *keys)
     assert again.code == 0, again.output
     resumed = "at 0 images" if lines < 3 else "images"  # the start is a checkpoint, the next comes with the third line

@@ -1,5 +1,4 @@
 import os
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -9,7 +8,9 @@ from torch import Tensor, nn
 
 from cluster_jobs.config import Precision
 from cluster_jobs.job import Job, start_accelerator
+from cluster_jobs.outcome import leave
 from selfsup.batchnorm import BatchNorm, moments, synchronise
+from tests.processes import free_port
 
 
 class FakeRanks:
@@ -111,6 +112,7 @@ def _rank(rank: int, port: int, path: str) -> None:
     layer(x).pow(3).sum().backward()
     torch.save({"gradient": x.grad, "variance": layer.running_var}, f"{path}/{rank}.pt")
     job.barrier()
+    leave(0)
 
 
 def _gloo_input() -> Tensor:
@@ -118,10 +120,7 @@ def _gloo_input() -> Tensor:
 
 
 def test_two_gloo_processes_equal_one_process(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    multiprocessing.spawn(_rank, (port, str(tmp_path)), nprocs=2)
+    multiprocessing.spawn(_rank, (free_port(), str(tmp_path)), nprocs=2)
     x, reference = _gloo_input().requires_grad_(), nn.BatchNorm2d(2)
     reference(x).pow(3).sum().backward()
     results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]

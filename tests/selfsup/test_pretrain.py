@@ -1,5 +1,5 @@
 import json
-import time
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from cluster_jobs.seeds import is_validation
 from cluster_jobs.shards import Shards
 from selfsup.encoders import load_encoder
 from selfsup.pretrain import average
-from tests.processes import Forked, fork, fork_ranks
+from tests.processes import fork, fork_ranks
 from tests.selfsup.toy_shards import make_shards
 
 
@@ -49,19 +49,15 @@ def test_rotation_is_learned_scored_on_held_out_pictures_and_left_for_others(sky
 
 @pytest.mark.slow
 def test_a_killed_run_started_again_ends_with_the_bits_of_an_uninterrupted_one(sky: Path, tmp_path: Path):
-    longer = {"total_nimg": 1600}
-    assert fork(tmp_path / "log", "selfsup.pretrain", *words(sky, tmp_path / "whole", **longer)).code == 0
+    assert fork(tmp_path / "log", "selfsup.pretrain", *words(sky, tmp_path / "whole")).code == 0
     run = tmp_path / "killed"
-    process = Forked(tmp_path / "log", "selfsup.pretrain", *words(sky, run, **longer))
-    while not list((run / "checkpoints").glob("*.json")):
-        time.sleep(0.005)
-    process.process.kill()
-    assert process.ended().code < 0
-    assert not (run / "encoder.safetensors").exists()
-    ended = fork(tmp_path / "log", "selfsup.pretrain", *words(sky, run, **longer))
-    assert ended.code == 0 and "resuming" in ended.output
+    env = {"KILL_AT": "*/checkpoints/000000000480.json"}
+    killed = fork(tmp_path / "log", "tests.killed", "selfsup.pretrain", *words(sky, run), env=env)
+    assert killed.code == -signal.SIGKILL, killed.output
+    ended = fork(tmp_path / "log", "selfsup.pretrain", *words(sky, run))
+    assert ended.code == 0 and "at 320 images" in ended.output
     assert (run / "encoder.safetensors").read_bytes() == (tmp_path / "whole" / "encoder.safetensors").read_bytes()
-    last = "checkpoints/000000001600.safetensors"
+    last = "checkpoints/000000000640.safetensors"
     assert (run / last).read_bytes() == (tmp_path / "whole" / last).read_bytes()
 
 

@@ -1,10 +1,8 @@
 """Runs of simgan.train with every kind of key: ablations, an adaptive schedule, collapse, drift, other world sizes."""
 
 import json
-import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ from cluster_jobs.checkpoint import CheckpointStore, load_state
 from cluster_jobs.shards import Shards
 from simgan.snapshot import load_refiner, refine_images
 from tests.cluster_jobs.tiny import write_tiny_shards
-from tests.processes import Ended, Forked, fork, fork_ranks
+from tests.processes import Ended, fork, fork_ranks
 from tests.simgan.domains import train_words, write_domain
 
 pytestmark = pytest.mark.slow
@@ -66,15 +64,11 @@ def test_an_adaptive_run_that_is_killed_ends_with_the_bits_of_one_that_is_not(
     keys = {"schedule": "auto", "log_nimg": 8, "d_loss_low": 5, "d_loss_high": 9, "most_k_g": 4}  # K_g always rises
     assert train(tmp_path, synthetic, real, "whole", total_nimg=160, **keys).code == 0
     words = train_words(synthetic, real, tmp_path / "cut", total_nimg=160, **keys)
-    first = Forked(tmp_path / "first", "simgan.train", *words)
-    deadline = time.monotonic() + 60
-    while len(list(tmp_path.glob("cut/checkpoints/*.json"))) < 9 and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert first.process.pid is not None
-    os.kill(first.process.pid, signal.SIGKILL)
-    assert first.ended().code == -signal.SIGKILL
+    env = {"KILL_AT": "*/checkpoints/000000000080.json"}
+    first = fork(tmp_path / "first", "tests.killed", "simgan.train", *words, env=env)
+    assert first.code == -signal.SIGKILL, first.output
     second = fork(tmp_path / "second", "simgan.train", *words)
-    assert second.code == 0 and "resuming" in second.output, second.output
+    assert second.code == 0 and "at 72 images" in second.output, second.output
     last = "checkpoints/000000000160.safetensors"
     assert (tmp_path / "cut" / last).read_bytes() == (tmp_path / "whole" / last).read_bytes()
     assert load_state(tmp_path / "cut" / last)[0]["schedule"]["k_g"] == 4

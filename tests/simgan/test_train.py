@@ -1,7 +1,5 @@
 import json
-import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +7,7 @@ import pytest
 from cluster_jobs.checkpoint import CheckpointStore
 from cluster_jobs.errors import UserError
 from simgan.config import TrainConfig
-from tests.processes import Forked, fork, fork_ranks
+from tests.processes import fork, fork_ranks
 from tests.simgan.domains import train_words, write_domain
 
 pytestmark = pytest.mark.slow
@@ -21,17 +19,12 @@ def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(
 ) -> None:
     run = tmp_path / "run"
     words = train_words(synthetic, real, run)
-    first = Forked(tmp_path / "first", "simgan.train", *words)
-    deadline = time.monotonic() + 60
-    while len(list(run.glob("checkpoints/*.json"))) < 4 and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert first.process.pid is not None
-    os.kill(first.process.pid, signal.SIGKILL)
-    assert first.ended().code == -signal.SIGKILL
-    assert not (run / LAST).with_suffix(".json").exists(), "it had ended before it was killed"
+    env = {"KILL_AT": "*/checkpoints/000000000040.json"}
+    first = fork(tmp_path / "first", "tests.killed", "simgan.train", *words, env=env)
+    assert first.code == -signal.SIGKILL, first.output
     second = fork(tmp_path / "second", "simgan.train", *words)
     assert second.code == 0, second.output
-    assert "resuming" in second.output
+    assert "at 32 images" in second.output
     assert (run / LAST).read_bytes() == (trained / LAST).read_bytes()
 
 
