@@ -154,7 +154,9 @@ def test_a_run_from_before_health_was_watched_goes_on(words: list[str], healthy:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", [-2, -1, 0, 1, 2, 4, 6, 8, 30])
+@pytest.mark.parametrize(
+    "after", [*(pytest.param(moment, marks=pytest.mark.cluster) for moment in (-2, 1, 4, 8)), -1, 0, 2, 6, 30]
+)
 def test_a_run_killed_around_a_roll_back_ends_with_the_very_weights_of_an_undisturbed_one(
     words: list[str], healthy: Path, returned: tuple[Path, Ended, list[str]], tmp_path: Path, after: int
 ) -> None:
