@@ -15,6 +15,7 @@ import torch
 from cluster_jobs.config import MISSING, CommandKeys, command, key
 from cluster_jobs.errors import UserError
 from cluster_jobs.files import read_json
+from cluster_jobs.freeze import read_frozen
 from cluster_jobs.job import Job
 from cluster_jobs.software_checks import DISTRIBUTION, installed
 from s3gan import pool
@@ -111,12 +112,14 @@ def describe(
 ) -> dict[str, Any]:
     """pool.json: everything that decides the pool's bytes, and where it came from."""
     counts = np.bincount(labels, minlength=network["classes"])
+    frozen = read_frozen(Path(config.run)) or {}
     return {
         "made_by": "s3gan.generate",
         "versions": {name: installed(name) for name in (DISTRIBUTION, "torch")},
         "run": config.run,
         "checkpoint": {name: info[name] for name in ("file", "sha256", "nimg")},
         "label_table": label_table(network),
+        "init_from": frozen.get("init_from") or None,
         "data_fingerprint": network["data_fingerprint"],
         "truncation": config.truncation,
         "filter": filters.request,

@@ -41,6 +41,8 @@ def _leak_of(pool: dict[str, Any], train: Shards, judged: np.ndarray) -> str:
         if (pool.get("network") or {}).get("psi_encoder"):
             return "which labels the encoder of its ψ saw is not known"
         return _leak_of(pool["synthetic_pool"], train, judged) if pool.get("synthetic_pool") else ""
+    if pool.get("init_from"):
+        return "which labels the run saw that its GAN began from is not known"
     described = pool.get("label_table") or {}
     reason = _leak_of_table(described, train, judged)
     return reason or _leak_of_filter(pool.get("filter") or {}, classifier_beside(Path(described["path"])))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from cluster_jobs.errors import UserError
 from cluster_jobs.files import read_json
@@ -84,6 +85,15 @@ def test_truncated_noise_follows_the_normal_distribution_cut_off_at_the_threshol
     assert found.abs().max() <= 0.7
     shares = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
     torch.testing.assert_close(found.quantile(shares), reference[:200_000].quantile(shares), atol=0.02, rtol=0)
+
+
+def test_a_pool_says_which_run_its_generator_began_from(run, tmp_path, small_shards):
+    assert pool(run, tmp_path / "plain", "count=3") == 0
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump(config | {"init_from": "runs/older"}))
+    assert pool(run, tmp_path / "pool", "count=3") == 0
+    made = [read_json(tmp_path / name / "pool.json")["init_from"] for name in ("plain", "pool")]
+    assert made == [None, "runs/older"]
 
 
 def test_an_image_does_not_depend_on_what_else_is_in_its_block(run):

@@ -49,6 +49,12 @@ def test_a_gan_saw_the_true_labels_of_its_table_and_no_inferred_one(train: Shard
     assert found(train, OTHERS, gan=gan) == ""
 
 
+def test_a_gan_that_began_from_another_run_may_have_seen_anything(train: Shards, gan: dict[str, Any]) -> None:
+    reason = "gan: which labels the run saw that its GAN began from is not known"
+    assert found(train, OTHERS, gan=gan | {"init_from": "runs/older"}) == reason
+    assert found(train, OTHERS, gan=gan | {"init_from": None}) == ""
+
+
 def test_real_images_and_refined_ones_leak_nothing(train: Shards) -> None:
     assert found(train, BUDGET) == found(train, BUDGET, refined={"made_by": "simgan.refine"}) == ""
 
