@@ -1,5 +1,5 @@
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -7,6 +7,8 @@ import pytest
 from cluster_jobs.shards import Shards
 from tests.cluster_jobs.slurm_cluster import SlurmCluster, missing
 from tests.cluster_jobs.tiny import write_tiny_shards
+from tests.cluster_jobs.toy_runs import KEYS, TOY
+from tests.processes import Ended, fork
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +20,26 @@ def tiny_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny(tiny_directory: Path) -> Shards:
     return Shards(tiny_directory)
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed; to be read only."""
+    run = tmp_path_factory.mktemp("uninterrupted") / "run"
+    ended = fork(run.with_name("log"), TOY, f"data={tiny_directory}", f"run.dir={run}", *KEYS)
+    assert ended.code == 0, ended.output
+    return run
+
+
+@pytest.fixture
+def train(tiny_directory: Path, tmp_path: Path) -> Callable[..., Ended]:
+    """Runs the toy in ``tmp_path/run`` unless told otherwise."""
+
+    def call(*words: str, **env: str) -> Ended:
+        usual = (f"data={tiny_directory}", f"run.dir={tmp_path / 'run'}", *KEYS)
+        return fork(tmp_path / "log", TOY, *usual, *words, env=env)
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,8 @@
+"""What a run leaves, takes up again, and refuses."""
+
 import itertools
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,78 +13,19 @@ import pytest
 import torch
 import yaml
 
-from cluster_jobs.checkpoint import load_state
 from cluster_jobs.errors import UserError
-from cluster_jobs.places import neighbouring
 from cluster_jobs.run import Run, load_run
 from cluster_jobs.shards import Shards
 from cluster_jobs.stream import Stream
 from tests.cluster_jobs.tiny import files_below, write_tiny_shards
-from tests.processes import HANG_SECONDS, ROOT, Ended, Forked, fork, fork_ranks, launch, start_ranks
-
-TOY = "tests.cluster_jobs.toy_train"
-TOTAL, BATCH = 40, 4
-KEYS = (f"batch={BATCH}", f"total_nimg={TOTAL}", "checkpoint_nimg=12", "log_nimg=8", "keep_best=0", "threads=1")
-HOSTILE = """a b=é='q' "d" [1],{x},${y}"""
-
-
-def final(run: Path, nimg: int = TOTAL) -> bytes:
-    """The bytes of the last checkpoint's tensors: weights and optimizer."""
-    return (run / "checkpoints" / f"{nimg:012d}.safetensors").read_bytes()
-
-
-def record(run: Path) -> dict[str, str | int]:
-    return json.loads((run / "exit.json").read_text())
-
-
-def order(run: Path, rank: int = 0) -> dict[int, list[int]]:
-    """What a rank saw at each position; a position seen in two lives must have shown the same samples."""
-    seen: dict[int, list[int]] = {}
-    for line in (run / f"order-{rank}.txt").read_text().splitlines():
-        position, *indices = map(int, line.split())
-        assert seen.setdefault(position, indices) == indices
-    return seen
-
-
-def assert_tidy(run: Path) -> None:
-    """No partial file is left: no temporary names, and only whole checkpoints."""
-    assert not [path for path in run.rglob(".*")]
-    files = sorted((run / "checkpoints").iterdir())
-    for tensors, manifest in zip(files[1::2], files[::2], strict=True):
-        assert manifest == tensors.with_suffix(".json")
-        load_state(tensors)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = HANG_SECONDS) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-
-
-@pytest.fixture(scope="session")
-def uninterrupted(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed; to be read only."""
-    run = tmp_path_factory.mktemp("uninterrupted") / "run"
-    ended = fork(run.with_name("log"), TOY, f"data={tiny_directory}", f"run.dir={run}", *KEYS)
-    assert ended.code == 0, ended.output
-    return run
+from tests.cluster_jobs.toy_runs import BATCH, TOTAL, TOY, assert_tidy, final, order, record
+from tests.processes import Ended, fork_ranks
 
 
 @pytest.fixture
 def copied(uninterrupted: Path, tmp_path: Path) -> Path:
+    """The undisturbed run, to be damaged or continued."""
     return Path(shutil.copytree(uninterrupted, tmp_path / "run"))
-
-
-@pytest.fixture
-def train(tiny_directory: Path, tmp_path: Path) -> Callable[..., Ended]:
-    """Runs the toy in ``tmp_path/run`` unless told otherwise."""
-
-    def call(*words: str, **env: str) -> Ended:
-        usual = (f"data={tiny_directory}", f"run.dir={tmp_path / 'run'}", *KEYS)
-        return fork(tmp_path / "log", TOY, *usual, *words, env=env)
-
-    return call
 
 
 # --- a run leaves what the formats say
@@ -127,105 +65,7 @@ def test_a_cadence_is_due_when_a_step_crosses_it() -> None:
     assert [nimg for nimg in range(6, 31, 6) if Run.due(run, 3, nimg)] == [6, 12, 18, 24, 30]
 
 
-# --- kill anything, anywhere
-
-
-def test_the_means_of_a_killed_run_cover_the_steps_before_the_kill_too(
-    train: Callable[..., Ended], uninterrupted: Path, tmp_path: Path
-) -> None:
-    """The checkpoint of 12 images lies in the middle of the steps that the line at 16 is the mean of."""
-    assert train(TOY_KILL_AT_NIMG="20").code == -signal.SIGKILL
-    assert train().code == 0
-    means = [
-        [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-        for run in (tmp_path / "run", uninterrupted)
-    ]
-    assert means[0] == means[1]
-
-
-@pytest.mark.slow
-def test_means_go_on_when_the_number_of_processes_changes_within_a_line(
-    train: Callable[..., Ended], uninterrupted: Path, tiny_directory: Path, tmp_path: Path
-) -> None:
-    words = (f"data={tiny_directory}", f"run.dir={tmp_path / 'run'}", *KEYS)
-    for ended in fork_ranks(tmp_path / "ranks", TOY, *words, "total_nimg=12"):
-        assert ended.code == 0, ended.output
-    assert train().code == 0
-    mine, theirs = (
-        [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-        for run in (tmp_path / "run", uninterrupted)
-    )
-    assert mine == pytest.approx(theirs, rel=1e-5)
-
-
-@pytest.mark.parametrize("nimg", [4, 12, 20, 24, 28, 36, 40])
-def test_a_run_killed_after_any_step_ends_with_the_same_bits(
-    train: Callable[..., Ended], uninterrupted: Path, tmp_path: Path, nimg: int
-) -> None:
-    assert train(TOY_KILL_AT_NIMG=str(nimg)).code == -signal.SIGKILL
-    assert record_or_none(tmp_path / "run") in (None, "running")
-    resumed = train()
-    assert resumed.code == 0, resumed.output
-    checkpoint = (nimg - 1) // 12 * 12  # killed before the save of its own step
-    assert (f"resuming {tmp_path / 'run'} at {checkpoint} images" in resumed.output) == (checkpoint > 0)
-    assert final(tmp_path / "run") == final(uninterrupted)
-    assert order(tmp_path / "run") == order(uninterrupted)
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["nimg"] for line in lines] == [8, 16, 24, 32, 40]
-    assert record(tmp_path / "run")["state"] == "done"
-    assert_tidy(tmp_path / "run")
-
-
-def record_or_none(run: Path) -> str | int | None:
-    return record(run)["state"] if (run / "exit.json").exists() else None
-
-
-def test_a_run_killed_in_every_life_still_ends_with_the_same_bits(
-    train: Callable[..., Ended], uninterrupted: Path, tmp_path: Path
-) -> None:
-    for nimg in (16, 28, 40):
-        assert train(TOY_KILL_AT_NIMG=str(nimg)).code == -signal.SIGKILL
-    assert train().code == 0
-    assert final(tmp_path / "run") == final(uninterrupted)
-
-
-@pytest.mark.timeout(1800)  # some sixty runs
-@pytest.mark.slow
-def test_a_run_killed_before_any_change_to_its_directory_ends_with_the_same_bits(
-    tiny_directory: Path, tmp_path: Path
-) -> None:
-    """The kill falls before each opening, renaming and removing of a file, so also within every checkpoint."""
-    keys = [f"data={tiny_directory}", *KEYS, "total_nimg=16", "checkpoint_nimg=8", "log_nimg=12", "keep_last=1"]
-    assert fork(tmp_path / "log", TOY, *keys, f"run.dir={tmp_path / 'whole'}").code == 0
-    torn_checkpoints = 0
-    for count in itertools.count(1):
-        run = tmp_path / f"killed at {count}"
-        killed = fork(tmp_path / "log", TOY, *keys, f"run.dir={run}", env={"TOY_KILL_AT_WRITE": str(count)})
-        if killed.code == 0:
-            break
-        assert killed.code == -signal.SIGKILL, killed.output
-        resumed = fork(tmp_path / "log", TOY, *keys, f"run.dir={run}")
-        assert resumed.code == 0, resumed.output
-        torn_checkpoints += "trying the checkpoint before it" in resumed.output
-        assert final(run, 16) == final(tmp_path / "whole", 16)
-        assert_tidy(run)
-    assert count > 12 and torn_checkpoints >= 2
-
-
-@pytest.mark.slow
-def test_a_real_command_killed_from_outside_ends_with_the_same_bits(uninterrupted: Path, tmp_path: Path) -> None:
-    """``python -m``, as a user types it, in directories with hostile names."""
-    data, run = write_tiny_shards(tmp_path / f"data {HOSTILE}"), tmp_path / f"run {HOSTILE}"
-    words = [f"data={data}", f"run.dir={run}", *KEYS]
-    env = {**os.environ, "TOY_WAIT_AT_NIMG": "20"}
-    process = subprocess.Popen([sys.executable, "-m", TOY, *words], cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
-    wait_for(lambda: (run / "checkpoints" / f"{12:012d}.json").exists())
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    resumed = launch(TOY, *words)
-    assert resumed.code == 0 and "resuming" in resumed.output, resumed.output
-    assert final(run) == final(uninterrupted)
-    assert_tidy(run)
+# --- a torn checkpoint
 
 
 @pytest.mark.parametrize("how", ["truncated", "flipped bit", "no manifest", "torn manifest"])
@@ -245,116 +85,6 @@ def test_a_torn_checkpoint_is_reported_and_the_run_goes_on_from_the_one_before(
     assert f"resuming {copied} at 36 images" in ended.output
     assert final(copied) == final(uninterrupted)
     assert_tidy(copied)
-
-
-# --- preemption
-
-
-@pytest.mark.parametrize("how", ["STOP", "SIGTERM", "SIGUSR1"])
-def test_a_run_asked_to_stop_saves_exits_with_75_and_goes_on(
-    tiny_directory: Path, uninterrupted: Path, tmp_path: Path, how: str
-) -> None:
-    run, stage = tmp_path / "run", tmp_path / "stage.json"
-    words = (f"data={tiny_directory}", f"run.dir={run}", *KEYS)
-    env = {"CLUSTER_JOBS_EXIT_FILE": str(stage), "TOY_WAIT_AT_NIMG": str(BATCH)}  # before it looks for a STOP
-    forked = Forked(tmp_path / "log", TOY, *words, env=env)
-    wait_for(lambda: (run / "order-0.txt").exists())
-    if how == "STOP":
-        (run / "STOP").touch()
-    else:
-        os.kill(cast(int, forked.process.pid), getattr(signal, how))
-    (run / "go").touch()
-    ended = forked.ended()
-    assert ended.code == 75, ended.output
-    assert record(run)["state"] == "preempted" and record(run)["code"] == 75
-    assert json.loads(stage.read_text()) == record(run)
-    (nimg,) = {len(order(run)) * BATCH, load_run(run)[2]}  # everything that was seen is saved
-    assert 0 < nimg < TOTAL and f"stopped on request at {nimg} images" in str(record(run)["message"])
-    assert not (run / "STOP").exists()
-    resumed = fork(tmp_path / "log", TOY, *words)
-    assert resumed.code == 0 and f"at {nimg} images" in resumed.output
-    assert final(run) == final(uninterrupted)
-    assert record(run)["state"] == "done"
-
-
-# --- two processes
-
-
-@pytest.fixture(scope="session")
-def uninterrupted_pair(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two ranks that nothing disturbed; to be read only."""
-    run = tmp_path_factory.mktemp("pair") / "run"
-    for ended in fork_ranks(run.with_name("log"), TOY, f"data={tiny_directory}", f"run.dir={run}", *KEYS):
-        assert ended.code == 0, ended.output
-        assert "Warning" not in ended.output
-    return run
-
-
-def test_two_processes_see_the_sample_order_of_one(uninterrupted: Path, uninterrupted_pair: Path) -> None:
-    first, second = order(uninterrupted_pair, 0), order(uninterrupted_pair, 1)
-    assert {position: first[position] + second[position] for position in first} == order(uninterrupted)
-
-
-def test_two_processes_learn_what_one_learns(uninterrupted: Path, uninterrupted_pair: Path) -> None:
-    """Up to the order of sums: the mean of two halves' gradients is the gradient of the whole batch."""
-    one, two = load_run(uninterrupted)[1], load_run(uninterrupted_pair)[1]
-    torch.testing.assert_close(two["model"]["weight"], one["model"]["weight"], rtol=1e-4, atol=1e-6)
-    losses = [
-        [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-        for run in (uninterrupted, uninterrupted_pair)
-    ]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)  # metrics are means over the ranks
-
-
-@pytest.mark.slow
-def test_a_rank_killed_under_accelerate_launch_leaves_the_same_bits_in_the_end(
-    uninterrupted_pair: Path, tmp_path: Path
-) -> None:
-    data, run = write_tiny_shards(tmp_path / f"data {HOSTILE}"), tmp_path / f"run {HOSTILE}"
-    words = (f"data={data}", f"run.dir={run}", *KEYS)
-    killed = launch(TOY, *words, processes=2, env={"TOY_KILL_AT_NIMG": "20", "TOY_KILL_RANK": "1"})
-    assert killed.code == 1 and not (run / "checkpoints" / f"{TOTAL:012d}.json").exists(), killed.output
-    resumed = launch(TOY, *words, processes=2)
-    assert resumed.code == 0 and resumed.output.count("resuming") == 1, resumed.output
-    assert "Warning" not in resumed.output
-    assert final(run) == final(uninterrupted_pair)
-    assert [order(run, rank) for rank in (0, 1)] == [order(uninterrupted_pair, rank) for rank in (0, 1)]
-    assert record(run)["state"] == "done"
-    assert_tidy(run)
-
-
-def test_two_ranks_stop_at_the_same_step_when_one_is_asked(
-    tiny_directory: Path, uninterrupted_pair: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    words = (f"data={tiny_directory}", f"run.dir={run}", *KEYS)
-    ranks = start_ranks(tmp_path / "log", TOY, *words, env={"TOY_WAIT_AT_NIMG": "8"})
-    wait_for(lambda: (run / "order-1.txt").exists())
-    os.kill(cast(int, ranks[1].process.pid), signal.SIGUSR1)
-    (run / "go").touch()
-    for ended in [rank.ended() for rank in ranks]:
-        assert ended.code == 75, ended.output
-    assert list(order(run, 0)) == list(order(run, 1))
-    assert 0 < load_run(run)[2] == BATCH * len(order(run)) < TOTAL
-    assert all(ended.code == 0 for ended in fork_ranks(tmp_path / "log", TOY, *words))
-    assert final(run) == final(uninterrupted_pair)
-
-
-def test_the_record_names_the_damaged_sample_that_one_rank_met(tiny_directory: Path, tmp_path: Path) -> None:
-    shards = Shards(shutil.copytree(tiny_directory, tmp_path / "data"))
-    index = int(Stream(shards, seed=0, batch=BATCH, mine=neighbouring(BATCH, 1, 2)).indices(8)[0])
-    member = shards._members[index]
-    path = Path(shards.directory) / shards.shard_names[member["shard"]]
-    content = bytearray(path.read_bytes())
-    content[int(member["image_offset"])] ^= 0xFF
-    path.write_bytes(content)
-    run = tmp_path / "run"
-    ended = fork_ranks(tmp_path / "log", TOY, f"data={shards.directory}", f"run.dir={run}", *KEYS)
-    assert ended[1].code == 2 and ended[0].code != 0
-    assert f"error: {shards.directory}: sample {shards.key(index)} is no readable image" in ended[1].output
-    assert record(run)["code"] == 2 and shards.key(index) in str(record(run)["message"])
-    replaced = fork(tmp_path / "log", TOY, f"data={shards.directory}", f"run.dir={run} new", *KEYS, "damaged=replace")
-    assert replaced.code == 0 and shards.key(index) in replaced.output
 
 
 # --- the same command, another configuration
