@@ -1,13 +1,6 @@
-"""``python -m cluster_jobs.pack`` from the outside: what it writes, refuses, continues and survives."""
+"""``python -m cluster_jobs.pack`` from the outside: what it writes, leaves out and refuses."""
 
-import io
 import json
-import os
-import signal
-import subprocess
-import sys
-import tarfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,33 +8,9 @@ import pytest
 from PIL import Image
 
 from cluster_jobs.pack import main
-from cluster_jobs.shard_writer import Sample, write_shard
 from cluster_jobs.shards import Shards
-from tests.cluster_jobs.test_sources import encode, noise, save, write_idx
-from tests.processes import HANG_SECONDS, ROOT
-
-HOSTILE = "my im=ages 'été' \"x\" [a],{b} ${c}"
-
-
-def pictures(root: Path, classes: dict[str, int], *, channels: int = 3, side: int = 32) -> Path:
-    for place, (name, count) in enumerate(classes.items()):
-        for number in range(count):
-            array = noise(side, side, channels, seed=100 * place + number)
-            save(root / name / f"{number}.png", array[..., 0] if channels == 1 else array)
-    return root
-
-
-def snapshot(directory: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
-
-
-def pack(*words: str) -> int:
-    return main(["workers=0", *words])
-
-
-def members(tar: Path) -> dict[str, bytes]:
-    with tarfile.open(tar) as opened:
-        return {m.name: opened.extractfile(m).read() for m in opened}  # type: ignore[union-attr]
+from tests.cluster_jobs.packing import HOSTILE, bad_folder, members, pack, pictures, snapshot
+from tests.cluster_jobs.pictures import noise, save
 
 
 def test_digits_become_a_train_and_a_test_directory(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -125,15 +94,6 @@ def test_processes_write_the_same_bytes_as_one(tmp_path: Path) -> None:
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
 
 
-def bad_folder(tmp_path: Path) -> Path:
-    path = pictures(tmp_path / "images", {"a": 12})
-    (path / "a" / "nötes.txt").write_text("no picture")
-    broken = path / "a" / "bro=ken.jpg"
-    content = encode(Image.fromarray(noise(64, 64, 3)), "JPEG")
-    broken.write_bytes(content[: len(content) // 2])
-    return path
-
-
 def test_files_that_are_no_pictures_are_named_counted_and_fatal(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = bad_folder(tmp_path)
     words = ("source=folder", f"path={path}", f"out={tmp_path}/out", "shard_samples=3")
@@ -194,80 +154,6 @@ def test_a_folder_without_any_picture_is_refused(tmp_path: Path, capsys: pytest.
     assert not (tmp_path / "out/train/index.json").exists()
 
 
-def test_a_finished_directory_whose_source_changed_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    path = pictures(tmp_path / "images", {"a": 3})
-    words = ("source=folder", f"path={path}", f"out={tmp_path}/out")
-    assert pack(*words) == 0
-    save(path / "a" / "more.png", noise(32, 32, 3))
-    assert pack(*words) == 2
-    assert "images have changed" in capsys.readouterr().err
-    assert Shards(tmp_path / "out/train").count == 3
-
-
-def rewrite(file: Path, *, how: str) -> None:
-    """Writes a file again: with another size and the same time, or the other way round."""
-    before = file.stat()
-    image = np.asarray(Image.open(file)).copy()
-    save(file, image * 0 if how == "size" else image)
-    other_time = before.st_mtime_ns + (0 if how == "size" else 1)
-    os.utime(file, ns=(before.st_atime_ns, other_time))
-    assert (file.stat().st_size != before.st_size) == (how == "size")
-
-
-@pytest.mark.parametrize("how", ["size", "time"])
-@pytest.mark.parametrize("test", ["0", "0.3"])
-def test_a_finished_directory_is_refused_where_a_file_of_the_same_name_has_changed(
-    tmp_path: Path, how: str, test: str, capsys: pytest.CaptureFixture
-) -> None:
-    path = pictures(tmp_path / "images", {"a": 6})
-    words = ("source=folder", f"path={path}", f"out={tmp_path}/out", "shard_samples=1", f"test={test}")
-    assert pack(*words) == 0
-    before = snapshot(tmp_path / "out")
-    rewrite(path / "a" / "0.png", how=how)
-    assert pack(*words) == 2
-    message = capsys.readouterr().err
-    assert "files have changed (size or time)" in message and "those of 1 shard(s)" in message
-    assert message.count("\n") == 1 and snapshot(tmp_path / "out") == before
-
-
-def test_of_an_unfinished_directory_only_the_shards_of_changed_files_are_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    path = pictures(tmp_path / "images", {"a": 6})
-    words = ("source=folder", f"path={path}", "shard_samples=2")
-
-    def die(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("cluster_jobs.packing._finish", die)
-        pack(*words, f"out={tmp_path}/out")
-    made = {tar.name: tar.stat().st_mtime_ns for tar in (tmp_path / "out/train").glob("*.tar")}
-    rewrite(path / "a" / "3.png", how="size")
-    assert pack(*words, f"out={tmp_path}/out") == 0
-    assert "files of 1 shard(s) have changed" in capsys.readouterr().out
-    again = {tar.name: tar.stat().st_mtime_ns for tar in (tmp_path / "out/train").glob("*.tar")}
-    assert len(made) == 3 and sum(made[name] != again[name] for name in made) == 1
-    assert pack(*words, f"out={tmp_path}/fresh") == 0
-    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "fresh")
-
-
-@pytest.mark.parametrize("finished", [True, False])
-def test_a_directory_from_before_sizes_and_times_were_kept_goes_on(
-    tmp_path: Path, finished: bool, capsys: pytest.CaptureFixture
-) -> None:
-    path = bad_folder(tmp_path)
-    words = ("source=folder", f"path={path}", f"out={tmp_path}/out", "shard_samples=3")
-    assert pack(*words, f"allow_bad={2 if finished else 0}") == (0 if finished else 2)
-    state = json.loads((tmp_path / "out/pack.json").read_text())
-    assert state.pop("stamps").keys() == {"train"}
-    (tmp_path / "out/pack.json").write_text(json.dumps(state))
-    tars = {tar.name: tar.stat().st_mtime_ns for tar in (tmp_path / "out/train").glob("*.tar")}
-    assert pack(*words, "allow_bad=2") == 0
-    assert ("already finished" in capsys.readouterr().out) == finished
-    assert tars.items() <= {tar.name: tar.stat().st_mtime_ns for tar in (tmp_path / "out/train").glob("*.tar")}.items()
-
-
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -310,187 +196,3 @@ def test_validate_checks_and_writes_nothing(tmp_path: Path, capsys: pytest.Captu
     assert pack("source=digits", f"out={tmp_path}/out", "validate=true") == 0
     assert "source: digits" in capsys.readouterr().out and not (tmp_path / "out").exists()
     assert pack("source=digits", f"out={tmp_path}/out", "validate=true", "test=2") == 2
-
-
-def foreign_shards(directory: Path, *, shards: int = 3, samples: int = 4, labels: bool = True) -> Path:
-    """Shards as others write them: any keys, JPEG and WebP, class numbers as text, only some labelled."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for shard in range(shards):
-        with tarfile.open(directory / f"set-{shard + 8}.tar", "w") as tar:
-            for number in range(samples):
-                extension, kind = [("jpg", "JPEG"), ("webp", "WEBP"), ("jpeg", "JPEG"), ("png", "PNG")][number % 4]
-                files = {extension: encode(Image.fromarray(noise(48, 40, 3, seed=shard * 10 + number)), kind)}
-                if labels and number % 2 == 0:
-                    files["cls"] = f"{number + shard}\n".encode()
-                files["json"] = json.dumps({"number": number}).encode()
-                for name, content in files.items():
-                    info = tarfile.TarInfo(f"deep/bild_{shard}{number}.{name}")
-                    info.size = len(content)
-                    tar.addfile(info, io.BytesIO(content))
-    return directory
-
-
-def test_foreign_shards_are_indexed_in_place_and_not_touched(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    path = foreign_shards(tmp_path / "wds été")
-    before = {tar.name: (tar.read_bytes(), tar.stat().st_mtime_ns) for tar in path.glob("*.tar")}
-    assert pack("source=webdataset", f"path={path}", "size=24") == 0
-    shards = Shards(path)
-    assert shards.shard_names == ["set-8.tar", "set-9.tar", "set-10.tar"] and shards.count == 12
-    assert shards.hidden_labels().tolist() == [0, -1, 2, -1, 1, -1, 3, -1, 2, -1, 4, -1]
-    assert shards.classes == ["0", "1", "2", "3", "4"] and shards.image(5).shape == (3, 24, 24)
-    assert shards.key(5) == "set-9/deep/bild_11" and shards.annotation(5) == {"number": 1}
-    assert before == {tar.name: (tar.read_bytes(), tar.stat().st_mtime_ns) for tar in path.glob("*.tar")}
-    assert pack("source=webdataset", f"path={path}", "size=24") == 0
-    assert "already finished" in capsys.readouterr().out
-
-
-def test_an_index_may_lie_elsewhere_and_point_at_the_shards(tmp_path: Path) -> None:
-    path = foreign_shards(tmp_path / "wds")
-    foreign_shards(tmp_path / "split/train", shards=1)
-    foreign_shards(tmp_path / "split/test", shards=2)
-    before = snapshot(tmp_path / "wds") | snapshot(tmp_path / "split")
-    names = "classes=T-shirt/top, big cat,x=y,d,é"
-    assert pack("source=webdataset", f"path={path}", f"out={tmp_path}/index", names) == 0
-    shards = Shards(tmp_path / "index/train")
-    assert shards.classes == ["T-shirt/top", "big cat", "x=y", "d", "é"]
-    with Image.open(io.BytesIO(members(path / "set-9.tar")["deep/bild_13.png"])) as picture:
-        assert shards.encoded(7) and picture.size == (40, 48)
-    assert shards.encoded(7) == members(path / "set-9.tar")["deep/bild_13.png"]
-    assert pack("source=webdataset", f"path={tmp_path}/split", f"out={tmp_path}/both") == 0
-    train, test = Shards(tmp_path / "both/train"), Shards(tmp_path / "both/test")
-    assert (train.count, test.count) == (4, 8)
-    assert train.classes == test.classes == ["0", "1", "2", "3"]
-    assert before == snapshot(tmp_path / "wds") | snapshot(tmp_path / "split")
-
-
-def test_damaged_samples_of_foreign_shards_are_named_and_may_be_left_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    path = foreign_shards(tmp_path / "wds", shards=2)
-    png = encode(Image.fromarray(noise(32, 32, 3)), "PNG")
-    good = [Sample(f"{number:03d}", png, "png", 1) for number in range(5)]
-    good[2] = Sample("002 long key", png[:200], "png", 7)
-    write_shard(tmp_path / "other", 0, good)
-    (tmp_path / "other/000000.tar").rename(path / "zzz.tar")
-    assert pack("source=webdataset", f"path={path}") == 2
-    assert "zzz.tar/002 long key" in capsys.readouterr().err and not (path / "index.json").exists()
-    assert pack("source=webdataset", f"path={path}", "allow_bad=1") == 0
-    shards = Shards(path)
-    assert shards.keys()[8:] == ["zzz/000", "zzz/001", "zzz/003", "zzz/004"]
-    assert shards.encoded(11) == png and shards.hidden_labels()[8:].tolist() == [1, 1, 1, 1]
-
-
-def test_a_truncated_foreign_tar_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    path = foreign_shards(tmp_path / "wds")
-    whole = (path / "set-9.tar").read_bytes()
-    (path / "set-9.tar").write_bytes(whole[: len(whole) // 2])
-    assert pack("source=webdataset", f"path={path}") == 2
-    message = capsys.readouterr().err
-    assert "set-9.tar" in message and "truncated" in message and message.count("\n") == 1
-    assert not (path / "index.json").exists()
-    (path / "set-9.tar").write_bytes(whole)
-    assert pack("source=webdataset", f"path={path}") == 0 and Shards(path).count == 12
-
-
-def test_shards_that_pack_wrote_are_not_indexed_again(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert pack("source=digits", f"out={tmp_path}/d", "size=8") == 0
-    before = snapshot(tmp_path)
-    assert pack("source=webdataset", f"path={tmp_path}/d/test") == 2
-    assert "ready as they are" in capsys.readouterr().err and snapshot(tmp_path) == before
-
-
-PACK_UNTIL_KILLED = """
-import multiprocessing, os, signal, sys
-from cluster_jobs import pack, packing
-
-def dying(*arguments, do=packing.do):
-    for number, result in enumerate(do(*arguments), 1):
-        if number == int(sys.argv[1]):
-            print("workers", *(child.pid for child in multiprocessing.active_children()), flush=True)
-            os.kill(os.getpid(), signal.SIGKILL)
-        yield result
-
-packing.do = dying
-pack.main(sys.argv[2:])
-"""
-
-
-def kill_after(words: list[str], shards: int) -> None:
-    """A pack that dies once it hears of this many finished shards; its workers must go too."""
-    command = [sys.executable, "-c", PACK_UNTIL_KILLED, str(shards), *words]
-    killed = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=HANG_SECONDS)
-    assert killed.returncode == -signal.SIGKILL
-    _, *workers = killed.stdout.splitlines()[-1].split()
-    assert len(workers) == 2 * ("workers=2" in words)
-    deadline = time.monotonic() + HANG_SECONDS
-    while any(_runs(pid) for pid in workers):
-        assert time.monotonic() < deadline, "a worker outlived the command"
-        time.sleep(0.01)
-
-
-def _runs(pid: str) -> bool:
-    state = Path(f"/proc/{pid}/stat")
-    return state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-@pytest.mark.slow
-def test_a_killed_pack_continues_to_the_same_bytes(tmp_path: Path) -> None:
-    data, out = tmp_path / "data", tmp_path / HOSTILE
-    data.mkdir()
-    write_idx(data / "train-images-idx3-ubyte", noise(1500, 28, 28))
-    write_idx(data / "train-labels-idx1-ubyte", noise(1500) % 10)
-    words = ["source=idx", f"path={data}", "shard_samples=25", "test=0.3"]
-    assert pack(*words, f"out={tmp_path}/undisturbed") == 0
-    undisturbed = snapshot(tmp_path / "undisturbed")
-    kill_after([*words, f"out={out}", "workers=2"], 10)
-    kill_after([*words, f"out={out}", "workers=0"], 20)
-    finished = {tar: tar.stat().st_mtime_ns for tar in out.rglob("*.tar")}
-    assert 30 <= len(finished) < 60 and not list(out.rglob("index.json"))
-    assert pack(*words, f"out={out}") == 0
-    assert snapshot(out) == undisturbed
-    assert all(tar.stat().st_mtime_ns == changed for tar, changed in finished.items())
-
-
-def test_a_pack_that_dies_before_any_of_its_renames_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = pictures(tmp_path / "images", {"a": 6}, side=8)
-    words = ("source=folder", f"path={path}", "size=8", "shard_samples=2", "test=0.4")
-    assert pack(*words, f"out={tmp_path}/undisturbed") == 0
-    undisturbed = snapshot(tmp_path / "undisturbed")
-    rename, deaths = Path.replace, 0
-    for allowed in range(30):  # every file becomes visible by a rename
-        calls = 0
-
-        def dying(self: Path, target: Path, allowed: int = allowed) -> Path:
-            nonlocal calls
-            calls += 1
-            if calls > allowed:
-                raise KeyboardInterrupt
-            return rename(self, target)
-
-        out = tmp_path / str(allowed)
-        with monkeypatch.context() as patch:
-            patch.setattr(Path, "replace", dying)
-            try:
-                assert pack(*words, f"out={out}") == 0
-                break
-            except KeyboardInterrupt:
-                deaths += 1
-        assert not (out / "test/index.json").exists()
-        assert pack(*words, f"out={out}") == 0
-        assert snapshot(out) == undisturbed
-    assert deaths == 1 + 3 * 2 + 2 * 4  # pack.json; three shards and their parts; two indices of four files
-
-
-def test_a_pack_that_dies_while_tidying_up_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ("source=digits", "size=8")
-    assert pack(*words, f"out={tmp_path}/undisturbed") == 0
-
-    def dying(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("cluster_jobs.shard_writer.shutil.rmtree", dying)
-        pack(*words, f"out={tmp_path}/out")
-    assert (tmp_path / "out/train/.parts").exists()
-    assert pack(*words, f"out={tmp_path}/out") == 0
-    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "undisturbed")

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from cluster_jobs.pack import main
 from cluster_jobs.shards import Shards
-from tests.cluster_jobs.test_sources import noise, save
+from tests.cluster_jobs.pictures import noise, save
 
 
 def read(directory: Path) -> list[dict]:

@@ -1,8 +1,5 @@
 """Sources against pictures that the tests make themselves, and against scikit-learn and the MNIST file format."""
 
-import gzip
-import io
-import struct
 from collections import Counter
 from pathlib import Path
 
@@ -13,26 +10,7 @@ from sklearn.datasets import load_digits
 
 from cluster_jobs.errors import UserError
 from cluster_jobs.sources import NoImage, decode, digits, folder, hold_out, idx
-
-
-def save(path: Path, array: np.ndarray, **options: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path, **options)
-
-
-def noise(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
-def encode(picture: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def write_idx(path: Path, array: np.ndarray) -> None:
-    content = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+from tests.cluster_jobs.pictures import encode, noise, save, write_idx
 
 
 def test_digits_split_into_the_first_1437_and_the_last_360_of_scikit_learn() -> None:
