@@ -1,4 +1,5 @@
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,12 @@ def tiny_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny(tiny_directory: Path) -> Shards:
     return Shards(tiny_directory)
+
+
+@pytest.fixture
+def copied(tiny_directory: Path, tmp_path: Path) -> Path:
+    """The tiny shards, to be damaged."""
+    return Path(shutil.copytree(tiny_directory, tmp_path / "copied"))
 
 
 @pytest.fixture(scope="session")
