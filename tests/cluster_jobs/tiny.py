@@ -1,5 +1,7 @@
-"""Tiny shards of noise, with uneven counts so that nothing divides."""
+"""Tiny shards of noise, with uneven counts so that nothing divides, and tars as others write them."""
 
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,16 @@ def write_tiny_shards(directory: Path, counts: tuple[int, ...] = COUNTS, *, size
         first += count
     finish_index(directory, len(counts), classes=["a", "b", "c"], size=size, mode="L" if channels == 1 else "RGB")
     return directory
+
+
+def tar_of(path: Path, members: dict[str, bytes]) -> Path:
+    """A tar as somebody else might write it: in pax format, with owners and times."""
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime, info.uname = len(content), 1_700_000_000, "somebody"
+            tar.addfile(info, io.BytesIO(content))
+    return path
 
 
 def files_below(directory: Path) -> dict[str, bytes]:
