@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from cluster_jobs import remote, retries, stream
+from cluster_jobs import shards as shards_module
 from cluster_jobs.shards import Shards
 from tests.cluster_jobs.slurm_cluster import SlurmCluster, missing
-from tests.cluster_jobs.tiny import write_tiny_shards
+from tests.cluster_jobs.tiny import BLOCK, write_tiny_shards
 from tests.cluster_jobs.toy_runs import KEYS, TOY
 from tests.processes import Ended, fork
 
@@ -27,6 +29,17 @@ def tiny(tiny_directory: Path) -> Shards:
 def copied(tiny_directory: Path, tmp_path: Path) -> Path:
     """The tiny shards, to be damaged."""
     return Path(shutil.copytree(tiny_directory, tmp_path / "copied"))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """For shards on a server: a cache of this test's own, small blocks, short pauses."""
+    for module in (remote, shards_module, stream):
+        monkeypatch.setattr(module, "BLOCK_BYTES", BLOCK)
+    monkeypatch.setattr(retries, "FIRST_PAUSE", 0.01)
+    monkeypatch.setenv("SHARD_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return tmp_path / "cache"
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from cluster_jobs.images import Size, encode_png, height_and_width
 from cluster_jobs.shard_writer import Sample, finish_index, write_shard
 
 COUNTS = (7, 3, 11)
+BLOCK = 4096  # bytes, two tiny samples
 
 
 def tiny_images(count: int = sum(COUNTS), size: Size = 8, channels: int = 1) -> np.ndarray:

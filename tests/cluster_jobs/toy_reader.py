@@ -9,6 +9,8 @@ from cluster_jobs.config import MISSING, command, key
 from cluster_jobs.shards import Shards
 from cluster_jobs.stream import Stream
 
+READER = "tests.cluster_jobs.toy_reader"
+
 
 @dataclass
 class ReaderConfig:
