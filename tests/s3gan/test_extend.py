@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.s3gan.test_train import TINY
-from tests.s3gan.toy_data import make_data, make_table
+from tests.s3gan.toy_data import TINY, make_data, make_table
 
 ROOT = Path(__file__).parents[2]
 METHOD_FILE = re.compile(r"One new\s+file, `(?P<path>[^`]+)`:\n\n```python\n(?P<text>.*?)```", re.DOTALL)

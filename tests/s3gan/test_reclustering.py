@@ -1,17 +1,12 @@
-"""Re-clustering on D's features: matching against brute force, what it changes in a run, and kills at any moment."""
+"""Re-clustering on D's features: which images change their cluster, and what a run leaves of it."""
 
-import itertools
 import json
-import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 
-from cluster_jobs.checkpoint import load_state
 from cluster_jobs.config import RunKeys
 from cluster_jobs.run import Run, load_run
 from cluster_jobs.shards import Shards
@@ -23,29 +18,16 @@ from s3gan.fakes import Fakes
 from s3gan.game import make_game
 from s3gan.methods import MethodName
 from s3gan.networks import NetworkName
-from s3gan.reclustering import Reclustering, match_clusters, nearest, overlaps, starting_means
+from s3gan.reclustering import Reclustering, starting_means
 from s3gan.snapshot import read_network
 from s3gan.targets import open_targets
 from selfsup.labels import LabelTable, aligned_labels, read_table, write_table
-from tests.processes import Ended, Forked, fork, fork_ranks
-from tests.s3gan.test_train import TINY
+from tests.processes import fork, fork_ranks
+from tests.s3gan.reclustering_words import words
 from tests.s3gan.toy_data import CLASSES, make_data, make_table
 
 TRUTH = np.arange(48) % 3  # the class of every image of the toy data, by its index
-OFTEN = ["method=self_conditioned", "recluster_nimg=32", "recluster_count=40"]
 FROZEN = ["d_lr=1e-12"]  # too little to change a weight in single precision
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards, to be read only."""
-    directory = tmp_path_factory.mktemp("data")
-    make_data(directory / "train")
-    return directory
-
-
-def words(data: Path, run: Path, *keys: str) -> list[str]:
-    return [f"data={data / 'train'}", "classes=3", *OFTEN, f"run.dir={run}", *TINY, *keys]
 
 
 def clusters_of(run: Path, nimg: int) -> np.ndarray:
@@ -85,51 +67,6 @@ def opened(data: Path, run: Path, labels: np.ndarray | None, **keys: object) -> 
     started = Run(config)
     game, _ = make_game(config, started, conditions, shards)
     return Reclustering(started, game, conditions, open_targets(started, conditions, shards), shards)
-
-
-def table_of(pairs: np.ndarray) -> np.ndarray:
-    return np.array(
-        [[int(((pairs[0] == row) & (pairs[1] == column)).sum()) for column in range(5)] for row in range(5)]
-    )
-
-
-@pytest.mark.parametrize("clusters", [1, 2, 3, 4, 5])
-def test_matched_clusters_share_as_many_images_as_in_the_best_of_all_permutations(clusters: int) -> None:
-    random = np.random.RandomState(clusters)
-    for _ in range(20):
-        new, old = random.randint(clusters, size=(2, 30))
-        matched = match_clusters(new, old, clusters)
-        assert sorted(matched) == list(range(clusters))
-        kept = (matched[new] == old).sum()
-        assert kept == max((np.array(order)[new] == old).sum() for order in itertools.permutations(range(clusters)))
-
-
-def test_clusters_that_are_only_renamed_get_their_old_numbers_back() -> None:
-    random = np.random.RandomState(0)
-    old, names = random.randint(7, size=500), random.permutation(7)
-    assert np.array_equal(match_clusters(names[old], old, 7)[names[old]], old)
-    assert match_clusters(old, old, 7).tolist() == list(range(7))
-    noisy = np.where(random.rand(500) < 0.3, random.randint(7, size=500), names[old])
-    assert np.array_equal(match_clusters(noisy, old, 7)[names], np.arange(7))
-
-
-def test_overlaps_are_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reclustering, "ROWS", 7)
-    pairs = np.random.RandomState(0).randint(5, size=(2, 30)).astype(np.int32)
-    assert np.array_equal(overlaps(*pairs, 5), table_of(pairs))
-
-
-def test_clusters_start_from_the_means_of_their_images_and_empty_ones_from_the_farthest_images() -> None:
-    points = np.array([[0, 0], [2, 0], [10, 0], [10, 1], [10, 20]], np.float32)
-    means = starting_means(points, np.array([3, 3, 0, 0, 0]), 5)
-    # squared distances to their means: 1, 1, 49, 36 and 169
-    expected = [[10, 7], [10, 20], [10, 0], [1, 0], [10, 1]]
-    np.testing.assert_array_equal(means, np.array(expected, np.float32))
-
-
-def test_the_nearest_centroid_is_that_of_the_smallest_distance() -> None:
-    points, centroids = torch.randn(50, 6), torch.randn(9, 6)
-    assert nearest(points, centroids).tolist() == torch.cdist(points.double(), centroids.double()).argmin(1).tolist()
 
 
 def test_nothing_moves_where_the_features_stay_and_the_clusters_fit_them(data: Path, tmp_path: Path) -> None:
@@ -306,108 +243,6 @@ def test_a_run_may_start_from_random_labels_and_turns_images_too(data: Path, tmp
     table = make_table(tmp_path / "table.parquet", shards, origin="random")
     assert train.main(words(data, run, f"labels={table}", "method=self_conditioned_ss")) == 0
     assert read_network(run)["class_names"] == [f"cluster {number}" for number in range(len(CLASSES))]
-
-
-MOVING = ["classes=8", "d_lr=0.001", "total_nimg=112"]  # with these, images change their clusters
-END = "checkpoints/000000000112.safetensors"
-
-
-def killable(data: Path, run: Path, *keys: str, **env: object) -> Ended:
-    """The training command in a process that writes down, or is killed at, its changes to the run directory."""
-    log = run.parent / f"{run.name}.log"
-    variables = {name: str(value) for name, value in env.items()}
-    return Forked(log, "tests.s3gan.killed_train", *words(data, run, *keys), env=variables).ended(240)
-
-
-def assert_same_run(run: Path, whole: Path) -> None:
-    """Weights, clusters and what was told of them are those of the other run."""
-    assert (run / END).read_bytes() == (whole / END).read_bytes()
-    left = {path.name: path.read_bytes() for path in (run / "clusters").iterdir()}
-    assert not [name for name in left if name.endswith(".tmp")]
-    for path in (whole / "clusters").iterdir():  # a kill before retention leaves one checkpoint more, with its clusters
-        assert left[path.name] == path.read_bytes(), path.name
-    mine, theirs = ([json.loads(line) for line in (each / "metrics.jsonl").open()] for each in (run, whole))
-    assert [line.get("clusters/changed") for line in mine] == [line.get("clusters/changed") for line in theirs]
-
-
-@pytest.fixture(scope="module")
-def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A run that nothing interrupted, and its changes to the run directory."""
-    directory = tmp_path_factory.mktemp("whole")
-    ended = killable(data, directory / "run", *MOVING, WRITES=directory / "writes")
-    assert ended.code == 0, ended.output
-    return directory / "run", (directory / "writes").read_text().splitlines()
-
-
-def kill_and_go_on(data: Path, run: Path, whole: Path, write: int) -> None:
-    """A run killed before one of its changes to the run directory, and started again, is the undisturbed one."""
-    killed = killable(data, run, *MOVING, KILL_AT_WRITE=write)
-    assert killed.code == -signal.SIGKILL, f"write {write}:\n{killed.output}"
-    again = killable(data, run, *MOVING)
-    assert again.code == 0, again.output
-    assert_same_run(run, whole)
-
-
-@pytest.mark.slow
-def test_a_run_killed_in_a_re_clustering_ends_with_the_very_weights_and_clusters_of_an_undisturbed_one(
-    data: Path, tmp_path: Path, whole: tuple[Path, list[str]]
-) -> None:
-    undisturbed, writes = whole
-    assert any(json.loads(line).get("clusters/changed") for line in (undisturbed / "metrics.jsonl").open())
-    written = writes.index("os.rename " + next(line for line in writes if "64.json." in line).split()[1])
-    kill_and_go_on(data, tmp_path / "run", undisturbed, written + 1)
-
-
-@pytest.mark.cluster
-def test_so_does_a_run_killed_before_any_write_of_a_re_clustering_or_while_it_writes_its_tables(
-    data: Path, tmp_path: Path, whole: tuple[Path, list[str]]
-) -> None:
-    undisturbed, writes = whole
-    numbered = list(enumerate(writes, 1))
-    first = next(number for number, line in numbered if " /clusters/" in line and "000000000064" in line)
-    after = next(number for number, line in numbered if number > first and "/checkpoints/" in line)
-    tables = next(number for number, line in numbered if ".parquet." in line)
-    found = [number for number, line in numbered if first <= number < after and " /clusters/" in line]
-    assert len(found) >= 6
-    for number in (*found, after, tables):
-        kill_and_go_on(data, tmp_path / f"run-{number}", undisturbed, number)
-
-
-@pytest.mark.slow
-def test_a_run_that_goes_back_takes_up_the_clusters_of_that_time(data: Path, tmp_path: Path) -> None:
-    """Learning rates of 1 kill D within a few steps; a thousandth of them does not."""
-    healthy, whole, killed = (tmp_path / name for name in ("healthy", "whole", "killed"))
-    watched = ["health_nimg=48", "min_d_loss=0", "log_nimg=16", "checkpoint_nimg=32", "rollback_lr=0.001", "classes=8"]
-    assert killable(data, healthy, *watched, "d_lr=0.001", "g_lr=0.001", "total_nimg=96").code == 0
-    config = yaml.safe_load((healthy / "config.yaml").read_text())
-    (healthy / "config.yaml").write_text(yaml.safe_dump(config | {"d_lr": 1.0, "g_lr": 1.0}))
-    keys = [*watched, "d_lr=1", "g_lr=1", "total_nimg=320"]
-    for run in (whole, killed):
-        shutil.copytree(healthy, run)
-    ended = killable(data, whole, *keys, WRITES=tmp_path / "writes")
-    assert ended.code == 0 and ended.output.count("sick since") == 1, ended.output
-    writes = (tmp_path / "writes").read_text().splitlines()
-    place = int(ended.output.split("back to the checkpoint of ")[1].split()[0])
-    commit = [number for number, line in enumerate(writes, 1) if f"os.rename /checkpoints/.{place:012d}.json" in line][
-        -1
-    ]
-    assert killable(data, killed, *keys, KILL_AT_WRITE=commit + 3).code == -signal.SIGKILL
-    assert killable(data, killed, *keys).code == 0
-    state, _ = load_state(whole / "checkpoints/000000000320.safetensors")
-    assert state["health"]["rollbacks"] and state["clusters"]["nimg"] == 288
-    for name in ("checkpoints/000000000320.safetensors", "clusters/000000000288.i32"):
-        assert (whole / name).read_bytes() == (killed / name).read_bytes()
-
-
-@pytest.mark.slow
-def test_a_run_that_grows_trains_what_a_longer_run_trains(
-    data: Path, tmp_path: Path, whole: tuple[Path, list[str]]
-) -> None:
-    """It ends where a re-clustering is due: that one belongs to the steps after it."""
-    grown = tmp_path / "grown"
-    for total in (64, 112):
-        assert killable(data, grown, *MOVING, f"total_nimg={total}").code == 0
-    assert (grown / END).read_bytes() == (whole[0] / END).read_bytes()
 
 
 @pytest.mark.slow

@@ -20,8 +20,8 @@ from s3gan.regularisers import Consistency, GradientPenalty, LeCam, SquaredGradi
 from s3gan.step import discriminator_step, generator_step
 from tests.processes import fork, fork_ranks
 from tests.s3gan.test_step import BATCH, make_game, real_batch
-from tests.s3gan.test_train import LAST, TINY
-from tests.s3gan.toy_data import make_data, make_table
+from tests.s3gan.test_train import LAST
+from tests.s3gan.toy_data import TINY, make_data, make_table
 
 Plain = Callable[[Game, Tensor, Tensor, Tensor, Tensor], Tensor]  # (game, images, labels, fakes, fake labels)
 

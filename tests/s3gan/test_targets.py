@@ -9,8 +9,7 @@ import torch
 from s3gan import train
 from s3gan.targets import Targets
 from selfsup.labels import read_table, write_table
-from tests.s3gan.test_train import TINY
-from tests.s3gan.toy_data import make_data, make_table
+from tests.s3gan.toy_data import TINY, make_data, make_table
 
 LABELS = np.array([2, -1, 0], np.int32)
 PROBABILITIES = np.array([[0.25, 0.25, 0.5], [0, 0, 0], [1, 0, 0]], np.float16)

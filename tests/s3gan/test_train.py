@@ -14,28 +14,9 @@ from cluster_jobs.run import load_run
 from cluster_jobs.shards import Shards
 from s3gan import train
 from tests.processes import fork, fork_ranks
-from tests.s3gan.toy_data import CLASSES, make_data, make_table
+from tests.s3gan.toy_data import CLASSES, TINY, make_data, make_table
 
-TINY = [
-    "network=biggan_light",
-    "width=2",
-    "batch=16",
-    "total_nimg=160",
-    "log_nimg=16",
-    "checkpoint_nimg=48",
-    "sample_nimg=96",
-    "threads=1",
-]
 LAST = "checkpoints/000000000160.safetensors"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards with table.parquet beside them; to be read only."""
-    directory = tmp_path_factory.mktemp("data")
-    shards = make_data(directory / "train")
-    make_table(directory / "table.parquet", shards)
-    return directory
 
 
 def words(data: Path, run: Path, method: str = "s3gan", table: str = "table.parquet") -> list[str]:

@@ -1,4 +1,4 @@
-"""A tiny training set of 32 px and its label tables, made without the commands that make real ones."""
+"""A tiny training set of 32 px and its label tables, made without the commands that make real ones; a tiny run's keys."""
 
 from pathlib import Path
 
@@ -11,6 +11,16 @@ from selfsup.labels import LabelTable, write_table
 
 CLASSES = ["left", "right", "both"]
 COUNTS = (20, 9, 19)  # samples a shard
+TINY = [
+    "network=biggan_light",
+    "width=2",
+    "batch=16",
+    "total_nimg=160",
+    "log_nimg=16",
+    "checkpoint_nimg=48",
+    "sample_nimg=96",
+    "threads=1",
+]
 
 
 def make_data(directory: Path, *, channels: int = 1, hidden: bool = True, seed: int = 0) -> Shards:
