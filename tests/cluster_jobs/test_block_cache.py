@@ -127,9 +127,9 @@ def test_a_claim_is_held_by_one_and_freed_by_a_fork_that_outlives_it(tmp_path: P
         order.append("first")
         child = os.fork()
         if child == 0:
-            time.sleep(20)  # with a copy of the lock's descriptor
+            time.sleep(300)  # with a copy of the lock's descriptor
             os._exit(0)
-    thread.join(10)
+    thread.join(120)
     os.kill(child, 9)
     os.waitpid(child, 0)
     assert order == ["first", "second"]

@@ -27,7 +27,7 @@ SITE = {
     "environment": [
         "export MASTER_ADDR=127.0.0.1 GLOO_SOCKET_IFNAME=lo",  # the nodes' names resolve nowhere
         '[ "$SLURM_JOB_NAME:${SLURM_RESTART_COUNT:-0}" != pipeline-hung:0 ] || export TOY_HANG_AT_NIMG=60',
-        'case "$SLURM_JOB_NAME" in *-requeued|*-signalled|*-killed) export TOY_WAIT_AT_NIMG=24;; esac',
+        'case "$SLURM_JOB_NAME" in *-requeued|*-signalled|*-killed|*-gan) export TOY_WAIT_AT_NIMG=24;; esac',
     ],
     "grace_seconds": 60,
 }
@@ -149,7 +149,7 @@ def test_a_cancelled_job_is_not_requeued_and_resubmit_goes_on(
     slurm: SlurmCluster, tmp_path: Path, tiny_directory: Path
 ) -> None:
     stages = {
-        "gan": training(tiny_directory, "gan", nodes=1, seconds=0.2),
+        "gan": training(tiny_directory, "gan", nodes=1, seconds=0),
         "after": toy("gan", out="${root}/after"),
         "calm": training(tiny_directory, "calm", nodes=1, seconds=0),
     }
@@ -159,13 +159,14 @@ def test_a_cancelled_job_is_not_requeued_and_resubmit_goes_on(
     assert "0 jobs submitted" in pipeline.call("submit")  # they are in the queue
     until(lambda: len(checkpoints(pipeline.root / "gan")) > 0, "a checkpoint")
     assert pipeline.status()["gan"]["images"].endswith("of 320")
-    slurm.run(["scancel", pipeline.job("gan")])
+    slurm.run(["scancel", pipeline.job("gan")])  # while it waits
     pipeline.wait("gan", "CANCELLED")
     pipeline.wait("after", "CANCELLED")
     until(lambda: not slurm.run(["squeue", "-h", "-j", pipeline.job("gan")]).stdout, "the end of the batch script")
     pipeline.wait("calm", "COMPLETED")
     assert slurm.state(pipeline.job("gan")) == "CANCELLED"
     assert not (pipeline.root / "after").exists()
+    (pipeline.root / "gan" / "go").touch()
     assert "2 jobs submitted" in pipeline.call("resubmit")
     pipeline.wait("after", "COMPLETED")
     assert final_weights(pipeline.root / "gan") == final_weights(pipeline.root / "calm")

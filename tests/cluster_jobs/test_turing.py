@@ -276,7 +276,7 @@ def test_in_a_browser_answers_are_given_undone_remembered_saved_and_scored(
         browser.press({"real": "f", "fake": "r"}[answer_of(browser, truths)])  # the last one wrong
         browser.click("save")
         saved = out / "answers-Ada_L_.json"
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not saved.is_file():
             assert time.monotonic() < deadline, "the answers were not saved"
             time.sleep(0.1)
