@@ -65,7 +65,7 @@ def test_a_run_killed_in_every_life_still_ends_with_the_same_bits(
 
 
 @pytest.mark.timeout(1800)  # some sixty runs
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_run_killed_before_any_change_to_its_directory_ends_with_the_same_bits(
     tiny_directory: Path, tmp_path: Path
 ) -> None:

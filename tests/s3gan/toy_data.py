@@ -1,4 +1,4 @@
-"""A tiny training set of 32 px and its label tables, made without the commands that make real ones; a tiny run's keys."""
+"""A tiny training set of 32 px and its label tables, made without the commands that make real ones; a tiny run."""
 
 from pathlib import Path
 
