@@ -77,7 +77,7 @@ def test_so_does_a_run_killed_before_any_write_of_a_re_clustering_or_while_it_wr
         kill_and_go_on(data, tmp_path / f"run-{number}", undisturbed, number)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_run_that_goes_back_takes_up_the_clusters_of_that_time(data: Path, tmp_path: Path) -> None:
     """Learning rates of 1 kill D within a few steps; a thousandth of them does not."""
     healthy, whole, killed = (tmp_path / name for name in ("healthy", "whole", "killed"))
