@@ -36,5 +36,7 @@ class Fakes:
 
     def uniform(self, purpose: str, position: int, columns: int) -> Tensor:
         """This rank's (n, columns) float32, uniform in [0, 1), of the global batch at `position`."""
+        if not columns:  # most steps ask for none: no generator is seeded then
+            return torch.empty(self.batch, 0, device=self.device)[self.mine]
         generator = seeds.generator(self.device, self.seed, "uniform", purpose, position)
         return torch.rand(self.batch, columns, generator=generator, device=self.device)[self.mine]
