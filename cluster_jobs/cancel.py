@@ -3,9 +3,9 @@
 import sys
 from dataclasses import dataclass
 
-from cluster_jobs import scheduler, submission
-from cluster_jobs.config import MISSING, command, key
-from cluster_jobs.errors import UserError
+from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.slurm import scheduler, submission
 
 
 @dataclass

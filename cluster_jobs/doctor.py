@@ -8,10 +8,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cluster_jobs import allocation, bandwidth, findings, machine_checks, software_checks, storage_checks
-from cluster_jobs.config import command, key
-from cluster_jobs.errors import UserError
-from cluster_jobs.findings import Finding, ok, warn
+from cluster_jobs.cli.config import command, key
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.diagnostics import allocation, bandwidth, findings
+from cluster_jobs.diagnostics import machine as machine_checks
+from cluster_jobs.diagnostics import software as software_checks
+from cluster_jobs.diagnostics import storage as storage_checks
+from cluster_jobs.diagnostics.findings import Finding, ok, warn
 
 
 @dataclass

@@ -4,9 +4,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster_jobs.config import MISSING, command, key
-from cluster_jobs.display import tail
-from cluster_jobs.errors import UserError
+from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.pipelines.display import tail
 
 
 @dataclass

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from cluster_jobs import mixture
-from cluster_jobs.config import MISSING, command, key
-from cluster_jobs.errors import UserError
-from cluster_jobs.files import read_json, write_json
-from cluster_jobs.mix_report import print_table, write_report
-from cluster_jobs.mix_sources import REAL, SOURCES, Source, match, open_pool, open_real
-from cluster_jobs.shard_writer import finish_index
-from cluster_jobs.shares import plan, read_shares
-from cluster_jobs.workers import cores
+from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.files import read_json, write_json
+from cluster_jobs.core.workers import cores
+from cluster_jobs.data.shard_writer import finish_index
+from cluster_jobs.mixing import mixture
+from cluster_jobs.mixing.report import print_table, write_report
+from cluster_jobs.mixing.shares import plan, read_shares
+from cluster_jobs.mixing.sources import REAL, SOURCES, Source, match, open_pool, open_real
 
 RESULTS = ("counts", "counts_by_source", "available", "repeated", "dropped", "classes_left_out")  # of pool.json
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from rich.console import Console
 
-from cluster_jobs.config import command, key, to_dict
-from cluster_jobs.errors import UserError
-from cluster_jobs.packing import Makers, pack, print_table
-from cluster_jobs.shard_makers import Index, Repack, webdataset
-from cluster_jobs.shard_writer import SHARD_SAMPLES
-from cluster_jobs.shards import Shards
-from cluster_jobs.sources import (
+from cluster_jobs.cli.config import command, key, to_dict
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.shard_writer import SHARD_SAMPLES
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.packing.engine import Makers, pack, print_table
+from cluster_jobs.packing.makers import Index, Repack, webdataset
+from cluster_jobs.packing.sources import (
     HELD_OUT,
     digits,
     folder,

@@ -12,12 +12,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from cluster_jobs import page
-from cluster_jobs.config import MISSING, command, key
-from cluster_jobs.curves import read_series
-from cluster_jobs.display import clock
-from cluster_jobs.errors import UserError
-from cluster_jobs.files import read_json, write_atomically
+from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.files import read_json, write_atomically
+from cluster_jobs.pipelines.display import clock
+from cluster_jobs.reporting import html as page
+from cluster_jobs.reporting.curves import read_series
 
 NOT_SEARCHED = ("stages", "checkpoints", "tensorboard", "report", "samples")
 FILM = 6

@@ -4,11 +4,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster_jobs import submission
-from cluster_jobs.config import MISSING, command, key
-from cluster_jobs.local import locked
-from cluster_jobs.pipeline import load
-from cluster_jobs.site import read_site
+from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.pipelines.local import locked
+from cluster_jobs.pipelines.pipeline import load
+from cluster_jobs.slurm import submission
+from cluster_jobs.slurm.site import read_site
 
 
 @dataclass

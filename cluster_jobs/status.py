@@ -8,14 +8,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cluster_jobs import scheduler
-from cluster_jobs.config import MISSING, command, key
-from cluster_jobs.errors import UserError
-from cluster_jobs.files import read_json, write_json
-from cluster_jobs.local import exit_record
-from cluster_jobs.progress import PROGRESS_FILE, duration
-from cluster_jobs.scheduler import QueuedJob
-from cluster_jobs.submission import read_record
+from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.files import read_json, write_json
+from cluster_jobs.core.progress import PROGRESS_FILE, duration
+from cluster_jobs.pipelines.local import exit_record
+from cluster_jobs.slurm import scheduler
+from cluster_jobs.slurm.scheduler import QueuedJob
+from cluster_jobs.slurm.submission import read_record
 
 COLUMNS = ("stage", "job", "state", "images", "images/s", "left", "restarts", "message")
 

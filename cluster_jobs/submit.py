@@ -6,14 +6,14 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from cluster_jobs import submission
-from cluster_jobs.config import MISSING, command, key
-from cluster_jobs.errors import UserError
-from cluster_jobs.files import write_json
-from cluster_jobs.launch import shown_command
-from cluster_jobs.local import Local, StageFailed, finished, locked, validate
-from cluster_jobs.pipeline import Pipeline, load
-from cluster_jobs.site import read_site
+from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.files import write_json
+from cluster_jobs.pipelines.launch import shown_command
+from cluster_jobs.pipelines.local import Local, StageFailed, finished, locked, validate
+from cluster_jobs.pipelines.pipeline import Pipeline, load
+from cluster_jobs.slurm import submission
+from cluster_jobs.slurm.site import read_site
 
 
 class Cluster(Enum):

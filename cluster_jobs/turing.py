@@ -12,15 +12,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cluster_jobs.config import command
-from cluster_jobs.config import key as setting
-from cluster_jobs.errors import UserError
-from cluster_jobs.files import read_json, write_atomically, write_json
-from cluster_jobs.images import shape_text
-from cluster_jobs.sections import write_section
-from cluster_jobs.shards import Shards
-from cluster_jobs.turing_page import KINDS, draw, key_of, page
-from cluster_jobs.turing_score import CONFIDENCE, Confusion, confusion, pooled, read_answers, read_key
+from cluster_jobs.cli.config import command
+from cluster_jobs.cli.config import key as setting
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.files import read_json, write_atomically, write_json
+from cluster_jobs.data.images import shape_text
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.reporting.section import write_section
+from cluster_jobs.turing_test.page import KINDS, draw, key_of, page
+from cluster_jobs.turing_test.score import CONFIDENCE, Confusion, confusion, pooled, read_answers, read_key
 
 KEY, PAGE = "key.json", "turing.html"
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from cluster_jobs.config import MISSING, command, key
-from cluster_jobs.errors import UserError
-from cluster_jobs.files import write_parts
-from cluster_jobs.progress import track
-from cluster_jobs.shard_check import Damage, Shard, Split, check
-from cluster_jobs.verification import Data, damaged, open_data, report, totals
-from cluster_jobs.verify_record import Record, Stamp, stamp
-from cluster_jobs.workers import cores, do
+from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.files import write_parts
+from cluster_jobs.core.progress import track
+from cluster_jobs.core.workers import cores, do
+from cluster_jobs.verification.checker import Damage, Shard, Split, check
+from cluster_jobs.verification.dataset import Data, damaged, open_data, report, totals
+from cluster_jobs.verification.journal import Record, Stamp, stamp
 
 SMALL = 64 << 20  # bytes of shards that are checked before worker processes would have started
 SHOWN = 20  # findings named on the terminal; all of them are in the list

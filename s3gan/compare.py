@@ -11,12 +11,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cluster_jobs.config import MISSING, command, key
-from cluster_jobs.files import make_parent, write_atomically, write_json
-from s3gan.comparison import compare, to_csv, to_json
-from s3gan.comparison_text import caption, markdown, measure_table, write_sections
-from s3gan.figure import draw
-from s3gan.study import read_labels, read_study
+from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.core.files import make_parent, write_atomically, write_json
+from s3gan.comparison.figure import draw
+from s3gan.comparison.ratios import compare, to_csv, to_json
+from s3gan.comparison.study import read_labels, read_study
+from s3gan.comparison.tables import caption, markdown, measure_table, write_sections
 
 FIGURE = "figure.png"
 PLAIN_WIDTH = 120  # characters of a line in a file or a pipe

@@ -8,22 +8,22 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from cluster_jobs.config import command
-from cluster_jobs.errors import UserError
-from cluster_jobs.job import Job
-from cluster_jobs.shards import Shards
-from cluster_jobs.stores import child
-from s3gan.evaluate_config import EvaluateConfig
-from s3gan.feature_space import Evaluation
+from cluster_jobs.cli.config import command
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.label_table import aligned_labels, read_table
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stores.base import child
+from cluster_jobs.distributed.job import Job
+from s3gan.evaluation.config import EvaluateConfig
+from s3gan.evaluation.feature_space import Evaluation
+from s3gan.evaluation.plan import plan
+from s3gan.evaluation.score_file import Result, ScoreFile
+from s3gan.evaluation.subject import Draw, Subject, pool_subject, run_subject
+from s3gan.evaluation.summary import DISTANCES, Shown, result_lines, write_summary
 from s3gan.metrics.detector import class_names
 from s3gan.metrics.labelled import Labelled
-from s3gan.metrics.summary import DISTANCES, Shown, result_lines, write_summary
 from s3gan.metrics.trained import NotAvailable
-from s3gan.parts import plan
-from s3gan.score_file import Result, ScoreFile
-from s3gan.subject import Draw, Subject, pool_subject, run_subject
-from selfsup.classifier import ShardPictures
-from selfsup.labels import aligned_labels, read_table
+from selfsup.labelling.classifier import ShardPictures
 
 
 @command(EvaluateConfig)

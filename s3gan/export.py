@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster_jobs.config import MISSING, command, key
-from cluster_jobs.errors import UserError
-from cluster_jobs.shards import Shards
-from s3gan import image_folder, npz
-from s3gan.exported import Exported
+from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.shards import Shards
+from s3gan.pools import image_folder, npz
+from s3gan.pools.exported import Exported
 
 
 class Format(Enum):

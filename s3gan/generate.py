@@ -12,19 +12,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from cluster_jobs.config import MISSING, CommandKeys, command, key
-from cluster_jobs.errors import UserError
-from cluster_jobs.files import read_json
-from cluster_jobs.freeze import read_frozen
-from cluster_jobs.job import Job
-from cluster_jobs.software_checks import DISTRIBUTION, installed
-from s3gan import pool
-from s3gan.class_counts import read_counts
-from s3gan.filters import FilterKeys, Filters, calibrated, open_filters, read_thresholds, refuse_what_keeps_too_little
-from s3gan.pool_report import write_report
-from s3gan.rejection import Maker, Sampler, calibrate
-from s3gan.sampling import Balance, block_size, class_weights, label_table, order_labels, plan_labels
-from s3gan.snapshot import load_generator, read_network
+from cluster_jobs.cli.config import MISSING, CommandKeys, command, key
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.files import read_json
+from cluster_jobs.diagnostics.software import DISTRIBUTION, installed
+from cluster_jobs.distributed.job import Job
+from cluster_jobs.training.frozen_config import read_frozen
+from s3gan.inference.loading import load_generator, read_network
+from s3gan.inference.sampling import Balance, block_size, class_weights, label_table, order_labels, plan_labels
+from s3gan.pools import directory as pool
+from s3gan.pools.class_counts import read_counts
+from s3gan.pools.filters import (
+    FilterKeys,
+    Filters,
+    calibrated,
+    open_filters,
+    read_thresholds,
+    refuse_what_keeps_too_little,
+)
+from s3gan.pools.rejection import Maker, Sampler, calibrate
+from s3gan.pools.report import write_report
 
 
 @dataclass

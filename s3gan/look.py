@@ -12,20 +12,20 @@ from pathlib import Path
 
 import torch
 
-from cluster_jobs.config import MISSING, CommandKeys, command, key
-from cluster_jobs.errors import UserError
-from cluster_jobs.exhibit import Exhibit, left_out
-from cluster_jobs.job import Job
+from cluster_jobs.cli.config import MISSING, CommandKeys, command, key
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.distributed.job import Job
+from cluster_jobs.reporting.exhibit import Exhibit, left_out
+from s3gan.inference.loading import load_generator, read_network
+from s3gan.inference.sampling import Balance, class_weights, plan_labels
 from s3gan.metrics.labelled import choose
 from s3gan.pictures import diversity, interpolation, neighbours, spectrum
-from s3gan.pictures.chosen import choose_classes
+from s3gan.pictures.class_choice import choose_classes
 from s3gan.pictures.class_grid import class_grid
 from s3gan.pictures.film import film
 from s3gan.pictures.painter import Painter, Scene
 from s3gan.pictures.real import Real, open_real
 from s3gan.pictures.truncation import parse_thresholds, truncation_sweep
-from s3gan.sampling import Balance, class_weights, plan_labels
-from s3gan.snapshot import load_generator, read_network
 
 Keep = Callable[[Callable[[], Exhibit]], None]  # a collective; the main rank makes the exhibit and writes it
 

@@ -12,19 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster_jobs.config import MISSING, CommandKeys, command, group, key
-from cluster_jobs.errors import UserError
-from cluster_jobs.files import write_json
-from cluster_jobs.job import Job
-from cluster_jobs.shards import Shards
-from cluster_jobs.stores import child
-from s3gan.label_leaks import leak
+from cluster_jobs.cli.config import MISSING, CommandKeys, command, group, key
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.files import write_json
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stores.base import child
+from cluster_jobs.distributed.job import Job
 from s3gan.metrics.classes import budget_labels
 from s3gan.metrics.detector import class_names
 from s3gan.metrics.labelled import from_shards
-from s3gan.mixture_report import summarise, tell
-from s3gan.mixture_scores import Judge, Mixture, deal
-from selfsup.classifier import ClassifierRecipe
+from s3gan.mixture_study.judging import Judge, Mixture, deal
+from s3gan.mixture_study.label_leaks import leak
+from s3gan.mixture_study.report import summarise, tell
+from selfsup.labelling.classifier import ClassifierRecipe
 
 
 @dataclass

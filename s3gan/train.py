@@ -8,21 +8,21 @@ import sys
 
 from torch import Tensor
 
-from cluster_jobs.config import command
-from cluster_jobs.errors import UserError
-from cluster_jobs.run import Run, Stateful
-from cluster_jobs.shards import Shards
-from s3gan.conditions import read_conditions, write_network
-from s3gan.config import TrainConfig
-from s3gan.gallery import save_samples, write_report
-from s3gan.game import make_game
+from cluster_jobs.cli.config import command
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.training.run import Run, Stateful
+from s3gan.inference.loading import export_generator
 from s3gan.networks import NETWORKS
-from s3gan.reclustering import Reclustering
-from s3gan.rollback import Health
-from s3gan.snapshot import export_generator
-from s3gan.step import discriminator_step, generator_step
-from s3gan.targets import open_targets
-from s3gan.validation import Validation, read_judge, training_subset
+from s3gan.pictures.sample_grid import save_samples, write_report
+from s3gan.training.conditioning import read_conditions, write_network
+from s3gan.training.config import TrainConfig
+from s3gan.training.game import make_game
+from s3gan.training.reclustering import Reclustering
+from s3gan.training.rollback import Health
+from s3gan.training.step import discriminator_step, generator_step
+from s3gan.training.targets import open_targets
+from s3gan.training.validation import Validation, read_judge, training_subset
 
 
 @command(TrainConfig)

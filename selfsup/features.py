@@ -1,19 +1,19 @@
 """Features of every sample: ``accelerate launch -m selfsup.features data=DIR/train encoder=RUN out=FILE.npy``.
 
-The table stands wherever ``encoder=`` does; `selfsup.feature_table` says what it is.
+The table stands wherever ``encoder=`` does; `selfsup.encoders.feature_table` says what it is.
 """
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster_jobs.config import MISSING, CommandKeys, command, key
-from cluster_jobs.errors import UserError
-from cluster_jobs.job import Job
-from cluster_jobs.shards import Shards
-from selfsup.encoder_labels import labels_behind
-from selfsup.encoders import load_encoder
-from selfsup.feature_table import TABLE, write_features
+from cluster_jobs.cli.config import MISSING, CommandKeys, command, key
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.distributed.job import Job
+from selfsup.encoders.feature_table import TABLE, write_features
+from selfsup.encoders.resnet import load_encoder
+from selfsup.labelling.provenance import labels_behind
 
 
 @dataclass

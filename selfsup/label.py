@@ -13,18 +13,18 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from cluster_jobs.config import MISSING, CommandKeys, command, group, key, to_dict
-from cluster_jobs.errors import UserError
-from cluster_jobs.job import Job
-from cluster_jobs.shards import Shards
-from selfsup import inferred_labels as inferred
-from selfsup.classifier import ClassifierRecipe, classifier_beside
-from selfsup.cluster import Space
-from selfsup.encoder_labels import labels_behind
-from selfsup.encoders import CLASSIFIER_FILE
-from selfsup.given_labels import import_labels, reveal
-from selfsup.label_report import read_truth, readable, write_report
-from selfsup.labels import LabelTable, check_fraction, existing_table, write_table
+from cluster_jobs.cli.config import MISSING, CommandKeys, command, group, key, to_dict
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.label_table import LabelTable, check_fraction, existing_table, write_table
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.distributed.job import Job
+from selfsup.encoders.resnet import CLASSIFIER_FILE
+from selfsup.labelling import inferred
+from selfsup.labelling.classifier import ClassifierRecipe, classifier_beside
+from selfsup.labelling.clustering import Space
+from selfsup.labelling.given import import_labels, reveal
+from selfsup.labelling.provenance import labels_behind
+from selfsup.labelling.report import read_truth, readable, write_report
 
 Method = Enum("Method", ["reveal", "import", "single", "random", "kmeans", "classifier"])  # `import` is a keyword
 CLUSTERS = 50

@@ -15,20 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cluster_jobs.config import command
-from cluster_jobs.memory import Networks, measure, module_bytes, report
-from cluster_jobs.optimise import Metrics, micro_batches, update
-from cluster_jobs.places import neighbouring
-from cluster_jobs.run import Run, Stateful
-from cluster_jobs.seeds import is_validation
-from cluster_jobs.shards import Shards
-from cluster_jobs.stream import Batch
-from selfsup import augment
-from selfsup.batchnorm import synchronise
-from selfsup.encoders import ENCODER_FILE, build_encoder, save_encoder, to_input
-from selfsup.heldout import HeldOut
-from selfsup.pretext import TASKS, PretextModel, PretextTask
-from selfsup.pretrain_config import PretrainConfig
+from cluster_jobs.cli.config import command
+from cluster_jobs.core.seeds import is_validation
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stream import Batch
+from cluster_jobs.distributed.batch_split import neighbouring
+from cluster_jobs.distributed.batchnorm import synchronise
+from cluster_jobs.training.memory import Networks, measure, module_bytes, report
+from cluster_jobs.training.optimizer_step import Metrics, micro_batches, update
+from cluster_jobs.training.run import Run, Stateful
+from selfsup.encoders.resnet import ENCODER_FILE, build_encoder, save_encoder, to_input
+from selfsup.pretext import TASKS, PretextModel, PretextTask, augment
+from selfsup.pretext.config import PretrainConfig
+from selfsup.pretext.held_out import HeldOut
 
 
 @command(PretrainConfig)

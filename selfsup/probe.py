@@ -15,14 +15,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
-from cluster_jobs.config import MISSING, CommandKeys, command, key
-from cluster_jobs.errors import UserError
-from cluster_jobs.files import write_json
-from cluster_jobs.job import Job
-from cluster_jobs.sections import write_section
-from cluster_jobs.shards import Shards
-from cluster_jobs.stores import child
-from selfsup.feature_table import TABLE, features_of
+from cluster_jobs.cli.config import MISSING, CommandKeys, command, key
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.files import write_json
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stores.base import child
+from cluster_jobs.distributed.job import Job
+from cluster_jobs.reporting.section import write_section
+from selfsup.encoders.feature_table import TABLE, features_of
 
 QUERIES, BANK = 1024, 65536  # rows of the similarity matrix that is held at a time, and its columns
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from cluster_jobs.config import MISSING, command, key
-from cluster_jobs.errors import UserError
-from cluster_jobs.files import make_parent, read_json, write_json
-from cluster_jobs.sections import write_section
+from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.files import make_parent, read_json, write_json
+from cluster_jobs.reporting.section import write_section
 from s3gan.metrics.paired import Ratio, paired_ratio
 
 Scores = dict[str, dict[int, dict[str, Any]]]  # scores.json by row and seed

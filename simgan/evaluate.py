@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster_jobs.config import MISSING, command, key
-from cluster_jobs.errors import UserError
-from cluster_jobs.files import write_json
-from cluster_jobs.job import Job
-from cluster_jobs.shards import Shards
-from cluster_jobs.stores import child
-from simgan.refiner import Refiner
-from simgan.snapshot import check_images, load_refiner, refine_images
+from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.files import write_json
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stores.base import child
+from cluster_jobs.distributed.job import Job
+from simgan.networks.refiner import Refiner
+from simgan.networks.trained_refiner import check_images, load_refiner, refine_images
 from simgan.tasks import TASKS, TaskName
 from simgan.tasks.protocol import Domains, Refined, Scored, ScoreKeys
 

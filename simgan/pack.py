@@ -14,14 +14,14 @@ from typing import Any
 
 from rich.console import Console
 
-from cluster_jobs.config import MISSING, command, key, to_dict
-from cluster_jobs.errors import UserError
-from cluster_jobs.images import Size
-from cluster_jobs.packing import pack, print_table
-from cluster_jobs.shard_makers import Repack
-from cluster_jobs.shard_writer import SHARD_SAMPLES
-from cluster_jobs.shards import Shards
-from cluster_jobs.sources import Source, hold_out
+from cluster_jobs.cli.config import MISSING, command, key, to_dict
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.images import Size
+from cluster_jobs.data.shard_writer import SHARD_SAMPLES
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.packing.engine import pack, print_table
+from cluster_jobs.packing.makers import Repack
+from cluster_jobs.packing.sources import Source, hold_out
 from simgan.readers.mpiigaze import mpiigaze
 from simgan.readers.nyu import nyu
 from simgan.readers.unityeyes import UnityEyes

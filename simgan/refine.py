@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from cluster_jobs.config import MISSING, CommandKeys, command, key
-from cluster_jobs.errors import UserError
-from cluster_jobs.files import parse_json, read_json, write_json
-from cluster_jobs.images import encode_png
-from cluster_jobs.job import Job
-from cluster_jobs.shard_writer import Sample, finish_index, shard_done, write_shard
-from cluster_jobs.shards import Shards
-from cluster_jobs.stores import child
-from simgan.refiner import Refiner
-from simgan.snapshot import BLOCK, check_images, load_refiner, refine_images
+from cluster_jobs.cli.config import MISSING, CommandKeys, command, key
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.files import parse_json, read_json, write_json
+from cluster_jobs.data.images import encode_png
+from cluster_jobs.data.shard_writer import Sample, finish_index, shard_done, write_shard
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stores.base import child
+from cluster_jobs.distributed.job import Job
+from simgan.networks.refiner import Refiner
+from simgan.networks.trained_refiner import BLOCK, check_images, load_refiner, refine_images
 
 
 @dataclass

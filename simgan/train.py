@@ -6,25 +6,25 @@
 import sys
 from collections.abc import Iterator
 
-from cluster_jobs.config import command
-from cluster_jobs.errors import UserError
-from cluster_jobs.files import write_json
-from cluster_jobs.freeze import check_facts
-from cluster_jobs.images import shape_text
-from cluster_jobs.optimise import Metrics
-from cluster_jobs.places import neighbouring
-from cluster_jobs.run import Run, Stateful
-from cluster_jobs.shards import Shards
-from cluster_jobs.stream import Batch
-from simgan.build import build, make_schedule, open_encoder
-from simgan.config import TrainConfig, Verdict
-from simgan.discriminator import patches
-from simgan.gallery import save_sheet
-from simgan.rollback import Health
-from simgan.schedule import AutoSchedule, Phase, Schedule
-from simgan.snapshot import describe_network, to_input
-from simgan.step import Game, average, discriminator_step, refiner_step
+from cluster_jobs.cli.config import command
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.files import write_json
+from cluster_jobs.data.images import shape_text
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stream import Batch
+from cluster_jobs.distributed.batch_split import neighbouring
+from cluster_jobs.training.frozen_config import check_facts
+from cluster_jobs.training.optimizer_step import Metrics
+from cluster_jobs.training.run import Run, Stateful
+from simgan.networks.discriminator import patches
+from simgan.networks.trained_refiner import describe_network, to_input
 from simgan.tasks import TASKS
+from simgan.training.config import TrainConfig, Verdict
+from simgan.training.game import build, make_schedule, open_encoder
+from simgan.training.rollback import Health
+from simgan.training.sample_sheet import save_sheet
+from simgan.training.schedule import AutoSchedule, Phase, Schedule
+from simgan.training.step import Game, average, discriminator_step, refiner_step
 
 
 @command(TrainConfig)

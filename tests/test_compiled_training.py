@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cluster_jobs.run import load_run
+from cluster_jobs.training.run import load_run
 from tests.processes import Forked, launch, start_ranks
 from tests.s3gan.toy_data import make_data, make_table
 from tests.selfsup.toy_shards import make_shards

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cluster_jobs.run import load_run
+from cluster_jobs.training.run import load_run
 from tests.processes import Forked, start_ranks
 from tests.s3gan.toy_data import make_data, make_table
 from tests.simgan.domains import train_words, write_domain

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster_jobs.checkpoint import CheckpointStore
+from cluster_jobs.training.checkpoint import CheckpointStore
 from tests.processes import fork
 from tests.selfsup.toy_shards import make_shards
 from tests.servers import FAULTS, files, serving

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster_jobs.config import Command
+from cluster_jobs.cli.config import Command
 from s3gan import evaluate as s3gan_evaluate
 from s3gan import train as s3gan_train
 from selfsup import features, label, pretrain

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster_jobs.files import read_json
-from cluster_jobs.run import load_run
-from cluster_jobs.shard_writer import Sample, finish_index, write_shard
-from cluster_jobs.shards import Shards
-from selfsup.labels import aligned_labels, read_table
+from cluster_jobs.core.files import read_json
+from cluster_jobs.data.label_table import aligned_labels, read_table
+from cluster_jobs.data.shard_writer import Sample, finish_index, write_shard
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.training.run import load_run
 from tests.processes import Ended, fork, fork_ranks, launch
 
 HOSTILE = "ré sults=1 'a' \"b\" [c],{d} ${e}"

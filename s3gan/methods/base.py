@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from cluster_jobs.errors import UserError
-from selfsup.labels import LabelTable
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.label_table import LabelTable
 
 
 @dataclass(frozen=True)

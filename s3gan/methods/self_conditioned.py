@@ -1,14 +1,14 @@
 """Clusters that follow the discriminator: self-conditioned GANs (Liu et al. 2020, CVPR, arXiv 2006.10728).
 
 No label at all, and no pretraining is needed: every `recluster_nimg` real images the training images are clustered
-again on the discriminator's own features (`s3gan.reclustering`), and training goes on with the new clusters.
+again on the discriminator's own features (`s3gan.training.reclustering`), and training goes on with the new clusters.
 """
 
 from dataclasses import dataclass
 
-from cluster_jobs.errors import UserError
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.label_table import LabelTable
 from s3gan.methods.clusters import Clustering
-from selfsup.labels import LabelTable
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cluster_jobs.errors import UserError
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.label_table import LabelTable
 from s3gan.methods.base import Method
-from selfsup.labels import LabelTable
 
 
 @dataclass(frozen=True)

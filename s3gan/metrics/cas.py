@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from cluster_jobs.job import Job
+from cluster_jobs.distributed.job import Job
 from s3gan.metrics.labelled import Labelled
 from s3gan.metrics.trained import NotAvailable, trained_classifier
-from selfsup.classifier import ClassifierRecipe, blocks, predict
+from selfsup.labelling.classifier import ClassifierRecipe, blocks, predict
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from cluster_jobs.shards import Shards
+from cluster_jobs.data.label_table import aligned_labels, read_table
+from cluster_jobs.data.shards import Shards
 from s3gan.metrics.trained import NotAvailable
-from selfsup.labels import aligned_labels, read_table
 
 UNINFORMED = ("single", "random", "none")  # how labels were made that say nothing of a class
 

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cluster_jobs.checkpoint import State
-from cluster_jobs.errors import UserError
-from cluster_jobs.job import Job
-from cluster_jobs.shards import Shards
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.distributed.job import Job
+from cluster_jobs.training.checkpoint import State
 from s3gan.metrics.labelled import choose, from_shards
 from s3gan.metrics.trained import cached_state, trained_classifier
-from selfsup.classifier import ClassifierRecipe, Pictures, ShardPictures
-from selfsup.encoders import to_input
+from selfsup.encoders.resnet import to_input
+from selfsup.labelling.classifier import ClassifierRecipe, Pictures, ShardPictures
 
 BLOCK = 250  # images a forward pass, always (the last one padded), so that features do not depend on the world size
 OWN_SIZE = "own size, scaled to [-1, 1]"

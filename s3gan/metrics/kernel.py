@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cluster_jobs.seeds import mix
+from cluster_jobs.core.seeds import mix
 
 
 def polynomial_mmd2(x: Tensor, y: Tensor, chunk: int = 2048) -> Tensor:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.seeds import mix
-from cluster_jobs.shards import Shards
-from selfsup.classifier import Pictures, ShardPictures
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.seeds import mix
+from cluster_jobs.data.shards import Shards
+from selfsup.labelling.classifier import Pictures, ShardPictures
 
 
 @dataclass(frozen=True)

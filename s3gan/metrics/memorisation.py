@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from s3gan.metrics.detector import Features
+from s3gan.metrics.knn import centred, nearest
 from s3gan.metrics.labelled import choose
-from s3gan.metrics.neighbours import centred, nearest
 from s3gan.metrics.score import Score, amount, checked, score_name
 from s3gan.metrics.trained import NotAvailable
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from s3gan.metrics.neighbours import blocks, nearest
+from s3gan.metrics.knn import blocks, nearest
 
 PRECISION_RECALL_K = 3  # Kynkäänniemi et al., section 3
 DENSITY_COVERAGE_K = 5  # Naeem et al., section 3.2

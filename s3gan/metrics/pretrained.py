@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cluster_jobs.errors import UserError
+from cluster_jobs.core.errors import UserError
 from s3gan.metrics.detector import OWN_SIZE, Detector, DetectorName, Protocol
 from s3gan.metrics.labelled import digest
-from selfsup.encoders import Encoder, load_encoder, to_input
+from selfsup.encoders.resnet import Encoder, load_encoder, to_input
 
 BLOCK = 50  # of large networks on large pictures
 FID_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"  # NVIDIA's inception-2015-12-05.pt

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from cluster_jobs.errors import UserError
+from cluster_jobs.core.errors import UserError
 from s3gan.metrics.detector import Detector, DetectorName, Features, Protocol
 from s3gan.metrics.frechet import FeatureStatistics, distance_between
 from s3gan.metrics.inception_score import SPLITS, inception_score
 from s3gan.metrics.kernel import kernel_distance
+from s3gan.metrics.knn import centred
 from s3gan.metrics.labelled import choose
-from s3gan.metrics.neighbours import centred
 from s3gan.metrics.prdc import DENSITY_COVERAGE_K, PRECISION_RECALL_K, prdc
 from s3gan.metrics.trained import NotAvailable
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from cluster_jobs.checkpoint import State, load_state, save_state
-from cluster_jobs.config import to_dict
-from cluster_jobs.errors import UserError
-from cluster_jobs.job import Job
+from cluster_jobs.cli.config import to_dict
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.distributed.job import Job
+from cluster_jobs.training.checkpoint import State, load_state, save_state
 from s3gan.metrics.labelled import Labelled
-from selfsup.classifier import Classifier, ClassifierRecipe, fit
-from selfsup.encoders import build_encoder
+from selfsup.encoders.resnet import build_encoder
+from selfsup.labelling.classifier import Classifier, ClassifierRecipe, fit
 
 
 class NotAvailable(UserError):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s3gan.layers import Embedding, Linear
+from s3gan.networks.layers import Embedding, Linear
 
 
 class Generator(nn.Module):

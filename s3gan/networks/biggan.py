@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s3gan.layers import (
+from cluster_jobs.distributed.batchnorm import BatchNorm
+from s3gan.networks.base import Discriminator, Generator, HeadPlan, Heads, Judgement
+from s3gan.networks.layers import (
     ConditionalBatchNorm,
     Conv2d,
     DiscriminatorBlock,
@@ -24,8 +26,6 @@ from s3gan.layers import (
     SelfAttention,
     initialise,
 )
-from s3gan.networks.base import Discriminator, Generator, HeadPlan, Heads, Judgement
-from selfsup.batchnorm import BatchNorm
 
 SEED_SIZE = 4  # height and width of the map that the generator starts from
 

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s3gan.layers import (
+from cluster_jobs.distributed.batchnorm import BatchNorm
+from s3gan.networks.base import Discriminator, Generator, HeadPlan, Heads, Judgement, weights_of
+from s3gan.networks.layers import (
     ConditionalBatchNorm,
     Conv2d,
     DiscriminatorBlock,
@@ -25,8 +27,6 @@ from s3gan.layers import (
     initialise,
     initialise_classes,
 )
-from s3gan.networks.base import Discriminator, Generator, HeadPlan, Heads, Judgement, weights_of
-from selfsup.batchnorm import BatchNorm
 
 Z_DIM = 128
 SEED_SIZE = 4  # height and width of the map that the generator starts from

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s3gan.layers import ConditionalBatchNorm, Conv2d, Linear, TransposedConv2d, initialise, initialise_classes
 from s3gan.networks.base import Discriminator, Generator, HeadPlan, Heads, Judgement, weights_of
+from s3gan.networks.layers import ConditionalBatchNorm, Conv2d, Linear, TransposedConv2d, initialise, initialise_classes
 
 Z_DIM = 128
 SIZES = (32, 64, 128)

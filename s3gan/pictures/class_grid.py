@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from cluster_jobs.exhibit import Exhibit, Picture
+from cluster_jobs.reporting.exhibit import Exhibit, Picture
 from s3gan.pictures.painter import Noise, Scene
 from s3gan.pictures.sheet import sheet_png
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from cluster_jobs.exhibit import Exhibit, Picture
-from s3gan.pictures.nearest import squared_distances
+from cluster_jobs.reporting.exhibit import Exhibit, Picture
 from s3gan.pictures.painter import Noise, Scene
+from s3gan.pictures.pixel_knn import squared_distances
 from s3gan.pictures.plot import figure_png, new_figure
 from s3gan.pictures.real import Real
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cluster_jobs.checkpoint import CheckpointStore
-from cluster_jobs.curves import short
-from cluster_jobs.errors import UserError
-from cluster_jobs.exhibit import Exhibit, Picture, left_out
-from cluster_jobs.freeze import read_frozen
-from s3gan import gallery
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.reporting.curves import short
+from cluster_jobs.reporting.exhibit import Exhibit, Picture, left_out
+from cluster_jobs.training.checkpoint import CheckpointStore
+from cluster_jobs.training.frozen_config import read_frozen
+from s3gan.inference.loading import load_generator, read_network
+from s3gan.pictures import sample_grid as gallery
 from s3gan.pictures.sheet import sheet_png
-from s3gan.snapshot import load_generator, read_network
 
 FRAMES, ROWS = 12, 8  # at most
 SECTION = ("film", "Over training")

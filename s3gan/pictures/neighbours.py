@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cluster_jobs.exhibit import Exhibit, Picture
-from cluster_jobs.job import Job
-from s3gan.pictures.nearest import Nearest, search
+from cluster_jobs.distributed.job import Job
+from cluster_jobs.reporting.exhibit import Exhibit, Picture
+from s3gan.pictures.pixel_knn import Nearest, search
 from s3gan.pictures.real import Real
 from s3gan.pictures.sheet import sheet_png
 

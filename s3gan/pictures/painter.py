@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cluster_jobs.exhibit import Exhibit
-from cluster_jobs.job import Job
+from cluster_jobs.distributed.job import Job
+from cluster_jobs.reporting.exhibit import Exhibit
+from s3gan.inference.sampling import block_size, draw_noise, make_images
 from s3gan.networks import Generator
-from s3gan.sampling import block_size, draw_noise, make_images
 
 Noise = Callable[..., Tensor]  # noise(indices, truncation=0.0) -> (n, z_dim)
 
@@ -45,7 +45,7 @@ class Painter:
     job: Job
 
     def noise(self, indices: Sequence[int], truncation: float = 0.0) -> Tensor:
-        """(n, z_dim) float32, keyed by index as in a pool: see `s3gan.sampling.draw_noise`."""
+        """(n, z_dim) float32, keyed by index as in a pool: see `s3gan.inference.sampling.draw_noise`."""
         return draw_noise(self.seed, indices, self.network["z_dim"], truncation)
 
     def paint(self, z: Tensor, conditions: Tensor, what: str) -> np.ndarray:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.shards import Shards
-from cluster_jobs.stores import child
-from cluster_jobs.stream import Reader
-from s3gan.cluster_files import clusters_of
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.label_table import open_merged
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stores.base import child
+from cluster_jobs.data.stream import Reader
+from s3gan.inference.cluster_files import clusters_of
+from s3gan.inference.loading import read_network
 from s3gan.metrics.labelled import choose
-from s3gan.snapshot import read_network
-from selfsup.labels import open_merged
 
 
 @dataclass(frozen=True)

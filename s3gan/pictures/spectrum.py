@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cluster_jobs.exhibit import Exhibit, Picture
+from cluster_jobs.reporting.exhibit import Exhibit, Picture
 from s3gan.pictures.plot import figure_png, new_figure
 
 SECTION = ("spectrum", "Power spectrum")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.exhibit import Exhibit, Picture
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.reporting.exhibit import Exhibit, Picture
 from s3gan.pictures.painter import Noise, Scene
 from s3gan.pictures.sheet import sheet_png
 

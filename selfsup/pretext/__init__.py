@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor, nn
 
-from selfsup.encoders import Encoder
+from selfsup.encoders.resnet import Encoder
 from selfsup.pretext.rotation import RotationTask
 
 

@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from selfsup.encoders import initialise
+from selfsup.encoders.resnet import initialise
 
 ROTATIONS = 4
 CAPTION_PIXELS, TILE_PIXELS = 13, 64

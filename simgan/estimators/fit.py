@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cluster_jobs.checkpoint import State
-from cluster_jobs.config import to_dict
-from cluster_jobs.job import Job
-from cluster_jobs.seeds import generator, mix
+from cluster_jobs.cli.config import to_dict
+from cluster_jobs.core.seeds import generator, mix
+from cluster_jobs.distributed.job import Job
+from cluster_jobs.training.checkpoint import State
 from s3gan.metrics.labelled import digest
 from s3gan.metrics.trained import cached_state
-from selfsup.encoders import to_input
+from selfsup.encoders.resnet import to_input
 from simgan.estimators.recipe import EstimatorRecipe
 
 BLOCK = 250  # images a forward pass, always (the last one padded): results depend on the size of the block

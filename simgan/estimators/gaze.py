@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cluster_jobs.errors import UserError
+from cluster_jobs.core.errors import UserError
 
 GAIN, SHIFT = 0.4, 0.3  # augmentation: contrast 1 ± GAIN, brightness ± SHIFT of [-1, 1]
 BLUR = (0.25, 0.5, 0.25)  # a kernel that is applied up to BLURS times along each axis

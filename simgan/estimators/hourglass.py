@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cluster_jobs.errors import UserError
+from cluster_jobs.core.errors import UserError
 from simgan.estimators.fit import ZeroConv
 
 HEAT, DEEPEST = 64, 4  # cells along a side at most, and how often these are halved

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from cluster_jobs.config import key
-from cluster_jobs.errors import UserError
+from cluster_jobs.cli.config import key
+from cluster_jobs.core.errors import UserError
 
 
 @dataclass

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from cluster_jobs.errors import UserError
+from cluster_jobs.core.errors import UserError
 
 
 def read_variable(file: Path, name: str, expected: str) -> np.ndarray:

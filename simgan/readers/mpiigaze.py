@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.sources import NoImage, Read, Source
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.packing.sources import NoImage, Read, Source
+from simgan.conventions.gaze_frame import from_mpiigaze, head_of_mpiigaze, mirrored, to_angles, to_vector
 from simgan.readers.matlab import read_variable
-from simgan.tasks.gaze_frame import from_mpiigaze, head_of_mpiigaze, mirrored, to_angles, to_vector
 
 SIDES = ("left", "right")
 FIELDS = ("image", "gaze", "pose")

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.sources import NoImage, Read, Source
-from simgan.depth import HALF_RANGE, to_grey
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.packing.sources import NoImage, Read, Source
+from simgan.conventions.depth import HALF_RANGE, to_grey
 from simgan.readers.matlab import read_variable
 
 WIDTH, HEIGHT = 640, 480

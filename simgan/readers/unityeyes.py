@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.sources import NoImage, Read
-from simgan.tasks.gaze_frame import from_unityeyes, head_of_unityeyes
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.packing.sources import NoImage, Read
+from simgan.conventions.gaze_frame import from_unityeyes, head_of_unityeyes
 
 CROP = (84.0, 140.0)  # height and width in a picture of 640 pixels
 CROPPED_FROM = 640

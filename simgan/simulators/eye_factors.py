@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster_jobs.seeds import mix
+from cluster_jobs.core.seeds import mix
 
 Factors = dict[str, np.ndarray]  # each (N,) float32
 Ranges = dict[str, tuple[float, float]]

@@ -24,7 +24,7 @@ Block = tuple[np.ndarray, list[dict[str, Any]]]  # uint8 (N, 1, height, width) a
 
 @dataclass
 class Eyes:
-    """The first ``count`` images of a split, as a source that ``cluster_jobs.shard_makers.Repack`` writes to shards.
+    """The first ``count`` images of a split, as a source that ``cluster_jobs.packing.makers.Repack`` writes to shards.
 
     There are no classes: what an eye is labelled with is its annotation, see :func:`draw`.
     """

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from cluster_jobs.seeds import mix
-from simgan.depth import HALF_RANGE, to_grey
+from cluster_jobs.core.seeds import mix
+from simgan.conventions.depth import HALF_RANGE, to_grey
 from simgan.simulators import hand_skeleton as skeleton
 from simgan.simulators.depth_camera import Noise, draw_noise, sense, together
 from simgan.simulators.ray_casting import View, render
@@ -67,7 +67,7 @@ FACTORS = {  # how many uniform numbers each takes
 
 @dataclass
 class DepthHands:
-    """The first ``count`` pictures of a split, as a source that ``cluster_jobs.shard_makers.Repack`` writes."""
+    """The first ``count`` pictures of a split, as a source that ``cluster_jobs.packing.makers.Repack`` writes."""
 
     count: int
     size: int
@@ -108,8 +108,8 @@ def draw(size: int, seed: int, split: str, domain: str, indices: range) -> tuple
     """Draws pictures of a split; each is a pure function of (size, seed, split, domain) and its index.
 
     Returns:
-        (N, 1, size, size) uint8 as ``simgan.depth`` says, and annotations: ``joints``, 14 of [x, y, z] with x, y in
-        pixels and z in mm behind ``centre_mm``, of ``hand_skeleton.JOINT_NAMES``; ``half_range_mm``.
+        (N, 1, size, size) uint8 as ``simgan.conventions.depth`` says, and annotations: ``joints``, 14 of [x, y, z] with
+        x, y in pixels and z in mm behind ``centre_mm``, of ``hand_skeleton.JOINT_NAMES``; ``half_range_mm``.
     """
     drawn, noise = drawn_factors(size, seed, split, domain, indices)
     hands, view = place(drawn, POPULATIONS[domain], size)

@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cluster_jobs.seeds import mix
+from cluster_jobs.core.seeds import mix
 
 CLASSES = [str(digit) for digit in range(10)]
 
@@ -39,7 +39,7 @@ SHIFT = (-0.04, 0.04)  # of the centre, in both directions
 
 @dataclass
 class PrintedDigits:
-    """The first ``count`` images of a split, as a source that ``cluster_jobs.shard_makers.Repack`` writes to shards."""
+    """The first ``count`` images of a split, a source that ``cluster_jobs.packing.makers.Repack`` writes to shards."""
 
     count: int
     size: int

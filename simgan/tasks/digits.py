@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.job import Job
-from cluster_jobs.shards import Shards
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.distributed.job import Job
 from s3gan.metrics.cas import train_and_test
 from s3gan.metrics.detector import Features, features_of_pictures, features_of_shards, make_detector
 from s3gan.metrics.labelled import from_arrays, from_shards

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from cluster_jobs.exhibit import Exhibit, Picture
-from cluster_jobs.shards import Shards
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.reporting.exhibit import Exhibit, Picture
 from simgan.tasks.protocol import Refined, sheet
 
 ROWS, COLUMNS = 10, 6  # of each kind in the picture: a class a row

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from cluster_jobs.exhibit import Exhibit
-from cluster_jobs.job import Job
-from cluster_jobs.shards import Shards
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.distributed.job import Job
+from cluster_jobs.reporting.exhibit import Exhibit
 from simgan.tasks.digits import distances
 from simgan.tasks.protocol import Domains, Refined, Scored, ScoreKeys, check_same_shape, pair_section
 

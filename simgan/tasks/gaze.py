@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from cluster_jobs.config import to_dict
-from cluster_jobs.errors import UserError
-from cluster_jobs.exhibit import Exhibit, Picture
-from cluster_jobs.job import Job
-from cluster_jobs.shards import Shards
+from cluster_jobs.cli.config import to_dict
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.distributed.job import Job
+from cluster_jobs.reporting.exhibit import Exhibit, Picture
+from simgan.conventions.gaze_frame import degrees_between, unit
 from simgan.estimators.fit import Annotated, predict, trained_estimator
 from simgan.estimators.gaze import GazeProblem
 from simgan.tasks.figures import cumulative, scatter
-from simgan.tasks.gaze_frame import degrees_between, unit
 from simgan.tasks.iris import fit_irises
 from simgan.tasks.protocol import (
     Domains,

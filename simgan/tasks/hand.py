@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.exhibit import Exhibit, Picture
-from cluster_jobs.job import Job
-from cluster_jobs.shards import Shards
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.distributed.job import Job
+from cluster_jobs.reporting.exhibit import Exhibit, Picture
 from simgan.estimators.fit import Annotated, predict, trained_estimator
 from simgan.estimators.hourglass import HandProblem, heat_side
 from simgan.tasks.figures import cumulative

@@ -9,12 +9,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cluster_jobs.config import CommandKeys, group, key
-from cluster_jobs.errors import UserError
-from cluster_jobs.exhibit import Exhibit, Picture
-from cluster_jobs.images import encode_png, grid, shape_text
-from cluster_jobs.job import Job
-from cluster_jobs.shards import Shards
+from cluster_jobs.cli.config import CommandKeys, group, key
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.images import encode_png, grid, shape_text
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.distributed.job import Job
+from cluster_jobs.reporting.exhibit import Exhibit, Picture
 from s3gan.metrics.cas import ClassifierRecipe
 from simgan.estimators.recipe import EstimatorRecipe
 

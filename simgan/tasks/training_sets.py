@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.shards import Shards
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.shards import Shards
 from simgan.estimators.fit import Annotated
 from simgan.tasks.protocol import Domains
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cluster_jobs.shard_writer import SHARD_SAMPLES, Sample, finish_index, write_shard
-from cluster_jobs.shards import Shards
-from cluster_jobs.stream import Stream
+from cluster_jobs.data.shard_writer import SHARD_SAMPLES, Sample, finish_index, write_shard
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stream import Stream
 from tests.servers import Answer, Request, files, serving
 
 BATCH = 64

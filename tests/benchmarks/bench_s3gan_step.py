@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s3gan.fakes import Fakes
-from s3gan.game import Game, Rotation
-from s3gan.layers import Conv2d, DownConv2d, UpConv2d, iterate_spectral_norm, normalised_weight
-from s3gan.losses import hinge_d, hinge_g, quarter_turns, rotation_loss
+from s3gan.losses.adversarial import hinge_d, hinge_g, quarter_turns, rotation_loss
 from s3gan.networks import HeadPlan
 from s3gan.networks.biggan import LIGHT, BigGanDiscriminator, BigGanGenerator
-from s3gan.step import discriminator_step, generator_step
+from s3gan.networks.layers import Conv2d, DownConv2d, UpConv2d, iterate_spectral_norm, normalised_weight
+from s3gan.training.fakes import Fakes
+from s3gan.training.game import Game, Rotation
+from s3gan.training.step import discriminator_step, generator_step
 
 CLASSES, SIZE = 10, 32
 

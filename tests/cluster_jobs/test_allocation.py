@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cluster_jobs import node_probe
-from cluster_jobs.allocation import (
+from cluster_jobs.diagnostics import node_probe
+from cluster_jobs.diagnostics.allocation import (
     Ended,
     allocation,
     answered,
@@ -23,7 +23,7 @@ from cluster_jobs.allocation import (
     slurm_version,
     versions,
 )
-from cluster_jobs.clocks import ClockServer
+from cluster_jobs.diagnostics.clocks import ClockServer
 
 
 def answer(node: str, **changes: Any) -> dict[str, Any]:

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from cluster_jobs.allocation import Ended
-from cluster_jobs.bandwidth import judge, on_this_machine
+from cluster_jobs.diagnostics.allocation import Ended
+from cluster_jobs.diagnostics.bandwidth import judge, on_this_machine
 
 
 def line(rate: float, correct: bool = True) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster_jobs import block_cache
-from cluster_jobs.block_cache import FILES, TOTAL, BlockCache
-from cluster_jobs.errors import UnreadableShard, UserError
+from cluster_jobs.core.errors import UnreadableShard, UserError
+from cluster_jobs.data.stores import block_cache
+from cluster_jobs.data.stores.block_cache import FILES, TOTAL, BlockCache
 
 
 def put(cache: BlockCache, name: str, content: bytes, used: float | None = None) -> str:

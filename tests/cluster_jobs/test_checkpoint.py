@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cluster_jobs.checkpoint import CheckpointStore, load_part, load_state, save_state
-from cluster_jobs.errors import UserError
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.training.checkpoint import CheckpointStore, load_part, load_state, save_state
 
 
 def same(one: Any, other: Any) -> bool:

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from cluster_jobs.compiling import one_line_errors
-from cluster_jobs.errors import UserError
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.training.compiling import one_line_errors
 
 
 class Doubling(torch.nn.Module):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cluster_jobs.config import (
+from cluster_jobs.cli.config import (
     MISSING,
     CommandKeys,
     Precision,
@@ -19,8 +19,8 @@ from cluster_jobs.config import (
     key,
     parse,
 )
-from cluster_jobs.config import to_dict as plain
-from cluster_jobs.errors import DamagedSample, Preempted, UserError
+from cluster_jobs.cli.config import to_dict as plain
+from cluster_jobs.core.errors import DamagedSample, Preempted, UserError
 from tests.cluster_jobs.tiny import files_below
 
 CONF = "tests.cluster_jobs.toy_conf"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from cluster_jobs.diagnostics.findings import fail, ok, show, warn
 from cluster_jobs.doctor import guarded, main
-from cluster_jobs.findings import fail, ok, show, warn
 from tests.processes import launch
 
 OUTSIDE = {name: "" for name in os.environ if name.startswith("SLURM_")}

@@ -9,9 +9,9 @@ import pytest
 import torch
 import yaml
 
-from cluster_jobs.run import load_run
-from cluster_jobs.shards import Shards
-from cluster_jobs.stream import Stream
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stream import Stream
+from cluster_jobs.training.run import load_run
 from tests.processes import Ended, fork, fork_ranks, launch
 
 TOY = "tests.cluster_jobs.toy_train"

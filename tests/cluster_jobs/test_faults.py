@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 import yaml
 
-from cluster_jobs.checkpoint import CheckpointStore
-from cluster_jobs.launch import executable_words, launch_words
-from cluster_jobs.pipeline import Stage
-from cluster_jobs.shards import Shards
-from cluster_jobs.stream import Order
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stream import Order
+from cluster_jobs.pipelines.launch import executable_words, launch_words
+from cluster_jobs.pipelines.pipeline import Stage
+from cluster_jobs.training.checkpoint import CheckpointStore
 from tests.cluster_jobs.tiny import files_below
 from tests.processes import HANG_SECONDS, ROOT, Ended, Forked, fork, fork_ranks, launch, start_ranks
 

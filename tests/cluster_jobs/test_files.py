@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.files import disk_refusals_told
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.files import disk_refusals_told
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.freeze import check_facts
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.training.frozen_config import check_facts
 
 
 def test_facts_of_a_run_must_stay_and_new_ones_may_come(tmp_path: Path) -> None:

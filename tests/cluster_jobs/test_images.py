@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.images import encode_png, grid, save_grid, to_array
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.images import encode_png, grid, save_grid, to_array
 
 
 def decoded(content: bytes) -> np.ndarray:

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cluster_jobs.config import CommandKeys, TrainKeys
-from cluster_jobs.job import Job, reader_workers, set_threads
+from cluster_jobs.cli.config import CommandKeys, TrainKeys
+from cluster_jobs.distributed.job import Job, reader_workers, set_threads
 from tests.processes import launch
 
 COLLECTIVES = "tests.cluster_jobs.toy_collectives"

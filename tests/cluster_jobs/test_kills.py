@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster_jobs.checkpoint import CheckpointStore
+from cluster_jobs.training.checkpoint import CheckpointStore
 from tests.processes import ROOT, Forked, fork, launch
 
 TOY = "tests.cluster_jobs.toy_train"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cluster_jobs.pipeline import Stage, load
+from cluster_jobs.pipelines.pipeline import Stage, load
 
 STAGES = load("label_efficiency", "R").stages
 GANS = [stage for stage in STAGES.values() if stage.module == "s3gan.train"]

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from cluster_jobs import lock
-from cluster_jobs.errors import UserError
+from cluster_jobs.core import lock
+from cluster_jobs.core.errors import UserError
 from tests.processes import ROOT
 
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from cluster_jobs import lock
+from cluster_jobs.core import lock
 lock.take(Path(sys.argv[1]))
 {more}
 print("taken", flush=True)
@@ -27,14 +27,14 @@ time.sleep(60)
 LOOK = """
 import sys
 from pathlib import Path
-from cluster_jobs import lock
+from cluster_jobs.core import lock
 print(lock.used_by_another(Path(sys.argv[1])))
 """
 
 LOOK_OFTEN = """
 import sys, time
 from pathlib import Path
-from cluster_jobs import lock
+from cluster_jobs.core import lock
 time.sleep(max(0.0, float(sys.argv[2]) - time.time()))
 print(any(lock.used_by_another(Path(sys.argv[1])) for _ in range(20_000)))
 """

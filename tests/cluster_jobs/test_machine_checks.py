@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cluster_jobs.machine_checks import (
+from cluster_jobs.diagnostics.machine import (
     accelerate_config,
     cpu,
     cpu_flags,
@@ -155,7 +155,7 @@ def test_a_low_limit_of_open_files_is_named_with_the_command_that_raises_it(limi
     program = (
         "import resource\n"
         f"resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, 8192))\n"
-        "from cluster_jobs.machine_checks import open_files\n"
+        "from cluster_jobs.diagnostics.machine import open_files\n"
         "print(open_files().line)"
     )
     shown = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from cluster_jobs.memory import Footprint, Networks, measure, module_bytes, report
+from cluster_jobs.training.memory import Footprint, Networks, measure, module_bytes, report
 
 FLOAT = 4
 

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster_jobs import mix
-from cluster_jobs.duplicates import exact, near, signature, thumbnail
-from cluster_jobs.images import encode_png
-from cluster_jobs.shard_writer import Sample, finish_index, write_shard
-from cluster_jobs.shards import Shards
-from cluster_jobs.shares import apportion, plan
+from cluster_jobs.data.images import encode_png
+from cluster_jobs.data.shard_writer import Sample, finish_index, write_shard
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.mixing.duplicates import exact, near, signature, thumbnail
+from cluster_jobs.mixing.shares import apportion, plan
 from tests.cluster_jobs.tiny import files_below
 from tests.processes import fork
 

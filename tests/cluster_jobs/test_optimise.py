@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from cluster_jobs.optimise import Metrics, micro_batches, update
+from cluster_jobs.training.optimizer_step import Metrics, micro_batches, update
 
 
 @pytest.fixture

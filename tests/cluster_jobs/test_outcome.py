@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster_jobs.files import read_json, write_json
-from cluster_jobs.outcome import PATIENCE
+from cluster_jobs.cli.exit_record import PATIENCE
+from cluster_jobs.core.files import read_json, write_json
 from tests.cluster_jobs.test_lock import end, holder
 from tests.cluster_jobs.toy_stage import main
 from tests.processes import Ended, fork_ranks, launch

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cluster_jobs.data.shards import Shards
 from cluster_jobs.pack import main
-from cluster_jobs.shards import Shards
 from tests.cluster_jobs.packing import HOSTILE, bad_folder, members, pack, pictures, snapshot
 from tests.cluster_jobs.pictures import noise, save
 
@@ -136,7 +136,7 @@ def test_what_an_earlier_life_left_out_counts_too(tmp_path: Path, monkeypatch: p
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cluster_jobs.packing._finish", die)
+    monkeypatch.setattr("cluster_jobs.packing.engine._finish", die)
     with pytest.raises(KeyboardInterrupt):
         pack(*words, "allow_bad=2")
     monkeypatch.undo()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cluster_jobs.shards import Shards
+from cluster_jobs.data.shards import Shards
 from tests.cluster_jobs.packing import HOSTILE, bad_folder, pack, pictures, snapshot
 from tests.cluster_jobs.pictures import noise, save, write_idx
 from tests.processes import HANG_SECONDS, ROOT
@@ -64,7 +64,7 @@ def test_of_an_unfinished_directory_only_the_shards_of_changed_files_are_made_ag
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("cluster_jobs.packing._finish", die)
+        patch.setattr("cluster_jobs.packing.engine._finish", die)
         pack(*words, f"out={tmp_path}/out")
     made = {tar.name: tar.stat().st_mtime_ns for tar in (tmp_path / "out/train").glob("*.tar")}
     rewrite(path / "a" / "3.png", how="size")
@@ -94,7 +94,8 @@ def test_a_directory_from_before_sizes_and_times_were_kept_goes_on(
 
 PACK_UNTIL_KILLED = """
 import multiprocessing, os, signal, sys
-from cluster_jobs import pack, packing
+from cluster_jobs import pack
+from cluster_jobs.packing import engine as packing
 
 def dying(*arguments, do=packing.do):
     for number, result in enumerate(do(*arguments), 1):
@@ -182,7 +183,7 @@ def test_a_pack_that_dies_while_tidying_up_is_finished(tmp_path: Path, monkeypat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("cluster_jobs.shard_writer.shutil.rmtree", dying)
+        patch.setattr("cluster_jobs.data.shard_writer.shutil.rmtree", dying)
         pack(*words, f"out={tmp_path}/out")
     assert (tmp_path / "out/train/.parts").exists()
     assert pack(*words, f"out={tmp_path}/out") == 0

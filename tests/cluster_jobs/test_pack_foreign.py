@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cluster_jobs.shard_writer import Sample, write_shard
-from cluster_jobs.shards import Shards
+from cluster_jobs.data.shard_writer import Sample, write_shard
+from cluster_jobs.data.shards import Shards
 from tests.cluster_jobs.packing import members, pack, snapshot
 from tests.cluster_jobs.pictures import encode, noise
 

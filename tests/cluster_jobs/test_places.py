@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cluster_jobs.places import interleaved, neighbouring
+from cluster_jobs.distributed.batch_split import interleaved, neighbouring
 
 PLACES = list(range(24))
 

@@ -8,8 +8,8 @@ import webdataset
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from cluster_jobs.data.shards import Shards
 from cluster_jobs.pack import main
-from cluster_jobs.shards import Shards
 from tests.cluster_jobs.pictures import noise, save
 
 

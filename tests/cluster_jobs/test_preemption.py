@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster_jobs import preemption
-from cluster_jobs.preemption import StopFlag
+from cluster_jobs.training import preemption
+from cluster_jobs.training.preemption import StopFlag
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 

@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from cluster_jobs import progress
+from cluster_jobs.core import progress
 
 
 def test_a_duration_is_minutes_and_seconds_or_hours_and_minutes() -> None:

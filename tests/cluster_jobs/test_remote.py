@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
 
-from cluster_jobs import remote
-from cluster_jobs.errors import UnreadableShard, UserError
-from cluster_jobs.images import encode_png
-from cluster_jobs.shard_writer import Sample, finish_index, index_shard, write_index_part, write_shard
-from cluster_jobs.shards import Shards
-from cluster_jobs.stores import child
-from cluster_jobs.stream import Batch, Stream, scan
+from cluster_jobs.core.errors import UnreadableShard, UserError
+from cluster_jobs.data.images import encode_png
+from cluster_jobs.data.shard_writer import Sample, finish_index, index_shard, write_index_part, write_shard
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stores import remote
+from cluster_jobs.data.stores.base import child
+from cluster_jobs.data.stream import Batch, Stream, scan
 from tests.cluster_jobs.tiny import tiny_images, write_tiny_shards
 from tests.cluster_jobs.toy_reader import READER, digest
 from tests.processes import fork

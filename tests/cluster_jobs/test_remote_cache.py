@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster_jobs.block_cache import FILES, TOTAL
-from cluster_jobs.images import encode_png
-from cluster_jobs.shard_writer import Sample, finish_index, write_shard
-from cluster_jobs.shards import Shards
-from cluster_jobs.stream import Stream
+from cluster_jobs.data.images import encode_png
+from cluster_jobs.data.shard_writer import Sample, finish_index, write_shard
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stores.block_cache import FILES, TOTAL
+from cluster_jobs.data.stream import Stream
 from tests.cluster_jobs.tiny import BLOCK, tiny_images, write_tiny_shards
 from tests.cluster_jobs.toy_reader import READER
 from tests.processes import Forked, fork

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cluster_jobs.curves import Series, chart, group, read_series, short, thin, ticks
-from cluster_jobs.errors import UserError
-from cluster_jobs.files import write_json
-from cluster_jobs.page import cell, charts, table
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.files import write_json
 from cluster_jobs.report import main as report
 from cluster_jobs.report import render
-from cluster_jobs.sections import write_section
+from cluster_jobs.reporting.curves import Series, chart, group, read_series, short, thin, ticks
+from cluster_jobs.reporting.html import cell, charts, table
+from cluster_jobs.reporting.section import write_section
 
 
 class Reader(HTMLParser):

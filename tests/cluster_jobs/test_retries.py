@@ -7,9 +7,9 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, FlexibleChecksumError, NoCredentialsError
 from s3fs.errors import translate_boto_error
 
-from cluster_jobs import retries
-from cluster_jobs.errors import UnreadableShard, UserError
-from cluster_jobs.retries import ShortBody, attempt, may_pass, status_of
+from cluster_jobs.core.errors import UnreadableShard, UserError
+from cluster_jobs.data.stores import retries
+from cluster_jobs.data.stores.retries import ShortBody, attempt, may_pass, status_of
 
 
 def http_error(status: int) -> Exception:

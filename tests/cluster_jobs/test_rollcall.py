@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.rollcall import roll_call
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.slurm.rendezvous import roll_call
 from tests.processes import HANG_SECONDS, free_port
 
 NAMES = ["n1", "n2", "n3"]

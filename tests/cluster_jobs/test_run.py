@@ -13,10 +13,10 @@ import pytest
 import torch
 import yaml
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.run import Run, load_run
-from cluster_jobs.shards import Shards
-from cluster_jobs.stream import Stream
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stream import Stream
+from cluster_jobs.training.run import Run, load_run
 from tests.cluster_jobs.tiny import files_below, write_tiny_shards
 from tests.cluster_jobs.toy_runs import BATCH, TOTAL, TOY, assert_tidy, final, order, record
 from tests.processes import Ended, fork_ranks

@@ -12,7 +12,7 @@ from typing import cast
 
 import pytest
 
-from cluster_jobs.run import load_run
+from cluster_jobs.training.run import load_run
 from tests.cluster_jobs.tiny import write_tiny_shards
 from tests.cluster_jobs.toy_runs import BATCH, HOSTILE, KEYS, TOTAL, TOY, assert_tidy, final, order, record, wait_for
 from tests.processes import ROOT, Ended, Forked, fork, launch

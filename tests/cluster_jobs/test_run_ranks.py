@@ -11,10 +11,10 @@ from typing import cast
 import pytest
 import torch
 
-from cluster_jobs.places import neighbouring
-from cluster_jobs.run import load_run
-from cluster_jobs.shards import Shards
-from cluster_jobs.stream import Stream
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stream import Stream
+from cluster_jobs.distributed.batch_split import neighbouring
+from cluster_jobs.training.run import load_run
 from tests.cluster_jobs.tiny import write_tiny_shards
 from tests.cluster_jobs.toy_runs import BATCH, HOSTILE, KEYS, TOTAL, TOY, assert_tidy, final, order, record, wait_for
 from tests.processes import Ended, fork, fork_ranks, launch, start_ranks

@@ -1,7 +1,7 @@
 import json
 from pathlib import Path
 
-from cluster_jobs.sections import write_section
+from cluster_jobs.reporting.section import write_section
 
 
 def test_a_section_holds_what_the_report_shows(tmp_path: Path) -> None:

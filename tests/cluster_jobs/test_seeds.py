@@ -4,14 +4,14 @@ import sys
 import numpy as np
 import torch
 
-from cluster_jobs.seeds import generator, is_validation, key_hash, mix
+from cluster_jobs.core.seeds import generator, is_validation, key_hash, mix
 
 
 def test_the_hashes_are_the_same_in_every_version_and_process() -> None:
     # pinned: a change here would change every budget, split and stream that users have
     assert mix(0, "blocks", 0) == 1838204989116378741
     assert key_hash(0, "000003/00012345") == 7446982680631264527
-    command = "from cluster_jobs.seeds import mix; print(mix('ä', 1))"
+    command = "from cluster_jobs.core.seeds import mix; print(mix('ä', 1))"
     other = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, env={"PYTHONHASHSEED": "7"})
     assert int(other.stdout) == mix("ä", 1)
 

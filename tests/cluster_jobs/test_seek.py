@@ -8,13 +8,13 @@ import time
 import numpy as np
 import pytest
 
-from cluster_jobs.stream import MOST_BLOCKS, Order
+from cluster_jobs.data.stream import MOST_BLOCKS, Order
 from tests.processes import ROOT
 
 MEASURE = """
 import json, resource, sys, time
 import numpy as np
-from cluster_jobs.stream import Order
+from cluster_jobs.data.stream import Order
 
 samples, shards, size, position, window = *map(int, sys.argv[1:5]), sys.argv[5]
 counts = np.full(shards, samples // shards)

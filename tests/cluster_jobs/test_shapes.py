@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.images import to_array
-from cluster_jobs.packing import print_table
-from cluster_jobs.shard_makers import Repack
-from cluster_jobs.shards import Shards
-from cluster_jobs.sources import decode, folder
-from cluster_jobs.stream import Stream, scan
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.images import to_array
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stream import Stream, scan
+from cluster_jobs.packing.engine import print_table
+from cluster_jobs.packing.makers import Repack
+from cluster_jobs.packing.sources import decode, folder
 from tests.cluster_jobs.tiny import tiny_images, write_tiny_shards
 
 SIZE = 5, 9  # height, width

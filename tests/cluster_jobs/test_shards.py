@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cluster_jobs import stores as stores_module
-from cluster_jobs.errors import UserError
-from cluster_jobs.images import encode_png
-from cluster_jobs.shard_writer import (
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.images import encode_png
+from cluster_jobs.data.shard_writer import (
     Sample,
     finish_index,
     index_shard,
@@ -20,8 +19,9 @@ from cluster_jobs.shard_writer import (
     write_index_part,
     write_shard,
 )
-from cluster_jobs.shards import Shards
-from cluster_jobs.sources import decode
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stores import base as stores_module
+from cluster_jobs.packing.sources import decode
 from tests.cluster_jobs.tiny import COUNTS, files_below, tar_of, tiny_images, write_tiny_shards
 
 

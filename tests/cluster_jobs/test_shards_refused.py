@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster_jobs.errors import DamagedSample, UserError
-from cluster_jobs.images import encode_png
-from cluster_jobs.shard_writer import Sample, finish_index, index_shard, write_index_part, write_shard
-from cluster_jobs.shards import Shards
+from cluster_jobs.core.errors import DamagedSample, UserError
+from cluster_jobs.data.images import encode_png
+from cluster_jobs.data.shard_writer import Sample, finish_index, index_shard, write_index_part, write_shard
+from cluster_jobs.data.shards import Shards
 from tests.cluster_jobs.tiny import tar_of, tiny_images, write_tiny_shards
 
 # --- tars that cannot be indexed

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.pipeline import Stage
-from cluster_jobs.resources import Resources, read_resources
-from cluster_jobs.site import Site, read_site
-from cluster_jobs.slurm import BatchJob, batch_script, check_job, on_nodes, sbatch_words
-from cluster_jobs.strict_yaml import read_yaml
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.pipelines.pipeline import Stage
+from cluster_jobs.pipelines.resources import Resources, read_resources
+from cluster_jobs.pipelines.strict_yaml import read_yaml
+from cluster_jobs.slurm.batch_script import BatchJob, batch_script, check_job, on_nodes, sbatch_words
+from cluster_jobs.slurm.site import Site, read_site
 
 HOSTILE = "a b'c\"d$(touch e)`f`;g%j#h=é"
 
@@ -62,7 +62,7 @@ def test_a_site_adds_modules_environment_and_a_container() -> None:
     script = batch_script(job(site=site))
     assert "\nmodule load cuda/12.8\n" in script
     assert "\nexport NCCL_SOCKET_IFNAME=ib0\n" in script
-    assert "apptainer 'x y' /env/bin/python -m cluster_jobs.node" in script
+    assert "apptainer 'x y' /env/bin/python -m cluster_jobs.slurm.node" in script
     assert sbatch_words(job(site=Site(options=("--exclusive",))), [])[-2] == "--exclusive"
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cluster_jobs.files import read_json
-from cluster_jobs.findings import Finding
-from cluster_jobs.pipeline import BUILT_IN
+from cluster_jobs.core.files import read_json
+from cluster_jobs.diagnostics.findings import Finding
+from cluster_jobs.pipelines.pipeline import BUILT_IN
 from s3gan.generate import main as generate
 from tests.cluster_jobs.slurm_cluster import SlurmCluster
 
@@ -138,9 +138,8 @@ def test_runs_that_are_disturbed_end_by_themselves_with_the_weights_of_one_that_
     assert {name: row["state"] for name, row in rows.items()} == dict.fromkeys(stages, "done")
     assert {name: row["restarts"] > 0 for name, row in rows.items()} == {name: name != "calm" for name in stages}
     for name in ("signalled", "timed"):
-        assert "everything saved" in pipeline.log(name) and "cluster_jobs.verdict: stopped on request" in pipeline.log(
-            name
-        )
+        log = pipeline.log(name)
+        assert "everything saved" in log and "cluster_jobs.slurm.after_job: stopped on request" in log
     assert "resuming" in pipeline.log("killed")
     assert "waited" in pipeline.log("hung") and "watchdog_seconds=20" in pipeline.log("hung")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster_jobs.software_checks import CONSTRAINTS, Gpu, device_files, faiss, gpus, packages, read_pins, software
+from cluster_jobs.diagnostics.software import CONSTRAINTS, Gpu, device_files, faiss, gpus, packages, read_pins, software
 
 NEEDED = ["numpy>=2.0", "torch>=2.6", 'pytest>=8; extra == "dev"']
 PINS = {"numpy": "2.4.6", "torch": "2.13.0"}

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.sources import NoImage, decode, digits, folder, hold_out, idx
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.packing.sources import NoImage, decode, digits, folder, hold_out, idx
 from tests.cluster_jobs.pictures import encode, noise, save, write_idx
 
 

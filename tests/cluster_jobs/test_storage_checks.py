@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster_jobs.storage_checks import mounted, over_network, place, room, shards, shared
+from cluster_jobs.diagnostics.storage import mounted, over_network, place, room, shards, shared
 
 MOUNTS = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw

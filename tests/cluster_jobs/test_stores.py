@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster_jobs.errors import UnreadableShard, UserError
-from cluster_jobs.remote import beside, shown
-from cluster_jobs.shards import Shards
-from cluster_jobs.stores import LocalStore, child, is_remote, open_store
+from cluster_jobs.core.errors import UnreadableShard, UserError
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stores.base import LocalStore, child, is_remote, open_store
+from cluster_jobs.data.stores.remote import beside, shown
 from tests.cluster_jobs.tiny import write_tiny_shards
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from cluster_jobs import stream as stream_module
-from cluster_jobs.errors import DamagedSample, UserError
-from cluster_jobs.places import interleaved, neighbouring
-from cluster_jobs.shards import Shards
-from cluster_jobs.stream import Batch, Order, Stream, permute, scan
+from cluster_jobs.core.errors import DamagedSample, UserError
+from cluster_jobs.data import stream as stream_module
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stream import Batch, Order, Stream, permute, scan
+from cluster_jobs.distributed.batch_split import interleaved, neighbouring
 from tests.cluster_jobs.tiny import tiny_images
 
 WINDOWS = ["1", "2", "64", "all"]

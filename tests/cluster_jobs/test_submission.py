@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.files import write_json
-from cluster_jobs.submission import RECORD, queued_jobs, submitted_root
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.files import write_json
+from cluster_jobs.slurm.submission import RECORD, queued_jobs, submitted_root
 
 
 def test_a_root_is_found_from_another_directory_than_it_was_submitted_from(

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cluster_jobs.images import encode_png
+from cluster_jobs.data.images import encode_png
+from cluster_jobs.data.shard_writer import Sample, finish_index, write_shard
+from cluster_jobs.data.shards import Shards
 from cluster_jobs.report import render
-from cluster_jobs.shard_writer import Sample, finish_index, write_shard
-from cluster_jobs.shards import Shards
 from cluster_jobs.turing import main
-from cluster_jobs.turing_score import Confusion, pooled
+from cluster_jobs.turing_test.score import Confusion, pooled
 from tests.browser import Browser, chromium
 from tests.cluster_jobs.tiny import tiny_images, write_tiny_shards
 

@@ -2,9 +2,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
-from cluster_jobs.checkpoint import CheckpointStore
-from cluster_jobs.pipeline import Stage
-from cluster_jobs.verdict import progress
+from cluster_jobs.pipelines.pipeline import Stage
+from cluster_jobs.slurm.after_job import progress
+from cluster_jobs.training.checkpoint import CheckpointStore
 
 
 def test_progress_grows_also_where_a_run_goes_back(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cluster_jobs.data.shard_writer import MEMBER, Sample, finish_index, write_shard
+from cluster_jobs.data.shards import Shards
 from cluster_jobs.pack import main as pack
-from cluster_jobs.shard_check import check, open_split
-from cluster_jobs.shard_writer import MEMBER, Sample, finish_index, write_shard
-from cluster_jobs.shards import Shards
+from cluster_jobs.verification.checker import check, open_split
 from cluster_jobs.verify import main
 from tests.cluster_jobs.tiny import files_below, tiny_images, write_tiny_shards
 from tests.cluster_jobs.verifying import change, flip, found, member, rows, verify

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster_jobs.checkpoint import CheckpointStore
-from cluster_jobs.watchdog import GRACE
+from cluster_jobs.training.checkpoint import CheckpointStore
+from cluster_jobs.training.watchdog import GRACE
 from tests.processes import ROOT, Forked, fork, fork_ranks, launch
 
 TOY = "tests.cluster_jobs.toy_train"
@@ -86,7 +86,7 @@ def python(
     tmp_path: Path, *lines: str, seconds: float = 0.5, steps: int = 5, ranks: int = 1
 ) -> subprocess.CompletedProcess[str]:
     """Runs a script that has a watchdog called ``dog``, over ``seconds`` and behind ``steps`` steps."""
-    head = ("import ctypes, time", "from cluster_jobs.watchdog import Watchdog")
+    head = ("import ctypes, time", "from cluster_jobs.training.watchdog import Watchdog")
     begun = (f"dog = Watchdog({seconds}, 'rank 0 of {ranks}')", f"for step in range({steps}): dog.step(step)")
     (tmp_path / "script.py").write_text("\n".join((*head, *begun, *lines)))
     env = {**os.environ, "WORLD_SIZE": str(ranks)}

@@ -3,8 +3,8 @@ import signal
 
 import pytest
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.workers import cores, do
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.workers import cores, do
 
 
 def square(offset: int, task: int) -> tuple[int, int]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster_jobs.images import Size, encode_png, height_and_width
-from cluster_jobs.shard_writer import Sample, finish_index, write_shard
+from cluster_jobs.data.images import Size, encode_png, height_and_width
+from cluster_jobs.data.shard_writer import Sample, finish_index, write_shard
 
 COUNTS = (7, 3, 11)
 BLOCK = 4096  # bytes, two tiny samples

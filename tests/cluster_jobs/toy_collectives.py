@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from cluster_jobs.config import MISSING, CommandKeys, command, key
-from cluster_jobs.files import write_json
-from cluster_jobs.job import Job
+from cluster_jobs.cli.config import MISSING, CommandKeys, command, key
+from cluster_jobs.core.files import write_json
+from cluster_jobs.distributed.job import Job
 
 
 @dataclass

@@ -5,7 +5,7 @@ import os
 import sys
 from dataclasses import dataclass
 
-from cluster_jobs.config import CommandKeys, command
+from cluster_jobs.cli.config import CommandKeys, command
 
 
 class AbortsLate:

@@ -5,9 +5,9 @@ import itertools
 import sys
 from dataclasses import dataclass
 
-from cluster_jobs.config import MISSING, command, key
-from cluster_jobs.shards import Shards
-from cluster_jobs.stream import Stream
+from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stream import Stream
 
 READER = "tests.cluster_jobs.toy_reader"
 

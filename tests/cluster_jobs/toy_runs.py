@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cluster_jobs.checkpoint import load_state
+from cluster_jobs.training.checkpoint import load_state
 from tests.processes import HANG_SECONDS
 
 TOY = "tests.cluster_jobs.toy_train"

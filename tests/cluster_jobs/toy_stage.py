@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from cluster_jobs.config import MISSING, command, key
-from cluster_jobs.errors import Preempted, UserError
+from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.core.errors import Preempted, UserError
 
 
 class Fate(Enum):

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from cluster_jobs.config import MISSING, TrainKeys, command, key
-from cluster_jobs.places import neighbouring
-from cluster_jobs.run import Run, Stateful
-from cluster_jobs.shards import Shards
+from cluster_jobs.cli.config import MISSING, TrainKeys, command, key
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.distributed.batch_split import neighbouring
+from cluster_jobs.training.run import Run, Stateful
 
 
 @dataclass

@@ -7,16 +7,16 @@ import signal
 import sys
 from typing import Any
 
-import s3gan.validation
+import s3gan.training.validation
 from s3gan import train
 
-make_images = s3gan.validation.make_images
+make_images = s3gan.training.validation.make_images
 
 
 def main(words: list[str]) -> int:
     directory = next(word for word in words if word.startswith("run.dir=")).removeprefix("run.dir=")
     watch_writes(directory, int(os.environ.get("KILL_AT_WRITE", "0")), os.environ.get("WRITES"))
-    s3gan.validation.make_images = killing(int(os.environ.get("KILL_AT_BLOCK", "0")))
+    s3gan.training.validation.make_images = killing(int(os.environ.get("KILL_AT_BLOCK", "0")))
     return train.main(words)
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cluster_jobs.checkpoint import load_state, save_state
-from s3gan.adaptive import AMOUNTS, OPERATIONS, AdaptiveAugmentation
+from cluster_jobs.training.checkpoint import load_state, save_state
+from s3gan.augmentation.ada import AMOUNTS, OPERATIONS, AdaptiveAugmentation
 
 NAMES = [operation.name for operation in OPERATIONS]
 NEUTRAL = torch.tensor([value for operation in OPERATIONS for value in operation.neutral])

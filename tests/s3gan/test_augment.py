@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cluster_jobs.errors import UserError
-from s3gan.adaptive import AdaptiveAugmentation
-from s3gan.augment import (
+from cluster_jobs.core.errors import UserError
+from s3gan.augmentation.ada import AdaptiveAugmentation
+from s3gan.augmentation.diffaugment import (
     AUGMENTATIONS,
     Augmentation,
     AugmentationName,

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from s3gan.layers import SelfAttention
 from s3gan.networks import NETWORKS, HeadPlan
 from s3gan.networks.biggan import ARCHITECTURES, LIGHT, BigGanDiscriminator, BigGanGenerator
+from s3gan.networks.layers import SelfAttention
 from tests.s3gan.parameter_counts import attention, conv, count, dense
 
 CH = 96

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from cluster_jobs.files import read_json, write_json
-from cluster_jobs.pipeline import load
+from cluster_jobs.core.files import read_json, write_json
+from cluster_jobs.pipelines.pipeline import load
 from cluster_jobs.report import render
 from s3gan import compare as command
 from s3gan import evaluate
-from s3gan.comparison import Cell, compare
-from s3gan.comparison_text import decimals, label_table, measure_table, ratio_text
-from s3gan.figure import curves, panels
-from s3gan.measures import kind_of
+from s3gan.comparison.figure import curves, panels
+from s3gan.comparison.measures import kind_of
+from s3gan.comparison.ratios import Cell, compare
+from s3gan.comparison.study import place_of, read_study
+from s3gan.comparison.tables import decimals, label_table, measure_table, ratio_text
 from s3gan.metrics.paired import Ratio
-from s3gan.study import place_of, read_study
 from tests.s3gan.test_evaluate import budget, data, template  # noqa: F401
 from tests.s3gan.toy_study import scores, write
 

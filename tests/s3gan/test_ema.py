@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from s3gan.ema import Ema
+from cluster_jobs.training.ema import Ema
 
 
 def test_the_average_follows_the_formula_after_its_start() -> None:

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from cluster_jobs.files import read_json, write_json
-from s3gan import evaluate, generate, parts, subject
+from cluster_jobs.core.files import read_json, write_json
+from cluster_jobs.data.label_table import LabelTable, write_table
+from s3gan import evaluate, generate
+from s3gan.evaluation import plan as parts
+from s3gan.evaluation import subject
+from s3gan.inference.loading import load_generator
 from s3gan.metrics import pretrained, trained
-from s3gan.snapshot import load_generator
-from selfsup.encoders import build_encoder, save_encoder
-from selfsup.given_labels import reveal
-from selfsup.labels import LabelTable, write_table
+from selfsup.encoders.resnet import build_encoder, save_encoder
+from selfsup.labelling.given import reveal
 from tests.s3gan.test_generate import LAUNCH
 from tests.s3gan.test_metrics_pretrained import InceptionStandIn, sha256
 from tests.s3gan.toy_run import make_run, train_further

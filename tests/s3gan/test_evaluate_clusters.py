@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from cluster_jobs.files import read_json
-from cluster_jobs.shards import Shards
+from cluster_jobs.core.files import read_json
+from cluster_jobs.data.label_table import write_table
+from cluster_jobs.data.shards import Shards
 from s3gan import evaluate
-from selfsup.given_labels import reveal
-from selfsup.labels import write_table
+from selfsup.labelling.given import reveal
 from tests.s3gan.test_evaluate import NAMES, RECIPE, real
 from tests.s3gan.toy_run import make_run, recluster, train_further
 

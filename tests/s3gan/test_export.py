@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cluster_jobs.images import encode_png
-from cluster_jobs.shard_writer import Sample, finish_index, write_shard
-from cluster_jobs.shards import Shards
-from s3gan import exported
+from cluster_jobs.data.images import encode_png
+from cluster_jobs.data.shard_writer import Sample, finish_index, write_shard
+from cluster_jobs.data.shards import Shards
 from s3gan.export import main
-from s3gan.image_folder import safe_name
+from s3gan.pools import exported
+from s3gan.pools.image_folder import safe_name
 from tests.processes import fork
 
 NAMES = ["cat", "dog", "éléphant blanc"]

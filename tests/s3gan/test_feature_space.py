@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from cluster_jobs.config import CommandKeys
-from cluster_jobs.job import Job
-from s3gan import feature_space
-from s3gan.feature_space import Evaluation, FeatureSpace
+from cluster_jobs.cli.config import CommandKeys
+from cluster_jobs.distributed.job import Job
+from s3gan.evaluation import feature_space
+from s3gan.evaluation.feature_space import Evaluation, FeatureSpace
 from s3gan.metrics.detector import Detector, Protocol
 from s3gan.metrics.labelled import choose, from_arrays
-from selfsup.classifier import ClassifierRecipe
+from selfsup.labelling.classifier import ClassifierRecipe
 from tests.selfsup.toy_shards import make_shards
 
 PROTOCOL = Protocol("encoder", "e" * 64, "means of the rows")

@@ -10,13 +10,13 @@ import pytest
 import torch
 import yaml
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.files import read_json
-from cluster_jobs.shards import Shards
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.files import read_json
+from cluster_jobs.data.shards import Shards
 from s3gan import generate
-from s3gan import pool as pools
-from s3gan.sampling import Balance, class_weights, draw_noise, make_images, plan_labels
-from s3gan.snapshot import load_generator
+from s3gan.inference.loading import load_generator
+from s3gan.inference.sampling import Balance, class_weights, draw_noise, make_images, plan_labels
+from s3gan.pools import directory as pools
 from tests.processes import fork
 from tests.s3gan.toy_run import make_run, train_further
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from cluster_jobs.rollback import Course
-from s3gan.health import Limits, signals
+from cluster_jobs.training.rollback import Course
+from s3gan.training.health import Limits, signals
 
 LIMITS = Limits(min_d_loss=0.01, max_d_loss=100.0, min_diversity=0.25)
 # means such as s3gan.train has logged on Fashion-MNIST, where it learnt, and where too large rates made it fail

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster_jobs.shards import Shards
-from s3gan.label_leaks import leak
-from selfsup.classifier import Classifier, classifier_beside, save_classifier
-from selfsup.encoders import build_encoder, weights_digest
-from selfsup.labels import read_table
+from cluster_jobs.data.label_table import read_table
+from cluster_jobs.data.shards import Shards
+from s3gan.mixture_study.label_leaks import leak
+from selfsup.encoders.resnet import build_encoder, weights_digest
+from selfsup.labelling.classifier import Classifier, classifier_beside, save_classifier
 from tests.cluster_jobs.test_mix import CLASSES, pictures, write, write_budget
 
 BUDGET, OTHERS = range(12), range(12, 60)

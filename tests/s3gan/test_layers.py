@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from s3gan.layers import (
+from s3gan.networks.layers import (
     ConditionalBatchNorm,
     Conv2d,
     DiscriminatorBlock,

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from cluster_jobs.files import read_json, write_json
+from cluster_jobs.core.files import read_json, write_json
+from cluster_jobs.data.shards import Shards
 from cluster_jobs.report import render
-from cluster_jobs.shards import Shards
 from s3gan import look
-from s3gan.sampling import draw_noise, make_images, plan_labels
-from s3gan.snapshot import load_generator
+from s3gan.inference.loading import load_generator
+from s3gan.inference.sampling import draw_noise, make_images, plan_labels
 from tests.processes import fork, fork_ranks
 from tests.s3gan.toy_run import make_run, recluster, train_further
 from tests.selfsup.toy_shards import make_shards

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from s3gan.losses import LOSSES, LossName, hinge_d, hinge_g, quarter_turns, rotation_loss
+from s3gan.losses.adversarial import LOSSES, LossName, hinge_d, hinge_g, quarter_turns, rotation_loss
 
 REAL, FAKE = torch.tensor([-3.0, -0.5, 0.0, 0.5, 3.0]), torch.tensor([2.0, -0.25, 0.0, 1.5, -4.0])
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from cluster_jobs.errors import UserError
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.label_table import LabelTable
 from s3gan.methods import METHODS, MethodName
-from selfsup.labels import LabelTable
 
 SAMPLES = 6
 FITTING = {

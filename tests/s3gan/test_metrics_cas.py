@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from cluster_jobs.config import CommandKeys
-from cluster_jobs.job import Job
+from cluster_jobs.cli.config import CommandKeys
+from cluster_jobs.data.label_table import LabelTable, write_table
+from cluster_jobs.distributed.job import Job
 from s3gan.metrics import cas, classes, labelled
 from s3gan.metrics.trained import NotAvailable
-from selfsup.classifier import ClassifierRecipe
-from selfsup.labels import LabelTable, write_table
+from selfsup.labelling.classifier import ClassifierRecipe
 from tests.selfsup.toy_shards import make_shards
 
 RECIPE = ClassifierRecipe(width=4, steps=40, batch=16, shift=0)

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from cluster_jobs.config import CommandKeys
-from cluster_jobs.errors import UserError
-from cluster_jobs.job import Job
+from cluster_jobs.cli.config import CommandKeys
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.distributed.job import Job
 from s3gan.metrics import detector, trained
 from s3gan.metrics.trained import NotAvailable
-from selfsup.classifier import ClassifierRecipe
+from selfsup.labelling.classifier import ClassifierRecipe
 from tests.selfsup.toy_shards import make_shards
 
 RECIPE = ClassifierRecipe(width=4, steps=4, batch=16)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cluster_jobs.errors import UserError
+from cluster_jobs.core.errors import UserError
 from s3gan.metrics.detector import Features, Protocol
 from s3gan.metrics.frechet import FeatureStatistics, distance_between
 from s3gan.metrics.intra import Sorted, intra_scores

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from s3gan.metrics import neighbours
-from s3gan.metrics.neighbours import centred, nearest
+from s3gan.metrics import knn as neighbours
+from s3gan.metrics.knn import centred, nearest
 from s3gan.metrics.prdc import prdc, squared_radii
 
 

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cluster_jobs.errors import UserError
+from cluster_jobs.core.errors import UserError
 from s3gan.metrics import pretrained
 from s3gan.metrics.detector import DetectorName
 from s3gan.metrics.pretrained import open_detector
-from selfsup.encoders import build_encoder, save_encoder
+from selfsup.encoders.resnet import build_encoder, save_encoder
 
 CPU = torch.device("cpu")
 

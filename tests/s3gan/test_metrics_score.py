@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cluster_jobs.errors import UserError
+from cluster_jobs.core.errors import UserError
 from s3gan.metrics import score
 from s3gan.metrics.detector import Detector, Features, Protocol
 from s3gan.metrics.trained import NotAvailable

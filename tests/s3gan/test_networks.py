@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cluster_jobs.checkpoint import CheckpointStore
-from cluster_jobs.files import write_json
-from s3gan import snapshot
-from s3gan.layers import SelfAttention, SpectralNorm, iterate_spectral_norm
+from cluster_jobs.core.files import write_json
+from cluster_jobs.distributed.batchnorm import BatchNorm, synchronise
+from cluster_jobs.training.checkpoint import CheckpointStore
+from s3gan.inference import loading as snapshot
+from s3gan.inference.loading import build_generator, export_generator, load_generator, read_network, settle
 from s3gan.networks import NETWORKS, Discriminator, Generator, HeadPlan
-from s3gan.snapshot import build_generator, export_generator, load_generator, read_network, settle
-from selfsup.batchnorm import BatchNorm, synchronise
+from s3gan.networks.layers import SelfAttention, SpectralNorm, iterate_spectral_norm
 from tests.s3gan.toy_run import make_run
 
 CLASSES, WIDTH = 3, 4

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cluster_jobs.checkpoint import load_state, save_state
-from s3gan.layers import Conv2d
-from s3gan.penalties import (
+from cluster_jobs.training.checkpoint import load_state, save_state
+from s3gan.losses.penalties import (
     ScoreAverages,
     consistency,
     gradient_penalty,
@@ -19,6 +18,7 @@ from s3gan.penalties import (
     orthogonality_of,
     squared_gradient,
 )
+from s3gan.networks.layers import Conv2d
 
 
 def tiny_weights() -> tuple[Tensor, Tensor]:

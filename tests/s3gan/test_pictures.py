@@ -8,17 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.files import read_json
-from s3gan import gallery
-from s3gan.pictures.chosen import choose_classes
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.files import read_json
+from s3gan.inference.loading import build_generator, load_generator
+from s3gan.inference.sampling import draw_noise
+from s3gan.pictures import sample_grid as gallery
+from s3gan.pictures.class_choice import choose_classes
 from s3gan.pictures.class_grid import class_grid
 from s3gan.pictures.diversity import pair_distances
 from s3gan.pictures.film import film, rows_of_grid, spread
 from s3gan.pictures.sheet import sheet_png
 from s3gan.pictures.truncation import parse_thresholds, truncation_sweep
-from s3gan.sampling import draw_noise
-from s3gan.snapshot import build_generator, load_generator
 from tests.s3gan.toy_run import make_run, train_further
 
 CPU = torch.device("cpu")

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from s3gan.inference.loading import load_generator
+from s3gan.inference.sampling import draw_noise, make_images
 from s3gan.pictures.interpolation import ROWS, STEPS, between_classes, between_noise, blends, slerp
-from s3gan.sampling import draw_noise, make_images
-from s3gan.snapshot import load_generator
 from tests.s3gan.toy_run import make_run
 
 NAMES = ["cat", "dog", "éléphant blanc"]

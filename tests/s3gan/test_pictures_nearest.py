@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from s3gan.pictures import nearest
-from s3gan.pictures.nearest import Nearest, search, squared_distances
+from s3gan.pictures import pixel_knn as nearest
 from s3gan.pictures.neighbours import Found, first_samples, without_themselves
+from s3gan.pictures.pixel_knn import Nearest, search, squared_distances
 
 
 def bytes_of(count, length, seed):

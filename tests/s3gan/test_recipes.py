@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import s3gan.conf
-from cluster_jobs.config import parse
-from s3gan.conditions import head_plan
-from s3gan.config import TrainConfig
+from cluster_jobs.cli.config import parse
 from s3gan.methods import METHODS
 from s3gan.networks import NETWORKS
+from s3gan.training.conditioning import head_plan
+from s3gan.training.config import TrainConfig
 
 FOLDER = Path(__file__).parents[2] / "s3gan" / "conf" / "recipe"
 MADE_FOR = {  # size in pixels, channels, classes

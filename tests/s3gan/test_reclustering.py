@@ -7,21 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from cluster_jobs.config import RunKeys
-from cluster_jobs.run import Run, load_run
-from cluster_jobs.shards import Shards
-from s3gan import reclustering, train
-from s3gan.cluster_files import in_force
-from s3gan.conditions import read_conditions
-from s3gan.config import FakeLabels, TrainConfig
-from s3gan.fakes import Fakes
-from s3gan.game import make_game
+from cluster_jobs.cli.config import RunKeys
+from cluster_jobs.data.label_table import LabelTable, aligned_labels, read_table, write_table
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.training.run import Run, load_run
+from s3gan import train
+from s3gan.inference.cluster_files import in_force
+from s3gan.inference.loading import read_network
 from s3gan.methods import MethodName
 from s3gan.networks import NetworkName
-from s3gan.reclustering import Reclustering, starting_means
-from s3gan.snapshot import read_network
-from s3gan.targets import open_targets
-from selfsup.labels import LabelTable, aligned_labels, read_table, write_table
+from s3gan.training import reclustering
+from s3gan.training.conditioning import read_conditions
+from s3gan.training.config import FakeLabels, TrainConfig
+from s3gan.training.fakes import Fakes
+from s3gan.training.game import make_game
+from s3gan.training.reclustering import Reclustering, starting_means
+from s3gan.training.targets import open_targets
 from tests.processes import fork, fork_ranks
 from tests.s3gan.reclustering_words import words
 from tests.s3gan.toy_data import CLASSES, make_data, make_table

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cluster_jobs.checkpoint import load_state
+from cluster_jobs.training.checkpoint import load_state
 from tests.processes import Ended, Forked
 from tests.s3gan.reclustering_words import words
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from s3gan import reclustering
-from s3gan.reclustering import match_clusters, nearest, overlaps, starting_means
+from s3gan.training import reclustering
+from s3gan.training.reclustering import match_clusters, nearest, overlaps, starting_means
 
 
 def table_of(pairs: np.ndarray) -> np.ndarray:

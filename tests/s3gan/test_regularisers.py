@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cluster_jobs.run import load_run
+from cluster_jobs.training.run import load_run
 from s3gan import train
-from s3gan.augment import DiffAugment, consistency_transform
-from s3gan.game import Game
-from s3gan.layers import iterate_spectral_norm
-from s3gan.losses import LOSSES
-from s3gan.penalties import orthogonality_of
-from s3gan.regularisers import Consistency, GradientPenalty, LeCam, SquaredGradient
-from s3gan.step import discriminator_step, generator_step
+from s3gan.augmentation.diffaugment import DiffAugment, consistency_transform
+from s3gan.losses.adversarial import LOSSES
+from s3gan.losses.penalties import orthogonality_of
+from s3gan.losses.regularisers import Consistency, GradientPenalty, LeCam, SquaredGradient
+from s3gan.networks.layers import iterate_spectral_norm
+from s3gan.training.game import Game
+from s3gan.training.step import discriminator_step, generator_step
 from tests.processes import fork, fork_ranks
 from tests.s3gan.test_step import BATCH, make_game, real_batch
 from tests.s3gan.test_train import LAST

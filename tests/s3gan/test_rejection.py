@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from cluster_jobs import seeds
-from cluster_jobs.files import read_json
-from cluster_jobs.shards import Shards
-from s3gan import filters, generate
-from s3gan import pool as pools
+from cluster_jobs.core import seeds
+from cluster_jobs.core.files import read_json
+from cluster_jobs.data.shards import Shards
+from s3gan import generate
+from s3gan.inference.loading import load_discriminator, load_generator
+from s3gan.inference.sampling import draw_noise, make_images, plan_labels
 from s3gan.networks import Discriminator
-from s3gan.sampling import draw_noise, make_images, plan_labels
-from s3gan.snapshot import load_discriminator, load_generator
-from selfsup.classifier import Classifier, load_classifier, save_classifier
-from selfsup.encoders import build_encoder, save_encoder
+from s3gan.pools import directory as pools
+from s3gan.pools import filters
+from selfsup.encoders.resnet import build_encoder, save_encoder
+from selfsup.labelling.classifier import Classifier, load_classifier, save_classifier
 from tests.s3gan.test_generate import LAUNCH, content, pool, start
 from tests.s3gan.toy_classifier import make_classifier
 from tests.s3gan.toy_run import make_run

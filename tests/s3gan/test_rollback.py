@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster_jobs.checkpoint import CheckpointStore, load_state
+from cluster_jobs.training.checkpoint import CheckpointStore, load_state
 from s3gan import train
 from tests.processes import Ended, fork, fork_ranks
 from tests.s3gan.toy_data import make_data, make_table

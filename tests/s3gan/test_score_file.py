@@ -1,7 +1,7 @@
 import pytest
 
-from cluster_jobs.files import read_json, write_json
-from s3gan.score_file import ScoreFile, mean_of
+from cluster_jobs.core.files import read_json, write_json
+from s3gan.evaluation.score_file import ScoreFile, mean_of
 
 
 def inputs(checkpoint="a", seed=0, nimg=100):

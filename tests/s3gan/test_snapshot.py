@@ -9,13 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.files import read_json, write_json
-from cluster_jobs.run import load_run
-from s3gan import snapshot
-from s3gan.layers import Conv2d, Embedding, Linear, iterate_spectral_norm
-from s3gan.networks.biggan import LIGHT, BigGanGenerator
-from s3gan.snapshot import (
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.files import read_json, write_json
+from cluster_jobs.distributed.batchnorm import BatchNorm
+from cluster_jobs.training.run import load_run
+from s3gan.inference import loading as snapshot
+from s3gan.inference.loading import (
     build_discriminator,
     export_generator,
     load_discriminator,
@@ -23,7 +22,8 @@ from s3gan.snapshot import (
     read_network,
     settle,
 )
-from selfsup.batchnorm import BatchNorm
+from s3gan.networks.biggan import LIGHT, BigGanGenerator
+from s3gan.networks.layers import Conv2d, Embedding, Linear, iterate_spectral_norm
 from tests.s3gan.toy_run import make_run, train_further
 
 

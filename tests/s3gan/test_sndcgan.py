@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from s3gan.layers import iterate_spectral_norm, normalised_weight
 from s3gan.networks import NETWORKS, HeadPlan
+from s3gan.networks.layers import iterate_spectral_norm, normalised_weight
 from s3gan.networks.sndcgan import SnDcGanDiscriminator, SnDcGanGenerator
 from tests.s3gan.parameter_counts import conv, count, dense
 

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cluster_jobs.places import interleaved
-from s3gan.fakes import Fakes
-from s3gan.game import Game, Rotation
-from s3gan.layers import SpectralNorm, iterate_spectral_norm
+from cluster_jobs.distributed.batch_split import interleaved
 from s3gan.methods import METHODS, Method
 from s3gan.networks import HeadPlan
 from s3gan.networks.biggan import LIGHT, BigGanDiscriminator, BigGanGenerator
-from s3gan.step import discriminator_step, generator_step
+from s3gan.networks.layers import SpectralNorm, iterate_spectral_norm
+from s3gan.training.fakes import Fakes
+from s3gan.training.game import Game, Rotation
+from s3gan.training.step import discriminator_step, generator_step
 
 BATCH, TURNED, CLASSES = 8, 2, 3
 CPU, ALL = torch.device("cpu"), slice(None)

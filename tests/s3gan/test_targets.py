@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from cluster_jobs.data.label_table import read_table, write_table
 from s3gan import train
-from s3gan.targets import Targets
-from selfsup.labels import read_table, write_table
+from s3gan.training.targets import Targets
 from tests.s3gan.toy_data import TINY, make_data, make_table
 
 LABELS = np.array([2, -1, 0], np.int32)

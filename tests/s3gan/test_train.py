@@ -10,8 +10,8 @@ import torch
 import yaml
 from PIL import Image
 
-from cluster_jobs.run import load_run
-from cluster_jobs.shards import Shards
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.training.run import load_run
 from s3gan import train
 from tests.processes import fork, fork_ranks
 from tests.s3gan.toy_data import CLASSES, TINY, make_data, make_table

@@ -9,17 +9,17 @@ import pytest
 import scipy.linalg
 import torch
 
-from cluster_jobs.checkpoint import CheckpointStore
-from cluster_jobs.images import encode_png
-from cluster_jobs.run import load_run
-from cluster_jobs.seeds import is_validation, mix
-from cluster_jobs.shard_writer import Sample, finish_index, write_shard
-from cluster_jobs.shards import Shards
+from cluster_jobs.core.seeds import is_validation, mix
+from cluster_jobs.data.images import encode_png
+from cluster_jobs.data.shard_writer import Sample, finish_index, write_shard
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.training.checkpoint import CheckpointStore
+from cluster_jobs.training.run import load_run
 from s3gan import train
+from s3gan.inference.loading import load_generator
+from s3gan.inference.sampling import draw_noise, plan_labels
 from s3gan.metrics.kernel import kernel_distance
-from s3gan.sampling import draw_noise, plan_labels
-from s3gan.snapshot import load_generator
-from selfsup.encoders import build_encoder, load_encoder, save_encoder, to_input
+from selfsup.encoders.resnet import build_encoder, load_encoder, save_encoder, to_input
 from tests.processes import fork, fork_ranks
 from tests.s3gan.toy_data import CLASSES, make_table
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
-from cluster_jobs import seeds
-from s3gan.sampling import draw_noise
-from s3gan.snapshot import load_generator, read_network
-from selfsup.classifier import Classifier, classifier_beside, save_classifier
-from selfsup.encoders import build_encoder
+from cluster_jobs.core import seeds
+from s3gan.inference.loading import load_generator, read_network
+from s3gan.inference.sampling import draw_noise
+from selfsup.encoders.resnet import build_encoder
+from selfsup.labelling.classifier import Classifier, classifier_beside, save_classifier
 
 SPREAD = 4.0  # of the logits
 

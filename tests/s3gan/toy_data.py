@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster_jobs.images import encode_png
-from cluster_jobs.shard_writer import Sample, finish_index, write_shard
-from cluster_jobs.shards import Shards
-from selfsup.labels import LabelTable, write_table
+from cluster_jobs.data.images import encode_png
+from cluster_jobs.data.label_table import LabelTable, write_table
+from cluster_jobs.data.shard_writer import Sample, finish_index, write_shard
+from cluster_jobs.data.shards import Shards
 
 CLASSES = ["left", "right", "both"]
 COUNTS = (20, 9, 19)  # samples a shard

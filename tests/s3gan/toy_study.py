@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from cluster_jobs.files import write_json
+from cluster_jobs.core.files import write_json
 
 DETECTOR = "6b24ace0158f"
 

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from selfsup.augment import Augmentation, apply, draw
+from selfsup.pretext.augment import Augmentation, apply, draw
 
 
 def test_pictures_move_by_their_offsets_and_reflect_at_the_border():

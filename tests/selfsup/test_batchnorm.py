@@ -6,10 +6,10 @@ import torch
 import torch.multiprocessing as multiprocessing
 from torch import Tensor, nn
 
-from cluster_jobs.config import Precision
-from cluster_jobs.job import Job, start_accelerator
-from cluster_jobs.outcome import leave
-from selfsup.batchnorm import BatchNorm, moments, synchronise
+from cluster_jobs.cli.config import Precision
+from cluster_jobs.cli.exit_record import leave
+from cluster_jobs.distributed.batchnorm import BatchNorm, moments, synchronise
+from cluster_jobs.distributed.job import Job, start_accelerator
 from tests.processes import free_port
 
 

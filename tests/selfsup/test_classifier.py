@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cluster_jobs.errors import UserError
-from selfsup.classifier import (
+from cluster_jobs.core.errors import UserError
+from selfsup.encoders.resnet import build_encoder, to_input
+from selfsup.labelling.classifier import (
     Classifier,
     ClassifierRecipe,
     Draws,
@@ -19,7 +20,6 @@ from selfsup.classifier import (
     predict,
     save_classifier,
 )
-from selfsup.encoders import build_encoder, to_input
 from selfsup.pretext.rotation import rotate_all
 from tests.selfsup.toy_shards import make_shards
 

@@ -6,8 +6,8 @@ from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from cluster_jobs.errors import UserError
-from selfsup.cluster import Space, agreement, embed, kmeans, size_entropy
+from cluster_jobs.core.errors import UserError
+from selfsup.labelling.clustering import Space, agreement, embed, kmeans, size_entropy
 
 
 def blobs(clusters: int, each: int, width: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

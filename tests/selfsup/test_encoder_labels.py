@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from cluster_jobs.files import read_json, write_json
-from cluster_jobs.shards import Shards
+from cluster_jobs.core.files import read_json, write_json
+from cluster_jobs.data.label_table import LabelTable, read_table
+from cluster_jobs.data.shards import Shards
 from selfsup import features
-from selfsup.encoder_labels import labels_behind
-from selfsup.encoders import build_encoder, save_encoder
+from selfsup.encoders.resnet import build_encoder, save_encoder
 from selfsup.label import main
-from selfsup.labels import LabelTable, read_table
+from selfsup.labelling.provenance import labels_behind
 from tests.selfsup.toy_shards import make_shards
 
 TINY = ("classifier.steps=2", "classifier.width=4", "classifier.batch=4", "classifier.rotation_weight=0")

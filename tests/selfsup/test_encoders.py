@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from cluster_jobs.errors import UserError
-from selfsup.classifier import Classifier, save_classifier
-from selfsup.encoders import ARCHITECTURES, CLASSIFIER_FILE, build_encoder, load_encoder, save_encoder
+from cluster_jobs.core.errors import UserError
+from selfsup.encoders.resnet import ARCHITECTURES, CLASSIFIER_FILE, build_encoder, load_encoder, save_encoder
+from selfsup.labelling.classifier import Classifier, save_classifier
 
 
 @pytest.mark.parametrize("channels", [1, 3])

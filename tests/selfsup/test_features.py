@@ -5,11 +5,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.job import Job
-from cluster_jobs.shards import Shards
-from selfsup.encoders import build_encoder, save_encoder, to_input
-from selfsup.feature_table import features_of, read_features
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.distributed.job import Job
+from selfsup.encoders.feature_table import features_of, read_features
+from selfsup.encoders.resnet import build_encoder, save_encoder, to_input
 from selfsup.features import main
 from tests.cluster_jobs.tiny import write_tiny_shards
 from tests.processes import fork_ranks

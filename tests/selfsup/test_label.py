@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from cluster_jobs.shards import Shards
-from selfsup.classifier import load_classifier, predict
-from selfsup.encoders import weights_digest
+from cluster_jobs.data.label_table import LabelTable, read_table
+from cluster_jobs.data.shards import Shards
+from selfsup.encoders.resnet import weights_digest
 from selfsup.label import main
-from selfsup.labels import LabelTable, read_table
+from selfsup.labelling.classifier import load_classifier, predict
 from tests.processes import launch
 from tests.selfsup.toy_shards import make_shards
 

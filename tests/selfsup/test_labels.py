@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.shards import Shards
-from selfsup.labels import LabelTable, budget, merge, open_merged, read_table, write_table
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.label_table import LabelTable, budget, merge, open_merged, read_table, write_table
+from cluster_jobs.data.shards import Shards
 from tests.selfsup.toy_shards import make_shards
 
 COUNTS = (5, 1, 7, 3)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from cluster_jobs.run import load_run
-from cluster_jobs.seeds import is_validation
-from cluster_jobs.shards import Shards
-from selfsup.encoders import load_encoder, weights_digest
+from cluster_jobs.core.seeds import is_validation
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.training.run import load_run
+from selfsup.encoders.resnet import load_encoder, weights_digest
 from selfsup.pretrain import average
 from tests.processes import fork, fork_ranks
 from tests.selfsup.toy_shards import make_shards

@@ -6,7 +6,7 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from selfsup import probe
-from selfsup.encoders import build_encoder, save_encoder
+from selfsup.encoders.resnet import build_encoder, save_encoder
 from selfsup.probe import knn, linear, main
 from tests.selfsup.toy_shards import make_shards
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster_jobs.images import encode_png
-from cluster_jobs.shard_writer import Sample, finish_index, write_shard
+from cluster_jobs.data.images import encode_png
+from cluster_jobs.data.shard_writer import Sample, finish_index, write_shard
 from simgan.simulators.printed_digits import CLASSES, PrintedDigits
 
 SIZE = 8

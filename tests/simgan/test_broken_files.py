@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from cluster_jobs.shards import Shards
+from cluster_jobs.data.shards import Shards
 from simgan.pack import main
 from simgan.readers.mpiigaze import load
 from simgan.readers.nyu import joints as frames

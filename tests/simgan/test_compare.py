@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.pipeline import load
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.pipelines.pipeline import load
 from simgan.compare import CompareConfig, main
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster_jobs.config import CommandKeys
-from cluster_jobs.images import encode_png
-from cluster_jobs.job import Job
-from cluster_jobs.shard_writer import Sample, finish_index, write_shard
-from cluster_jobs.shards import Shards
+from cluster_jobs.cli.config import CommandKeys
+from cluster_jobs.data.images import encode_png
+from cluster_jobs.data.shard_writer import Sample, finish_index, write_shard
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.distributed.job import Job
 from simgan.simulators.printed_digits import CLASSES, PrintedDigits
 from simgan.tasks import TASKS, TaskName
 from simgan.tasks.protocol import Domains, Recipe, Refined, Scored, ScoreKeys

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.shards import Shards
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.shards import Shards
 from simgan.tasks.digits import Digits
 from tests.processes import fork
 from tests.simgan.domains import write_domain

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster_jobs.shards import Shards
+from cluster_jobs.data.shards import Shards
 from simgan.pack import PackConfig, main
 from simgan.simulators.eye_camera import _detail, photograph
 from simgan.simulators.eye_factors import CAMERA, SIMULATOR, Factors

@@ -1,6 +1,6 @@
 import numpy as np
 
-from simgan.tasks.gaze_frame import (
+from simgan.conventions.gaze_frame import (
     degrees_between,
     from_mpiigaze,
     from_unityeyes,

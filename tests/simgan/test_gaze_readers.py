@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.shards import Shards
-from cluster_jobs.sources import NoImage
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.packing.sources import NoImage
 from simgan.pack import PackConfig, SourceName, main
 from simgan.readers.mpiigaze import load, mpiigaze
 from simgan.readers.unityeyes import UnityEyes

@@ -5,19 +5,19 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from cluster_jobs.config import CommandKeys
-from cluster_jobs.errors import UserError
-from cluster_jobs.images import encode_png
-from cluster_jobs.job import Job
-from cluster_jobs.shard_writer import Sample, finish_index, write_shard
-from cluster_jobs.shards import Shards
+from cluster_jobs.cli.config import CommandKeys
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.images import encode_png
+from cluster_jobs.data.shard_writer import Sample, finish_index, write_shard
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.distributed.job import Job
+from simgan.conventions.gaze_frame import degrees_between
 from simgan.estimators.fit import Annotated, draws, fit, predict, trained_estimator
 from simgan.estimators.gaze import GazeEstimator, GazeProblem, blurred
 from simgan.estimators.recipe import EstimatorRecipe
 from simgan.simulators.eyes import Eyes
 from simgan.tasks import TASKS, TaskName
 from simgan.tasks.gaze import displacement, gaze_of
-from simgan.tasks.gaze_frame import degrees_between
 from simgan.tasks.iris import fit_irises
 from simgan.tasks.protocol import Domains, DriftLimits, Refined, ScoreKeys
 from simgan.tasks.training_sets import points_of

@@ -3,13 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster_jobs.config import CommandKeys
-from cluster_jobs.errors import UserError
-from cluster_jobs.images import encode_png
-from cluster_jobs.job import Job
-from cluster_jobs.shard_writer import Sample, finish_index, write_shard
-from cluster_jobs.shards import Shards
-from simgan.depth import to_grey
+from cluster_jobs.cli.config import CommandKeys
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.images import encode_png
+from cluster_jobs.data.shard_writer import Sample, finish_index, write_shard
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.distributed.job import Job
+from simgan.conventions.depth import to_grey
 from simgan.estimators.fit import Annotated, fit, predict
 from simgan.estimators.hourglass import HandProblem
 from simgan.estimators.recipe import EstimatorRecipe

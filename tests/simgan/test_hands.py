@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from simgan.depth import to_depth, to_grey
+from simgan.conventions.depth import to_depth, to_grey
 from simgan.simulators import hand_skeleton as skeleton
 from simgan.simulators.depth_camera import draw_noise, quantise, sense, shadow, slope, together
 from simgan.simulators.hands import BLOCK, POPULATIONS, DepthHands, draw, drawn_factors, place

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from simgan.health import Limits, refiner_signals
+from simgan.training.health import Limits, refiner_signals
 
 LIMITS = Limits(min_d_loss=0.01, min_diversity=0.25)
 WELL = {

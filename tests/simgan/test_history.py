@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from simgan.history import History
+from simgan.training.history import History
 
 CPU = torch.device("cpu")
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from cluster_jobs.config import CommandKeys
-from cluster_jobs.errors import UserError
-from cluster_jobs.job import Job
+from cluster_jobs.cli.config import CommandKeys
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.distributed.job import Job
 from simgan.estimators.fit import Annotated, fit, initialise, predict
 from simgan.estimators.hourglass import (
     CROP,

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from simgan.losses import adversarial_loss, discriminator_loss, self_regularisation
-from simgan.weights import equivalent_weight
+from simgan.training.losses import adversarial_loss, discriminator_loss, self_regularisation
+from simgan.training.published_lambda import equivalent_weight
 
 
 def test_the_discriminator_loss_is_the_cross_entropy_of_equation_2_summed_over_patches() -> None:

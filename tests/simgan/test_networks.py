@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from simgan import refiner as refiners
-from simgan.discriminator import LAYERS, GlobalDiscriminator, PatchDiscriminator, patches, receptive_field
-from simgan.refiner import Refiner
+from simgan.networks import refiner as refiners
+from simgan.networks.discriminator import LAYERS, GlobalDiscriminator, PatchDiscriminator, patches, receptive_field
+from simgan.networks.refiner import Refiner
 
 
 @pytest.mark.parametrize(

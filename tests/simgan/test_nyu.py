@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from cluster_jobs.shards import Shards
-from simgan.depth import to_depth
+from cluster_jobs.data.shards import Shards
+from simgan.conventions.depth import to_depth
 from simgan.pack import main
 from simgan.readers.nyu import EVALUATED, Nyu, nyu
 from simgan.simulators.hand_skeleton import JOINT_NAMES

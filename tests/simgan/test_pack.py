@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster_jobs.errors import UserError
-from cluster_jobs.shards import Shards
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.shards import Shards
 from simgan.pack import SOURCES, PackConfig, main
 from simgan.simulators.printed_digits import draw
 

@@ -1,8 +1,8 @@
 import numpy as np
 import torch
 
-from simgan.picture_noise import picture_noise, scrambled
-from simgan.refiner import Refiner
+from simgan.networks.picture_noise import picture_noise, scrambled
+from simgan.networks.refiner import Refiner
 
 
 def pictures(count: int) -> torch.Tensor:

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from selfsup.encoders import build_encoder
-from simgan.losses import self_regularisation
-from simgan.psi import NAMED, Psi, PsiName, encoder_features
-from simgan.weights import PUBLISHED
+from selfsup.encoders.resnet import build_encoder
+from simgan.training.losses import self_regularisation
+from simgan.training.psi import NAMED, Psi, PsiName, encoder_features
+from simgan.training.published_lambda import PUBLISHED
 
 
 def pair(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import simgan.conf
-from cluster_jobs.config import parse
-from simgan import discriminator, refiner
-from simgan.build import make_players, make_schedule
-from simgan.config import TrainConfig
-from simgan.history import History
+from cluster_jobs.cli.config import parse
+from simgan.networks import discriminator, refiner
 from simgan.simulators.hands import draw
-from simgan.step import Game, discriminator_step, refiner_step
+from simgan.training.config import TrainConfig
+from simgan.training.game import make_players, make_schedule
+from simgan.training.history import History
+from simgan.training.step import Game, discriminator_step, refiner_step
 
 FOLDER = Path(__file__).parents[2] / "simgan" / "conf" / "recipe"
 MADE_FOR = {  # height, width; patches of D, what each sees; what a pixel of R sees; steps of the warm-ups

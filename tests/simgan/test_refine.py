@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster_jobs.shards import Shards
-from simgan.snapshot import load_refiner, refine_images
+from cluster_jobs.data.shards import Shards
+from simgan.networks.trained_refiner import load_refiner, refine_images
 from tests.processes import fork, fork_ranks
 
 pytestmark = pytest.mark.slow

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster_jobs.checkpoint import CheckpointStore, load_state
-from cluster_jobs.shards import Shards
-from simgan.snapshot import load_refiner, refine_images
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.training.checkpoint import CheckpointStore, load_state
+from simgan.networks.trained_refiner import load_refiner, refine_images
 from tests.cluster_jobs.tiny import write_tiny_shards
 from tests.processes import Ended, fork, fork_ranks
 from tests.simgan.domains import train_words, write_domain

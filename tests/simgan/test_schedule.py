@@ -2,7 +2,7 @@ import copy
 
 import pytest
 
-from simgan.schedule import AutoSchedule, Phase, Schedule
+from simgan.training.schedule import AutoSchedule, Phase, Schedule
 
 D_PHASES = (Phase.warm_discriminator, Phase.discriminator)
 

@@ -3,11 +3,11 @@ import copy
 import pytest
 import torch
 
-from simgan.discriminator import PatchDiscriminator
-from simgan.history import History
-from simgan.losses import adversarial_loss, self_regularisation
-from simgan.refiner import Refiner
-from simgan.step import Game, average, discriminator_step, refiner_step
+from simgan.networks.discriminator import PatchDiscriminator
+from simgan.networks.refiner import Refiner
+from simgan.training.history import History
+from simgan.training.losses import adversarial_loss, self_regularisation
+from simgan.training.step import Game, average, discriminator_step, refiner_step
 
 
 def new_game(regularisation: float = 0.1, capacity: int = 8, accumulate: int = 1) -> Game:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster_jobs.checkpoint import CheckpointStore
-from cluster_jobs.errors import UserError
-from simgan.config import TrainConfig
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.training.checkpoint import CheckpointStore
+from simgan.training.config import TrainConfig
 from tests.processes import fork, fork_ranks
 from tests.simgan.domains import train_words, write_domain
 

@@ -1,0 +1,1 @@
+"""How a command is made: keys, parsing, --help, exit code and exit record."""

@@ -1,0 +1,91 @@
+"""What a key of a command is, and the keys that commands share."""
+
+import dataclasses
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING
+
+from cluster_jobs.core.errors import UserError
+
+
+def key(default: Any, help: str, *, path: bool = False) -> Any:
+    """A configuration key with its meaning. The value of a ``path`` key is taken literally from the command line."""
+    metadata = {"help": help, "path": path}
+    if dataclasses.is_dataclass(default) or isinstance(default, list | dict):
+        return dataclasses.field(default_factory=lambda: default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def group(schema: type, help: str) -> Any:
+    """A nested group of keys, written ``group.key=value``."""
+    return dataclasses.field(default_factory=schema, metadata={"help": help, "path": False})
+
+
+class Precision(Enum):
+    no = "no"
+    bf16 = "bf16"
+
+
+class Damaged(Enum):
+    fatal = "fatal"
+    replace = "replace"
+
+
+@dataclasses.dataclass
+class RunKeys:
+    dir: str = key(MISSING, "run directory: configuration, metrics, checkpoints, samples", path=True)
+
+
+@dataclasses.dataclass
+class TrainKeys:
+    """The keys that every training command shares. Cadences are in images seen (``*_nimg``)."""
+
+    run: RunKeys = group(RunKeys, "where the run lives")
+    seed: int = key(0, "seed of every keyed random draw")
+    batch: int = key(64, "images a step over all processes (global batch)")
+    total_nimg: int = key(100_000, "images to see in all; may grow when a run is continued")
+    log_nimg: int = key(2_000, "images between two lines of metrics")
+    checkpoint_nimg: int = key(20_000, "images between two checkpoints")
+    sample_nimg: int = key(20_000, "images between two sample pictures")
+    eval_nimg: int = key(50_000, "images between two evaluations on the validation part")
+    keep_last: int = key(2, "newest checkpoints to keep")
+    keep_best: int = key(1, "best-scored checkpoints to keep besides")
+    workers: int = key(-1, "reader processes a rank; 0 reads in the training process, -1 chooses")
+    window: str = key("64", "blocks shuffled together; 'all' is the full shuffle")
+    damaged: Damaged = key(Damaged.fatal, "a sample that cannot be decoded: stop, or replace it by the next one")
+    precision: Precision = key(Precision.no, "automatic mixed precision")
+    accumulate: int = key(1, "micro-batches a rank and step: same batch, less memory; batch norm sees each alone")
+    compile: bool = key(False, "torch.compile the networks that learn; takes minutes at the start")
+    threads: int = key(0, "CPU threads a process; 0 takes the default and freezes it with the run")
+    validate: bool = key(False, "check and print the configuration, then exit")
+    init_from: str = key("", "start a new run from another run's weights", path=True)
+    rebatch: bool = key(False, "go on with another batch: the streams stay at their image position, the steps change")
+    watchdog_seconds: int = key(1_800, "seconds without a finished step after which a hanging run ends; 0: never")
+
+    def check(self) -> None:
+        """Raises UserError for a number outside its range."""
+        for name in ("batch", "total_nimg", "log_nimg", "checkpoint_nimg", "sample_nimg", "eval_nimg", "keep_last"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: expected a positive integer")
+        for name, least in (("workers", -1), ("threads", 0), ("keep_best", 0), ("watchdog_seconds", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name}={getattr(self, name)}: expected an integer of at least {least}")
+        if self.accumulate < 1 or self.batch % self.accumulate:
+            raise UserError(f"accumulate={self.accumulate}: expected a positive divisor of batch={self.batch}")
+        if self.window != "all" and not (self.window.isdigit() and int(self.window) > 0):
+            raise UserError(f"window={self.window}: expected 'all' or a positive number of blocks")
+
+
+@dataclasses.dataclass
+class CommandKeys:
+    """The keys that every command without a run directory of its own shares."""
+
+    seed: int = key(0, "seed of every keyed random draw")
+    threads: int = key(0, "CPU threads a process; 0 takes the default")
+    validate: bool = key(False, "check and print the configuration, then exit")
+
+    def check(self) -> None:
+        """Raises UserError for a number outside its range."""
+        if self.threads < 0:
+            raise UserError(f"threads={self.threads}: expected an integer of at least 0")

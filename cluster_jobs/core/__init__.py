@@ -1,0 +1,1 @@
+"""Errors, atomic files, locks, seeds, progress, worker processes, installed versions."""

@@ -1,0 +1,1 @@
+"""Where shards lie: local directory, URL, cache."""

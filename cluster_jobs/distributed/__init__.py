@@ -1,0 +1,1 @@
+"""Rank, collectives, batch split, all-reduced batch norm."""

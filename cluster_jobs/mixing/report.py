@@ -1,0 +1,76 @@
+"""What a person looks at after a mixture is made: its table of classes and sources, what was dropped, and pictures."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cluster_jobs.data.images import save_grid
+from cluster_jobs.mixing.mixture import Chosen
+from cluster_jobs.mixing.sources import Source
+from cluster_jobs.reporting.section import write_section
+
+CLASSES, COLUMNS = 20, 6  # shown at most; columns of each source
+
+
+def print_table(console: Console, pool: dict[str, Any]) -> None:
+    """The counts by class and source, then what was dropped."""
+    columns, rows = counts_table(pool)
+    table = Table(*columns)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(*(escape(f"{cell:,}" if isinstance(cell, int) else cell) for cell in row))
+    console.print(table)
+    console.print(dropped_text(pool), markup=False, soft_wrap=True)
+
+
+def counts_table(pool: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows: a class a row (the first ones), then all."""
+    names = list(pool["sources"])
+    counts = pool["counts_by_source"]
+    rows = [[label, *(found[name] for name in names), pool["counts"][label]] for label, found in counts.items()]
+    sums = [sum(found[name] for found in counts.values()) for name in names]
+    shown = rows[:CLASSES] + (
+        [[f"… {len(rows) - CLASSES} more", *[""] * len(names), ""]] if len(rows) > CLASSES else []
+    )
+    return ["class", *names, "images"], [*shown, ["all", *sums, pool["count"]]]
+
+
+def dropped_text(pool: dict[str, Any]) -> str:
+    """What was dropped as a duplicate, what stands in the pool more than once, and what was left out, in words."""
+    words = []
+    for name, kinds in pool["dropped"].items():
+        for kind, by in kinds.items():
+            words += [f"{count:,} of {name} ({kind}, of {kept})" for kept, count in by.items()]
+    text = f"duplicates dropped: {', '.join(words) or 'none'}; images repeated: {pool['repeated']:,}"
+    left = [f"{name}: {', '.join(classes)}" for name, classes in pool["classes_left_out"].items() if classes]
+    return text + (f"; classes left out: {'; '.join(left)}" if left else "")
+
+
+def write_report(out: Path, pool: dict[str, Any], sources: list[Source], chosen: Chosen) -> None:
+    """Writes the report's section with a grid: a class a row, the sources beside one another."""
+    classes = sources[0].classes
+    blank = np.full(sources[0].shards.shape, 255, np.uint8)
+    images = []
+    for label in range(min(len(classes), CLASSES)):
+        for number, source in enumerate(sources):
+            places = np.flatnonzero((chosen.label == label) & (chosen.source == number))[:COLUMNS]
+            found = [source.shards.image(int(source.indices[row])) for row in chosen.row[places]]
+            images += found + [blank] * (COLUMNS - len(found))
+    width = COLUMNS * len(sources)
+    save_grid(out / "report" / "mix.png", np.stack(images), width, scale=2 if blank.shape[-1] < 64 else 1)
+    columns, rows = counts_table(pool)
+    shares = ", ".join(f"{name} {share:g}" for name, share in pool["shares"].items())
+    write_section(
+        out,
+        "mix",
+        title="Mixed pool",
+        text=f"{pool['count']:,} images, shares: {shares}; {dropped_text(pool)}.",
+        columns=columns,
+        rows=rows,
+        pictures=[("mix.png", f"a class a row; {COLUMNS} columns each of {', '.join(pool['sources'])}")],
+    )

@@ -1,0 +1,1 @@
+"""Images -> shards (pack, simgan.pack)."""

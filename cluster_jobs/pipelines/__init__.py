@@ -1,0 +1,1 @@
+"""YAML -> stages -> processes of this machine (submit, status, logs)."""

@@ -1,0 +1,1 @@
+"""Stages -> Slurm jobs (submit, cancel, resubmit)."""

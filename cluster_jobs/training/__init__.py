@@ -1,0 +1,1 @@
+"""A run: loop, checkpoints, rollback, metrics, preemption, watchdog."""

@@ -1,0 +1,245 @@
+"""Checkpoints that survive a kill at any moment: safetensors and a JSON manifest with a digest, renamed into place
+last.
+
+``NNNNNNNNNNNN.safetensors`` (named by images seen) holds the tensors; ``NNNNNNNNNNNN.json`` the rest of the state, the
+file's SHA-256, the score, and a seal over all that. A checkpoint is valid when both are there and agree; a torn one is
+reported and the one before is used.
+"""
+
+import hashlib
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.files import read_json, remove, write_json
+
+VERSION = 1
+State = dict[str, Any]
+
+
+def _split(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """Moves the tensors of a nested state into ``tensors`` and returns the JSON tree that refers to them."""
+    if isinstance(value, torch.Tensor):
+        assert name not in tensors, f"{name}: two tensors of one name"
+        # a copy, because safetensors refuses tensors that share memory (tied weights, views of one buffer)
+        tensors[name] = value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        return {"tensor": name}
+    if isinstance(value, dict):
+        items = [[key, _split(item, f"{name}/{key}", tensors)] for key, item in value.items()]
+        return {"dict": items}  # pairs, because JSON would turn an optimizer's integer keys into text
+    if isinstance(value, list | tuple):
+        return {"list": [_split(item, f"{name}/{place}", tensors) for place, item in enumerate(value)]}
+    assert value is None or isinstance(value, bool | int | float | str), f"{name}: cannot store a {type(value)}"
+    return {"value": value}
+
+
+def _join(tree: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Any:
+    if "tensor" in tree:
+        return tensors[tree["tensor"]]
+    if "dict" in tree:
+        return {key: _join(item, tensors) for key, item in tree["dict"]}
+    if "list" in tree:
+        return [_join(item, tensors) for item in tree["list"]]
+    return tree["value"]
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _seal(manifest: dict[str, Any]) -> str:
+    """The SHA-256 of a manifest, so that a flipped bit in a learning rate does not pass."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def save_state(path: Path, state: State, **facts: Any) -> None:
+    """Writes ``path`` (``….safetensors``) and its manifest ``….json``; the manifest comes last and makes them valid.
+
+    Args:
+        state: nested dicts and lists of tensors, numbers, text, booleans and None.
+        facts: what the manifest says besides, for example ``nimg`` and ``score``.
+
+    Raises:
+        UserError: the file system refuses (full, read-only); the directory is left without partial files.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    tree = _split(state, "", tensors)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, temporary)
+        with open(temporary, "rb+") as stream:
+            os.fsync(stream.fileno())
+        digest = _digest(temporary)
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        remove(temporary)
+        raise UserError(f"cannot write the checkpoint {path}: {error}") from error
+    manifest = {"version": VERSION, "sha256": digest, **facts, "state": tree}
+    write_json(path.with_suffix(".json"), {**manifest, "seal": _seal(manifest)})
+
+
+def load_state(path: Path) -> tuple[State, dict[str, Any]]:
+    """Reads a checkpoint; returns its state (tensors on the CPU) and its manifest without the state.
+
+    Raises:
+        UserError: missing, torn, or written by another version.
+    """
+    manifest = _read_manifest(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    if _digest(path) != manifest["sha256"]:
+        raise UserError(f"{path}: torn or changed checkpoint (its SHA-256 is not the one in {path.stem}.json)")
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: unreadable checkpoint ({error})") from error
+    return _join(manifest.pop("state"), tensors), manifest
+
+
+def load_part(path: Path, part: str) -> State | None:
+    """The state of one part of a checkpoint, one without tensors, which stay unread; None where it has no such part.
+
+    Raises:
+        UserError: the manifest is missing, torn, or written by another version.
+    """
+    tree = dict(_read_manifest(path)["state"]["dict"]).get(part)
+    return None if tree is None else _join(tree, {})
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint, with the tree of its state and without its seal."""
+    manifest = read_json(path.with_suffix(".json"))
+    if manifest.get("version") != VERSION:
+        raise UserError(f"{path}: checkpoint version {manifest.get('version')}, this program reads version {VERSION}")
+    if manifest.pop("seal", None) != _seal(manifest):
+        raise UserError(f"{path.with_suffix('.json')}: torn or changed manifest (its seal does not fit)")
+    return manifest
+
+
+class CheckpointStore:
+    """The checkpoints of one run: the newest ``keep_last``, the ``keep_best`` with the lowest score, and those at the
+    images seen in ``protected``.
+
+    ``abandoned_nimg`` are the images seen in stretches that the run has given up (see :meth:`rewind`). It stands in
+    every manifest, and of two checkpoints the one with more of it is the newer.
+    """
+
+    def __init__(self, directory: Path, keep_last: int = 2, keep_best: int = 1) -> None:
+        self.directory, self.keep_last, self.keep_best = directory, keep_last, keep_best
+        self.protected: frozenset[int] = frozenset()
+        self.abandoned_nimg = 0
+
+    def paths(self) -> list[Path]:
+        """Checkpoints that have both files, oldest first."""
+        found = sorted(self.directory.glob("[0-9]*.safetensors"))
+        return [path for path in found if path.with_suffix(".json").is_file()]
+
+    def path(self, nimg: int) -> Path:
+        """Where the checkpoint of ``nimg`` images seen lies, or would."""
+        return self.directory / f"{nimg:012d}.safetensors"
+
+    def save(self, state: State, nimg: int, *, score: float | None = None, **facts: Any) -> None:
+        """Writes the checkpoint of ``nimg`` images seen and deletes what retention does not keep. Lower scores are
+        better. ``facts`` stand in the manifest besides.
+        """
+        save_state(self.path(nimg), state, nimg=nimg, score=score, abandoned_nimg=self.abandoned_nimg, **facts)
+        self._retain(nimg)
+
+    def rewind(self, nimg: int, to_nimg: int, part: str, state: State) -> None:
+        """Gives up what came after ``to_nimg`` images, up to ``nimg``: makes that checkpoint the newest, with another
+        state of one part, one without tensors. One rename decides; a kill before it changes nothing.
+
+        Raises:
+            UserError: there is no such checkpoint, or it is torn; nothing was changed.
+        """
+        load_state(self.path(to_nimg))
+        manifest = read_json(self.path(to_nimg).with_suffix(".json"))
+        del manifest["seal"]
+        tensors: dict[str, torch.Tensor] = {}
+        parts = dict(manifest["state"]["dict"]) | {part: _split(state, "", tensors)}
+        assert not tensors, f"{part}: holds the tensors {', '.join(tensors)}"
+        manifest["state"] = {"dict": list(parts.items())}
+        manifest["abandoned_nimg"] = self.abandoned_nimg + nimg - to_nimg
+        write_json(self.path(to_nimg).with_suffix(".json"), {**manifest, "seal": _seal(manifest)})
+        self.abandoned_nimg = manifest["abandoned_nimg"]
+        self.sweep(to_nimg)
+
+    def _retain(self, nimg: int) -> None:
+        paths = [path for path in self.paths() if int(path.stem) <= nimg]  # a newer one is torn: resume passed it over
+        kept = set(paths[-self.keep_last :]) | set(self._scored(paths)[: self.keep_best])
+        kept |= {path for path in paths if int(path.stem) in self.protected}
+        for path in self.paths():
+            if path not in kept:
+                _delete(path)
+        self.sweep()
+
+    def sweep(self, nimg: int | None = None) -> None:
+        """Removes what a kill left behind: temporary files, halves of checkpoints and, beside the newest checkpoint of
+        ``nimg`` images, those after it that the run has given up.
+        """
+        for path in self.paths():
+            if nimg is not None and int(path.stem) > nimg and _abandoned(path) < self.abandoned_nimg:
+                _delete(path)
+        whole = {path.stem for path in self.paths()}
+        for path in self.directory.glob("*"):
+            if path.name.endswith(".tmp") or path.stem not in whole:
+                path.unlink(missing_ok=True)
+
+    def _scored(self, paths: list[Path]) -> list[Path]:
+        scores = [(score, path) for path in paths if (score := _score(path)) is not None]
+        return [path for _, path in sorted(scores)]
+
+    def facts(self, nimg: int) -> dict[str, Any]:
+        """What the manifest of a valid checkpoint says besides the state."""
+        manifest = read_json(self.path(nimg).with_suffix(".json"))
+        return {name: value for name, value in manifest.items() if name not in ("state", "seal")}
+
+    def latest(self) -> tuple[State, int] | None:
+        """The state and images seen of the newest valid checkpoint; a torn one is reported and passed over."""
+        stems = {path.stem for path in self.directory.glob("[0-9]*.*")}  # half of a checkpoint is reported as well
+        paths = [self.directory / f"{stem}.safetensors" for stem in stems]
+        for path in sorted(paths, key=lambda path: (_abandoned(path), path.stem), reverse=True):
+            try:
+                state, manifest = load_state(path)
+            except UserError as error:
+                print(f"warning: {error}; trying the checkpoint before it", file=sys.stderr, flush=True)
+                continue
+            self.abandoned_nimg = manifest.get("abandoned_nimg", 0)
+            return state, manifest["nimg"]
+        return None
+
+    def best(self) -> Path | None:
+        """The checkpoint with the lowest score, or None when none has one."""
+        scored = self._scored(self.paths())
+        return scored[0] if scored else None
+
+
+def _delete(path: Path) -> None:
+    path.with_suffix(".json").unlink()  # first: a checkpoint without its manifest is no checkpoint
+    path.unlink()
+
+
+def _score(path: Path) -> float | None:
+    """A checkpoint's score; None when it has none or its manifest is torn."""
+    try:
+        return read_json(path.with_suffix(".json")).get("score")
+    except UserError:
+        return None
+
+
+def _abandoned(path: Path) -> float:
+    """A checkpoint's ``abandoned_nimg``; endless when its manifest is torn, so that it is looked at and reported."""
+    try:
+        return read_json(path.with_suffix(".json")).get("abandoned_nimg", 0)
+    except UserError:
+        return math.inf

@@ -1,0 +1,64 @@
+"""One optimizer step that never waits for the device and never lets a non-finite gradient into the weights.
+
+A rank's share of the batch may be cut into micro-batches (gradient accumulation): less memory, the same step. Losses
+are means over images, so the gradient is that of the undivided batch up to rounding, wherever an image's loss does not
+depend on its neighbours: batch norm in training normalises each micro-batch alone.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cluster_jobs.training.compiling import one_line_errors
+
+Metrics = dict[str, Tensor]
+
+
+def micro_batches(count: int, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
+    """Cuts tensors (n, ...) of one length alike into ``count`` equal micro-batches; n must divide.
+
+    Micro-batch m is every ``count``-th sample from m on. So the last samples of the micro-batches are the last of the
+    batch, and a batch in equal blocks gives micro-batches in such blocks.
+    """
+    assert all(len(tensor) % count == 0 for tensor in tensors), f"{[len(tensor) for tensor in tensors]} over {count}"
+    return [tuple(tensor[first::count] for tensor in tensors) for first in range(count)]
+
+
+def update(
+    optimizer: torch.optim.Optimizer,
+    module: nn.Module,
+    parts: Sequence[tuple[Tensor, ...]],
+    loss: Callable[..., tuple[Tensor, Metrics]],
+) -> tuple[Metrics, Tensor]:
+    """One step on the mean loss of the micro-batches. A non-finite gradient leaves weights and moments as they were,
+    decided on the device.
+
+    Args:
+        optimizer: fused.
+        module: what the loss calls, as the run prepared it. Over several ranks its gradients are summed once a step,
+            in the backward pass of the last micro-batch.
+        loss: from a micro-batch's tensors to its mean loss and its metrics (scalars).
+
+    Returns:
+        The metrics' means over the micro-batches, and 1 where the step was skipped, else 0: equal on all ranks, as
+        gradients are.
+
+    Raises:
+        UserError: the module is compiled, and that fails.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    sums: Metrics = {}
+    for number, part in enumerate(parts, 1):
+        waits = number < len(parts) and isinstance(module, DistributedDataParallel)
+        with module.no_sync() if waits else nullcontext(), one_line_errors():  # type: ignore[operator]
+            mean, metrics = loss(*part)
+            (mean / len(parts)).backward()
+        sums = {name: sums[name] + value.detach() if sums else value.detach() for name, value in metrics.items()}
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    skipped = 1.0 - torch.nn.utils.get_total_norm(gradients).isfinite().float()
+    optimizer.found_inf = skipped  # type: ignore[attr-defined]  # how a gradient scaler masks a fused step
+    optimizer.step()
+    return {name: total / len(parts) for name, total in sums.items()}, skipped

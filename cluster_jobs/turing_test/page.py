@@ -1,0 +1,95 @@
+"""The page of a visual Turing test (SimGAN, section 3.2) and its key: which image is real stands in the key alone."""
+
+import base64
+import hashlib
+import json
+import random
+from dataclasses import dataclass
+from html import escape
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from cluster_jobs.core.seeds import mix
+from cluster_jobs.data.images import encode_png
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.reporting.html import STYLE
+
+KINDS = ("real", "fake")
+SHOWN_PIXELS = 320  # to about which the longer side is enlarged, unless the caller says how far
+
+
+@dataclass(frozen=True)
+class TuringTest:
+    """What is shown: ids in the order of the file, which tells nothing, with their pictures and truths."""
+
+    pictures: dict[str, np.ndarray]  # by id, uint8 (C, H, W)
+    truth: dict[str, str]  # by id: "real" or "fake"
+    samples: dict[str, str]  # by id: SHARD/KEY
+    examples: dict[str, list[np.ndarray]]  # by kind; none of them is asked for
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the pictures and the truths: answers are scored by the key of this very test."""
+        digest = hashlib.sha256(json.dumps([self.truth, self.samples]).encode())
+        for picture in self.pictures.values():
+            digest.update(np.ascontiguousarray(picture).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def draw(real: Shards, fake: Shards, count: int, examples: int, seed: int) -> TuringTest:
+    """``count`` pictures of each kind to judge and ``examples`` to learn from, all different, keyed by the seed."""
+    rows, shown = [], {}
+    for kind, shards in zip(KINDS, (real, fake), strict=True):
+        chosen = random.Random(mix("turing", seed, kind)).sample(range(len(shards)), count + examples)
+        shown[kind] = [shards.image(index) for index in chosen[count:]]
+        rows += [(kind, shards.key(index), shards.image(index)) for index in chosen[:count]]
+    # whoever has the page and this code, but not the images, cannot draw the order again
+    draws = random.Random(mix("turing", seed, "order", real.fingerprint, fake.fingerprint))
+    draws.shuffle(rows)
+    ids = [f"{value:08x}" for value in draws.sample(range(1 << 32), len(rows))]
+    table = dict(zip(ids, rows, strict=True))
+    return TuringTest(
+        {id: picture for id, (_, _, picture) in table.items()},
+        {id: kind for id, (kind, _, _) in table.items()},
+        {id: sample for id, (_, sample, _) in table.items()},
+        shown,
+    )
+
+
+def page(test: TuringTest, title: str, scale: int) -> str:
+    """One HTML file without anything outside of it. ``scale`` 0 chooses how far pictures are enlarged."""
+    height, width = next(iter(test.pictures.values())).shape[1:]
+    shown = {
+        "fingerprint": test.fingerprint,
+        "scale": scale or max(1, SHOWN_PIXELS // max(height, width)),
+        "images": [{"id": id, "source": _inline(picture)} for id, picture in test.pictures.items()],
+        "examples": {kind: [_inline(picture) for picture in pictures] for kind, pictures in test.examples.items()},
+    }
+    text = resources.files("cluster_jobs.conf").joinpath("turing.html").read_text()
+    parts = {
+        "style": STYLE,
+        "title": escape(title),
+        "count": str(len(test.pictures)),
+        "test": json.dumps(shown).replace("<", "\\u003c"),
+    }
+    for name, part in parts.items():
+        text = text.replace("{{" + name + "}}", part)
+    return text
+
+
+def key_of(test: TuringTest, real: Shards, fake: Shards, seed: int) -> dict[str, Any]:
+    """``key.json``: the truths, which whoever judges must not see, and where the pictures came from."""
+    return {
+        "format": 1,
+        "test": test.fingerprint,
+        "seed": seed,
+        "fingerprints": {"real": real.fingerprint, "fake": fake.fingerprint},
+        "truth": test.truth,
+        "samples": test.samples,
+    }
+
+
+def _inline(picture: np.ndarray) -> str:
+    return f"data:image/png;base64,{base64.b64encode(encode_png(picture)).decode()}"

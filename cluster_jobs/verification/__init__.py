@@ -1,0 +1,1 @@
+"""Is every shard what its index says (verify)."""

@@ -1,0 +1,1 @@
+"""Tables over rows and seeds (compare)."""

@@ -1,0 +1,1 @@
+"""What is scored, which parts, scores.json, summary (evaluate)."""

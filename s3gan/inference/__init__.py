@@ -1,0 +1,1 @@
+"""A trained generator: load, standing statistics, index-keyed sampling, TorchScript."""

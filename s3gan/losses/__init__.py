@@ -1,0 +1,1 @@
+"""Adversarial, auxiliary, penalties, regularisers."""

@@ -1,0 +1,1 @@
+"""Judge mixtures, label leaks (mixtures)."""

@@ -1,0 +1,1 @@
+"""Pool directory, filters, rejection sampling, export (generate, export)."""

@@ -1,0 +1,1 @@
+"""Config, game, step, conditioning, health, validation, re-clustering."""

@@ -1,0 +1,117 @@
+"""From a label table to conditions: the classes, the real images' labels, and what fakes are conditioned on."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.files import write_json
+from cluster_jobs.data.label_table import LabelTable, read_table
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.training.frozen_config import check_facts
+from cluster_jobs.training.run import Run
+from s3gan.methods import METHODS, Method
+from s3gan.networks import HeadPlan
+from s3gan.training.config import FakeLabels, TrainConfig
+
+
+@dataclass
+class Conditions:
+    """`counts` are the real images of each class (expected ones where labels are random); `weights` the distribution of
+    the fakes' classes, None for uniform. A re-clustering replaces both."""
+
+    method: Method
+    class_names: list[str]
+    counts: Sequence[float]
+    weights: list[float] | None
+    table: LabelTable | None
+    softness: float = 0.0  # how much of a label is replaced by the table's probabilities
+    described: dict[str, Any] = field(default_factory=dict)  # the table's metadata and path
+
+    def device_weights(self, device: torch.device) -> torch.Tensor | None:
+        """`weights` as float32 (classes,) on the device."""
+        return None if self.weights is None else torch.tensor(self.weights, dtype=torch.float32, device=device)
+
+
+def read_conditions(config: TrainConfig, shards: Shards) -> Conditions:
+    """The conditions of the configured label table, checked against the method and the data.
+
+    Raises:
+        UserError: the table does not fit the method, lacks what is asked of it, or was made for other data.
+    """
+    path, method, softness = config.labels, METHODS[config.method.name], config.label_softness
+    table = read_table(path) if path else None
+    if table is not None and table.metadata.get("fingerprint") != shards.fingerprint:
+        raise UserError(
+            f"labels={path} was made for other data than {shards.directory!r} (its fingerprint is "
+            f"{table.metadata.get('fingerprint')}, the data's {shards.fingerprint}): make it again for this data"
+        )
+    method.check(table, len(shards))
+    names = method.class_names(table, config.classes)
+    clustered = min(config.recluster_count, len(shards))
+    if method.reclusters and clustered < len(names):
+        raise UserError(f"method={method.name}: {len(names)} clusters of {clustered} images (recluster_count, or all)")
+    if table is None:
+        counts = np.full(len(names), len(shards) / len(names))
+        return Conditions(method, names, counts.tolist(), fake_distribution(config, counts), None)
+    if softness and table.probabilities is None:
+        raise UserError(f"label_softness={softness}: labels={path} has no probabilities; make it with soft=true")
+    if config.min_confidence:
+        table = table.select(np.flatnonzero(table.confidence >= config.min_confidence))
+        if not len(table):
+            raise UserError(f"min_confidence={config.min_confidence}: labels={path} has no label as sure as that")
+    counts = np.bincount(table.labels, minlength=len(names))
+    described = {**table.metadata, "path": path}
+    return Conditions(method, names, counts.tolist(), fake_distribution(config, counts), table, softness, described)
+
+
+def fake_distribution(config: TrainConfig, counts: np.ndarray) -> list[float] | None:
+    """How often each class is drawn for a fake, given the real images of each (classes,); None is uniform."""
+    method = METHODS[config.method.name]
+    weights = {
+        FakeLabels.method: method.fake_weights(counts),
+        FakeLabels.uniform: Method.fake_weights(method, counts),
+        FakeLabels.table: counts / counts.sum(),
+    }[config.fake_labels]
+    if weights is None and method.reclusters:
+        weights = np.full(len(counts), 1 / len(counts))  # explicit, so that the next clusters can change them
+    return None if weights is None else weights.tolist()
+
+
+def write_network(run: Run, conditions: Conditions, shards: Shards, z_dim: int) -> None:
+    """Writes RUN/network.json: all that it takes to build the networks again.
+
+    Raises:
+        UserError: the run was started with other data or another label table.
+    """
+    config = run.config
+    assert isinstance(config, TrainConfig)
+    method = conditions.method
+    network = {
+        "network": config.network.name,
+        "size": shards.size,
+        "channels": shards.channels,
+        "width": config.width,
+        "z_dim": z_dim,
+        "g_spectral_norm": config.g_spectral_norm,
+        "d_spectral_norm": config.d_spectral_norm,
+        "classes": len(conditions.class_names),
+        "class_names": conditions.class_names,
+        "class_counts": conditions.counts,
+        "fake_weights": conditions.weights,
+        "heads": asdict(head_plan(config, method)),
+        "data_fingerprint": shards.fingerprint,
+        "label_table": conditions.described,
+    }
+    path = run.dir / "network.json"
+    check_facts(path, network, "other data or another label table")
+    run.barrier()  # every rank has compared before one writes
+    run.on_main(lambda: write_json(path, network))
+
+
+def head_plan(config: TrainConfig, method: Method) -> HeadPlan:
+    """The heads that a method's discriminator has."""
+    return HeadPlan(method.projection, method.rotation, method.predictor, config.soft_predictions)

@@ -1,0 +1,132 @@
+"""The game that a configuration describes: two players, their optimizers, and the rules of a step."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from cluster_jobs.core import seeds
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.distributed.batch_split import interleaved
+from cluster_jobs.distributed.batchnorm import synchronise
+from cluster_jobs.training.ema import Ema
+from cluster_jobs.training.run import Run
+from s3gan.augmentation.ada import AdaptiveAugmentation
+from s3gan.augmentation.diffaugment import AUGMENTATIONS, Augmentation, NoAugmentation, Setting
+from s3gan.losses.adversarial import LOSSES, AdversarialLoss
+from s3gan.losses.penalties import ScoreAverages
+from s3gan.losses.regularisers import LeCam, Regulariser, make_regularisers
+from s3gan.networks import NETWORKS, Discriminator, Generator
+from s3gan.training.conditioning import Conditions, head_plan
+from s3gan.training.config import TrainConfig
+from s3gan.training.fakes import Fakes
+from s3gan.training.memory import memory_lines
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Rotation self-supervision (Lucic et al. 2019, section 3.3): the last `images` of a rank's share (all of them: the
+    last of the batch) are also shown turned by 90, 180 and 270 degrees; D learns the turns of real images, and G is
+    rewarded for turns that D recognises."""
+
+    images: int = 0  # 0: off
+    weight_d: float = 1.0
+    weight_g: float = 0.2
+
+
+@dataclass(frozen=True)
+class Game:
+    """The two players and the rules. `prepared_*` are the modules as the run wraps them; alone they are the same."""
+
+    generator: Generator
+    discriminator: Discriminator
+    prepared_generator: nn.Module
+    prepared_discriminator: nn.Module
+    optimizer_g: torch.optim.Optimizer
+    optimizer_d: torch.optim.Optimizer
+    fakes: Fakes
+    rotation: Rotation
+    autocast: Callable[[], AbstractContextManager] = nullcontext
+    accumulate: int = 1  # micro-batches a rank and step; `rotation.images` divides by it
+    prediction_weight: float = 1.0  # of the predictor's cross-entropy, where D has one
+    world: int = 1
+    reduce: Callable[[Tensor], Tensor] = torch.clone  # the sum over ranks
+    loss: AdversarialLoss = LOSSES["hinge"]
+    augment: Augmentation = NoAugmentation()
+    regularisers: tuple[Regulariser, ...] = ()
+    averages: ScoreAverages = field(default_factory=ScoreAverages)
+    orthogonal_g: float = 0.0
+    orthogonal_d: float = 0.0
+
+    @property
+    def states(self) -> dict[str, nn.Module]:
+        """What learns during training beside the players, for checkpoints: it depends on the configuration alone."""
+        states: dict[str, nn.Module] = {}
+        if isinstance(self.augment, AdaptiveAugmentation):
+            states["augmentation"] = self.augment
+        if any(isinstance(regulariser, LeCam) for regulariser in self.regularisers):
+            states["score_averages"] = self.averages
+        return states
+
+
+def make_game(config: TrainConfig, run: Run, conditions: Conditions, shards: Shards) -> tuple[Game, Ema[Generator]]:
+    """The two players with keyed initial weights, their optimizers, and the generator's average."""
+    network, classes = NETWORKS[config.network.name], len(conditions.class_names)
+    parts = run.world * config.accumulate
+    if config.turned % parts:
+        raise UserError(
+            f"batch={config.batch}: the {config.turned} images to turn do not divide over {run.world} processes "
+            f"of accumulate={config.accumulate} micro-batches"
+        )
+    torch.manual_seed(seeds.mix(config.seed, "networks"))
+    of = shards.size, shards.channels, classes, config.width
+    generator = network.generator(*of, normalise=config.g_spectral_norm, embedding_std=config.embedding_std)
+    discriminator = network.discriminator(*of, head_plan(config, conditions.method), normalise=config.d_spectral_norm)
+    generator, discriminator = generator.to(run.device), discriminator.to(run.device)
+    ema = Ema(generator, config.ema_decay, config.ema_start_nimg)  # before the run wraps it and the ranks share moments
+    betas = (config.beta1, config.beta2)
+    optimizers = (
+        torch.optim.Adam(generator.parameters(), config.g_lr, betas, fused=True),
+        torch.optim.Adam(discriminator.parameters(), config.d_lr, betas, fused=True),
+    )
+    for line in memory_lines(run, generator, discriminator, optimizers, shards.channels, config.turned // parts):
+        run.say(line)
+    if run.world > 1:
+        synchronise(generator, run.reduce)
+    fakes = Fakes(
+        seed=config.seed,
+        batch=config.batch,
+        mine=interleaved(config.batch, run.rank, run.world),
+        z_dim=generator.z_dim,
+        classes=classes,
+        device=run.device,
+        weights=conditions.device_weights(run.device),
+    )
+    setting = Setting(config.batch, conditions.method.rotation)
+    augment, averages = AUGMENTATIONS[config.augment.name](setting), ScoreAverages().to(run.device)
+    if isinstance(augment, nn.Module):
+        augment = augment.to(run.device)
+    game = Game(
+        generator,
+        discriminator,
+        run.prepare(generator),
+        run.prepare(discriminator),
+        *optimizers,
+        fakes,
+        Rotation(config.turned // run.world, config.rotation_weight_d, config.rotation_weight_g),
+        autocast=run.autocast,
+        accumulate=config.accumulate,
+        prediction_weight=config.prediction_weight,
+        world=run.world,
+        reduce=run.reduce,
+        loss=LOSSES[config.loss.name],
+        augment=augment,
+        regularisers=make_regularisers(config, averages),
+        averages=averages,
+        orthogonal_g=config.orthogonal_g,
+        orthogonal_d=config.orthogonal_d,
+    )
+    return game, ema

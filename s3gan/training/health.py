@@ -1,0 +1,70 @@
+"""Whether a GAN in training is well: signals that a step leaves, what is wrong with their means, and what follows.
+
+GANs end in two ways that no later step mends. They diverge: losses explode or gradients are not finite. Or they
+collapse: the generator draws one image over and over, or the discriminator wins by so much, or has died, that nobody
+learns (Brock et al. 2019, section 4 and appendix H, watch D's loss and go back to earlier checkpoints for that).
+
+Everything here is a pure function of the means at the log cadence, which are equal on all ranks.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+MOST_SKIPPED = 0.5  # of a player's steps
+LEAST_SPREAD = 0.01  # of D's scores; its margins are about 1
+LEAST_ACCURACY = 0.25  # of D in telling a real image from a fake; chance is 0.5
+
+
+@torch.no_grad()
+def signals(images: Tensor, fakes: Tensor, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    """What a step tells of the game's health, from real images and fakes (n, C, H, W) as they are before augmentation,
+    and D's scores of both, (n,): scalars on the device.
+
+    `diversity/…` is the root of the variance over n images, in the mean over pixels and channels; `diversity/scores`
+    that of all scores. `accuracy/d` is the share of pairs of a real image and a fake in which the real one scores
+    higher.
+    """
+    return {
+        "diversity/real": _spread(images),
+        "diversity/fake": _spread(fakes),
+        "diversity/scores": _spread(torch.cat([real, fake])),
+        "accuracy/d": (real[:, None] > fake[None]).float().mean(),
+    }
+
+
+def _spread(values: Tensor) -> Tensor:
+    return values.float().var(0, correction=0).mean().sqrt()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where a run is no longer well: `s3gan.training.config` says what the numbers limit."""
+
+    min_d_loss: float
+    max_d_loss: float
+    min_diversity: float
+
+    def complaint(self, means: Mapping[str, float]) -> str | None:
+        """What is wrong, in words; "" for nothing, None where steps that are not finite hide it."""
+        for player in ("d", "g"):
+            skipped = means.get(f"skipped/{player}", 0.0)
+            if skipped > MOST_SKIPPED:
+                return f"{skipped:.0%} of the steps of {player.upper()} had gradients that are not finite"
+        loss, real, fake = means["loss/d"], means["diversity/real"], means["diversity/fake"]
+        if not all(map(math.isfinite, (loss, real, fake))):
+            return None
+        if 0 <= loss < self.min_d_loss:  # a Wasserstein loss is negative where D wins, and has no end
+            return f"D has won: loss/d {loss:.2g} (min_d_loss={self.min_d_loss:g})"
+        if abs(loss) > self.max_d_loss:
+            return f"D's loss has exploded: loss/d {loss:.3g} (max_d_loss={self.max_d_loss:g})"
+        if means["diversity/scores"] < LEAST_SPREAD:
+            return f"D gives every image the same score (they spread by {means['diversity/scores']:.1g})"
+        if means["accuracy/d"] < LEAST_ACCURACY:
+            return f"D takes fakes for real: the real image scores higher in {means['accuracy/d']:.0%} of the pairs"
+        if fake < self.min_diversity * real:
+            return f"fakes vary {fake / real:.2g} times as much as real images (min_diversity={self.min_diversity:g})"
+        return ""

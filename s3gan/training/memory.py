@@ -1,0 +1,44 @@
+"""The memory that training a conditional GAN takes on each process, for the lines at the start of a run."""
+
+import torch
+from torch import nn
+
+from cluster_jobs.distributed.batchnorm import synchronise
+from cluster_jobs.training.memory import Networks, measure, module_bytes, report
+from cluster_jobs.training.run import Run
+from s3gan.losses.adversarial import quarter_turns
+from s3gan.networks import Generator
+
+
+def memory_lines(
+    run: Run,
+    generator: Generator,
+    discriminator: nn.Module,
+    optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer],
+    channels: int,
+    turned: int,
+) -> list[str]:
+    """Lines on the two networks, before the run prepares them; `turned` images of a micro-batch are also turned."""
+    count, size = run.local_batch // run.config.accumulate, generator.size
+    device = generator.device
+
+    def labels(number: int) -> torch.Tensor:
+        return torch.empty(number, dtype=torch.int64, device=device)
+
+    def generator_pass(networks: Networks) -> object:
+        if run.world > 1:
+            synchronise(networks["generator"], torch.clone)  # what it saves is what moments over ranks save
+        networks["discriminator"].requires_grad_(False)
+        with run.autocast():
+            fakes = networks["generator"](torch.empty(count, generator.z_dim, device=device), labels(count))
+            shown = torch.cat([fakes, quarter_turns(fakes[count - turned :])])
+            return networks["discriminator"](shown, labels(len(shown)))
+
+    def discriminator_pass(networks: Networks) -> object:
+        shown = torch.empty(2 * count + 3 * turned, channels, size, size, device=device)
+        with run.autocast():
+            return networks["discriminator"](shown, labels(len(shown)))
+
+    players = {"generator": (generator, optimizers[0]), "discriminator": (discriminator, optimizers[1])}
+    footprints = measure(players, {"generator": generator_pass, "discriminator": discriminator_pass})
+    return report(footprints, count, others=module_bytes(generator))

@@ -1,0 +1,1 @@
+"""ResNets, loading, feature tables."""

@@ -1,0 +1,93 @@
+"""Feature tables: the features of every sample, extracted over all ranks, written, read, or computed on the spot.
+
+A feature table is a .npy file, float32 (samples, features) in index order, memory-mapped by whoever reads it, and a
+.json beside it, written last, that says which data and which encoder made it. It stands wherever ``encoder=`` does.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.files import make_parent, read_json, write_json
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stream import scan
+from cluster_jobs.distributed.job import Job
+from selfsup.encoders.resnet import Encoder, ScriptedEncoder, load_encoder, to_input
+
+BLOCK = 256  # pictures a forward pass, the last one padded, so that features do not depend on the number of ranks
+TABLE = ".npy"
+
+
+@torch.no_grad()
+def extract(encoder: Encoder | ScriptedEncoder, shards: Shards, job: Job) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """This rank's indices (n,) int64 and features (n, F) float32 on the device, block by block, in index order.
+
+    Every rank makes the same number of steps; n may be 0.
+    """
+    batches = scan(shards, BLOCK * job.world, job.rank, job.world)
+    for batch in job.track(batches, len(shards), "images", "features", BLOCK * job.world):
+        block = batch.images.new_zeros((BLOCK, *batch.images.shape[1:]))
+        block[: len(batch.images)] = batch.images
+        yield batch.indices.numpy(), encoder(to_input(block, job.device))[: len(batch.images)].float()
+
+
+def write_features(
+    out: Path, encoder: Encoder | ScriptedEncoder, shards: Shards, facts: dict[str, Any], job: Job
+) -> None:
+    """Writes the table; each rank writes its own rows. The files appear whole, the .json last."""
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    shape = (len(shards), encoder.num_features)
+
+    def begin() -> None:
+        make_parent(out)
+        np.lib.format.open_memmap(unfinished, "w+", np.float32, shape).flush()
+
+    job.on_main(begin)
+    rows = np.lib.format.open_memmap(unfinished, "r+")
+    for indices, features in extract(encoder, shards, job):
+        rows[indices] = features.cpu().numpy()
+    rows.flush()
+    job.barrier()
+    if job.is_main:
+        out.with_suffix(".json").unlink(missing_ok=True)  # the old table is none from here on
+        with open(unfinished, "rb+") as stream:
+            os.fsync(stream.fileno())
+        unfinished.replace(out)
+        write_json(out.with_suffix(".json"), facts)
+    job.barrier()
+
+
+def read_features(path: Path, shards: Shards) -> np.ndarray:
+    """The table (count, F) float32, memory-mapped.
+
+    Raises:
+        UserError: missing, unfinished, damaged, or made for other data.
+    """
+    facts = read_json(path.with_suffix(".json"))
+    try:
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{str(path)!r}: unreadable feature table ({error})") from error
+    if not isinstance(facts, dict) or facts.get("fingerprint") != shards.fingerprint:
+        raise UserError(f"the feature table {str(path)!r} was made for other data than {shards.directory!r}")
+    if rows.ndim != 2 or rows.dtype != np.float32 or len(rows) != len(shards):
+        raise UserError(f"{str(path)!r}: holds {rows.dtype} {rows.shape}, expected float32 ({len(shards)}, F)")
+    return rows
+
+
+def features_of(encoder: str, shards: Shards, job: Job) -> np.ndarray:
+    """Features (count, F) float32 of every sample in index order, on every rank: a feature table, or computed now.
+
+    Raises:
+        UserError: ``encoder`` is nothing to load, or does not fit the shards.
+    """
+    if Path(encoder).suffix == TABLE:
+        return read_features(Path(encoder), shards)
+    loaded, _ = load_encoder(encoder, shards.channels, job.device, size=shards.size)
+    found = [job.gather(features.contiguous()).cpu().numpy() for _, features in extract(loaded, shards, job)]
+    return np.concatenate(found)

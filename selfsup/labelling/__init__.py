@@ -1,0 +1,1 @@
+"""Given, inferred, clustering, classifier, provenance (label)."""

@@ -1,0 +1,36 @@
+"""Which labels an encoder had seen before it was given: nothing made with it may be judged by labels that it knew."""
+
+from pathlib import Path
+from typing import Any
+
+from cluster_jobs.core.files import read_json
+from cluster_jobs.data.label_table import read_table
+from selfsup.encoders.feature_table import TABLE
+from selfsup.encoders.resnet import CLASSIFIER_FILE, read_network
+from selfsup.labelling.classifier import table_beside
+
+
+def labels_behind(encoder: str) -> dict[str, Any] | None:
+    """Metadata and `path` of the label table with whose labels an encoder was trained; {} where nobody knows, None
+    where it saw no label.
+
+    The table's own metadata says in `encoder_table` which labels the classifier that made it had seen before.
+
+    Args:
+        encoder: what `encoder=` takes; "" for none.
+
+    Raises:
+        UserError: the encoder's file, or the table, is missing or damaged.
+    """
+    path = Path(encoder)
+    if path.suffix == TABLE:
+        return read_json(path.with_suffix(".json")).get("encoder_table", {})
+    file = path / CLASSIFIER_FILE if (path / CLASSIFIER_FILE).is_file() else path
+    if not encoder or file.is_dir():  # a run of selfsup.pretrain
+        return None
+    if file.suffix != ".safetensors":
+        return {}  # a user's own backbone
+    if "classes" not in read_network(file)[1]:
+        return None  # the file of such a run
+    table = table_beside(file)
+    return {**read_table(table).metadata, "path": str(table)} if table.is_file() else {}

@@ -1,0 +1,1 @@
+"""Gaze frame, depth grey: shared by simulators, readers, tasks."""

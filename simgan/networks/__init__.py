@@ -1,0 +1,1 @@
+"""R, D, load a trained R."""

@@ -1,0 +1,1 @@
+"""Config, game, step, history, schedule, losses, health."""

@@ -1,0 +1,137 @@
+"""The keys of ``simgan.train``."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from cluster_jobs.cli.config import MISSING, TrainKeys, key
+from cluster_jobs.core.errors import UserError
+from simgan.tasks import TaskName
+from simgan.training.psi import PsiName
+
+
+class Patches(Enum):
+    gaze = "gaze"
+    hand = "hand"
+
+
+Verdict = Enum("Verdict", ["local", "global"])  # a keyword is no name in a class body
+
+
+class ScheduleName(Enum):
+    fixed = "fixed"
+    auto = "auto"
+
+
+@dataclass
+class TrainConfig(TrainKeys):
+    """Trains a refiner R that makes synthetic images look real, against a local discriminator D (SimGAN).
+
+    A step updates R or D on one batch. *_nimg counts synthetic images drawn by R, which draws a batch at every step.
+    Defaults are those of task=digits; the paper's gaze refiner is width=64 fold=1.
+    """
+
+    task: TaskName = key(
+        TaskName.digits, "digits: printed → handwritten; gaze: eyes; hand: depth of hands; folder: any pictures"
+    )
+    synthetic: str = key(MISSING, "shards of simulated images", path=True)
+    real: str = key(MISSING, "shards of real images; their labels are not read", path=True)
+    batch: int = key(32, "synthetic images a step, and real ones at a step of D, over all processes; even on each")
+    total_nimg: int = key(40_000, "synthetic images to see in all; may grow when a run is continued")
+    checkpoint_nimg: int = key(8_000, "images between two checkpoints")
+    sample_nimg: int = key(8_000, "images between two sample pictures")
+    eval_nimg: int = key(50_000, "no effect here: simgan.evaluate scores a run afterwards")
+    warm_refiner_nimg: int = key(320, "images of the warm-up of R alone, on self-regularisation")
+    warm_discriminator_nimg: int = key(1_280, "images of the warm-up of D alone, after that of R")
+    schedule: ScheduleName = key(
+        ScheduleName.fixed, "fixed: k_g and k_d; auto: k_d stays 1, k_g moves by one to keep loss/d within a band"
+    )
+    k_g: int = key(2, "steps of R a round; raise it where D is too strong; auto begins with it")
+    k_d: int = key(1, "steps of D a round")
+    d_loss_low: float = key(0.3, "auto: k_g rises while loss/d (nats a patch; chance is 0.69) is lower, line by line")
+    d_loss_high: float = key(0.6, "auto: k_g falls while loss/d is higher")
+    most_k_g: int = key(50, "auto: k_g goes no further")
+    regularisation: float = key(0.05, "λ: adversarial summed over patches + λ · |change| summed over pixels in [-1, 1]")
+    psi: PsiName = key(
+        PsiName.identity,
+        "what |change| compares: the image, its gradient, its colour_mean, or an encoder's features; the mean over its "
+        "entries counts as often as there are pixels and channels",
+    )
+    psi_encoder: str = key("", "psi=encoder: a run of selfsup.pretrain, a safetensors or TorchScript file", path=True)
+    history: int = key(2_000, "refined images kept for D, over all processes; at least half a batch; 0: none")
+    lr_r: float = key(1e-3, "learning rate of R (Adam)")
+    lr_d: float = key(1e-3, "learning rate of D (Adam)")
+    beta1: float = key(0.5, "Adam's decay of the first moment, for both")
+    ema_nimg: int = key(4_000, "half-life, in images, of the average of R's weights that refines; 0: R as it is")
+    width: int = key(32, "feature maps of R")
+    blocks: int = key(4, "residual blocks of R")
+    stem: int = key(3, "kernel of R's first convolution, odd")
+    fold: int = key(2, "R works on fold × fold pixels as channels: sees fold times as far for 1 / fold² of the work")
+    noise: int = key(0, "channels of noise that R sees beside the image, drawn from the image itself; 0: as published")
+    patches: Patches = key(Patches.gaze, "layers of D: the paper's for gaze (sees 23 pixels) or for hand pose (71)")
+    verdict: Verdict = key(
+        Verdict.local, "local: D judges every patch; global: the image once (an ablation; it takes λ / patches)"
+    )
+    rollback: int = key(
+        3, "how often a run that diverges or collapses may go back to its last healthy checkpoint; 0: nobody watches"
+    )
+    rollback_lr: float = key(0.5, "both learning rates are multiplied by this at every roll-back")
+    health_nimg: int = key(
+        0,
+        "images over which every line of metrics must be bad (or good) for a verdict, three lines and rounds at least; "
+        "0: as many as checkpoint_nimg, and 100 steps at least",
+    )
+    min_d_loss: float = key(0.001, "a loss/d (nats a patch) below this is bad: D has won; 0: no limit")
+    min_diversity: float = key(
+        0.25, "refined images that vary less than this share of what simulated ones do are bad; 0: no limit"
+    )
+    max_change: float = key(
+        0.6,
+        "a warning where R changes a pixel of [-1, 1] by more in the mean: labels may not survive. The default is for "
+        "digits, whose domains lie far apart; inf: never",
+    )
+
+    def check(self) -> None:
+        """Raises UserError for a number outside its range."""
+        super().check()
+        for name in ("k_g", "k_d", "most_k_g", "width", "fold"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: expected a positive integer")
+        for name in (
+            *("warm_refiner_nimg", "warm_discriminator_nimg", "regularisation", "blocks", "ema_nimg", "d_loss_low"),
+            *("history", "noise", "rollback", "health_nimg", "min_d_loss", "min_diversity", "max_change"),
+        ):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name}={getattr(self, name)}: expected no negative number")
+        for name in ("lr_r", "lr_d"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name}={getattr(self, name)}: expected a positive number")
+        if not 0 <= self.beta1 < 1:
+            raise UserError(f"beta1={self.beta1}: expected at least 0 and below 1")
+        if self.stem < 1 or self.stem % 2 == 0:
+            raise UserError(f"stem={self.stem}: expected an odd kernel")
+        if self.batch % 2:
+            raise UserError(f"batch={self.batch}: expected an even number, half of it goes through the history")
+        if 0 < self.history < self.batch // 2:
+            raise UserError(f"history={self.history}: expected at least half a batch, {self.batch // 2}, or 0 for none")
+        if not self.d_loss_low < self.d_loss_high:
+            raise UserError(f"d_loss_low={self.d_loss_low}: expected less than d_loss_high={self.d_loss_high}")
+        if self.schedule is ScheduleName.auto and (self.k_d != 1 or self.k_g > self.most_k_g):
+            raise UserError(
+                f"k_g={self.k_g} k_d={self.k_d}: schedule=auto expects k_d=1 and k_g up to most_k_g={self.most_k_g}"
+            )
+        if self.schedule is ScheduleName.auto and self.rebatch:
+            raise UserError("rebatch=true: expected false with schedule=auto, whose rounds count steps of one batch")
+        if not 0 < self.rollback_lr <= 1:
+            raise UserError(f"rollback_lr={self.rollback_lr}: expected a number above 0, at most 1")
+        if (self.psi is PsiName.encoder) != bool(self.psi_encoder):
+            raise UserError(
+                f"psi={self.psi.name} psi_encoder={self.psi_encoder!r}: psi=encoder takes psi_encoder=PATH, others none"
+            )
+
+    @property
+    def health_window(self) -> int:
+        """Images over which a run must stay sick, or a checkpoint healthy."""
+        rounds = 3 * (max(self.k_g, self.most_k_g) if self.schedule is ScheduleName.auto else self.k_g) + 3 * self.k_d
+        return max(
+            self.health_nimg or max(self.checkpoint_nimg, 100 * self.batch), 3 * self.log_nimg, rounds * self.batch
+        )

@@ -1,0 +1,41 @@
+"""The memory that training a refiner takes on each process, for the lines at the start of a run."""
+
+import torch
+from torch import nn
+
+from cluster_jobs.training.memory import Networks, measure, module_bytes, report
+from cluster_jobs.training.run import Run
+from simgan.networks.refiner import Refiner
+from simgan.training.history import History
+from simgan.training.losses import self_regularisation
+from simgan.training.psi import Psi
+
+
+def memory_lines(
+    run: Run,
+    refiner: Refiner,
+    discriminator: nn.Module,
+    optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer],
+    history: History,
+    psi: Psi,
+) -> list[str]:
+    """Lines on the two networks, before the run prepares them, with R's average and this rank's part of the history."""
+    count = run.local_batch // run.config.accumulate
+
+    def images(number: int) -> torch.Tensor:
+        return torch.empty(number, *history.images.shape[1:], device=history.images.device)
+
+    def refiner_pass(networks: Networks) -> object:
+        networks["discriminator"].requires_grad_(False)
+        synthetic = images(count)
+        with run.autocast():
+            refined = networks["refiner"](synthetic)
+            return self_regularisation(refined, synthetic, psi), networks["discriminator"](refined)
+
+    def discriminator_pass(networks: Networks) -> object:
+        with run.autocast():
+            return networks["discriminator"](images(2 * count))
+
+    players = {"refiner": (refiner, optimizers[0]), "discriminator": (discriminator, optimizers[1])}
+    footprints = measure(players, {"refiner": refiner_pass, "discriminator": discriminator_pass})
+    return report(footprints, count, others=module_bytes(refiner) + history.images.nbytes)
