@@ -9,7 +9,7 @@ from cluster_jobs.data import shards as shards_module
 from cluster_jobs.data import stream
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stores import remote, retries
-from tests.cluster_jobs.slurm_cluster import SlurmCluster, missing
+from tests.cluster_jobs.slurm.slurm_cluster import SlurmCluster, missing
 from tests.cluster_jobs.tiny import BLOCK, write_tiny_shards
 from tests.cluster_jobs.toy_runs import KEYS, TOY
 from tests.processes import Ended, fork

@@ -9,7 +9,7 @@ from PIL import Image
 
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.pack import main
-from tests.cluster_jobs.packing import HOSTILE, bad_folder, members, pack, pictures, snapshot
+from tests.cluster_jobs.pack_runs import HOSTILE, bad_folder, members, pack, pictures, snapshot
 from tests.cluster_jobs.pictures import noise, save
 
 

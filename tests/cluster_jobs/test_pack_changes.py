@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cluster_jobs.data.shards import Shards
-from tests.cluster_jobs.packing import HOSTILE, bad_folder, pack, pictures, snapshot
+from tests.cluster_jobs.pack_runs import HOSTILE, bad_folder, pack, pictures, snapshot
 from tests.cluster_jobs.pictures import noise, save, write_idx
 from tests.processes import HANG_SECONDS, ROOT
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cluster_jobs.data.shard_writer import Sample, write_shard
 from cluster_jobs.data.shards import Shards
-from tests.cluster_jobs.packing import members, pack, snapshot
+from tests.cluster_jobs.pack_runs import members, pack, snapshot
 from tests.cluster_jobs.pictures import encode, noise
 
 

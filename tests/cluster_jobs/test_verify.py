@@ -16,7 +16,7 @@ from cluster_jobs.pack import main as pack
 from cluster_jobs.verification.checker import check, open_split
 from cluster_jobs.verify import main
 from tests.cluster_jobs.tiny import files_below, tiny_images, write_tiny_shards
-from tests.cluster_jobs.verifying import change, flip, found, member, rows, verify
+from tests.cluster_jobs.verification.verifying import change, flip, found, member, rows, verify
 
 
 def picture_of(path: Path, name: str) -> bytes:

@@ -14,7 +14,7 @@ import pytest
 
 from cluster_jobs.verify import main
 from tests.cluster_jobs.tiny import write_tiny_shards
-from tests.cluster_jobs.verifying import flip, found, member, verify
+from tests.cluster_jobs.verification.verifying import flip, found, member, verify
 from tests.processes import HANG_SECONDS, ROOT
 
 

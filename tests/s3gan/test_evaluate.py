@@ -17,8 +17,8 @@ from s3gan.inference.loading import load_generator
 from s3gan.metrics import pretrained, trained
 from selfsup.encoders.resnet import build_encoder, save_encoder
 from selfsup.labelling.given import reveal
+from tests.s3gan.metrics.test_pretrained import InceptionStandIn, sha256
 from tests.s3gan.test_generate import LAUNCH
-from tests.s3gan.test_metrics_pretrained import InceptionStandIn, sha256
 from tests.s3gan.toy_run import make_run, train_further
 from tests.selfsup.toy_shards import make_shards
 from tests.servers import files, serving

@@ -1,0 +1,40 @@
+"""A process that reads a stream and prints what it saw: ``data=LOCATION batches=N``."""
+
+import hashlib
+import itertools
+import sys
+from dataclasses import dataclass
+
+from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stream import Stream
+
+READER = "tests.cluster_jobs.data.toy_reader"
+
+
+@dataclass
+class ReaderConfig:
+    """Reads a stream."""
+
+    data: str = key(MISSING, "shard directory", path=True)
+    batches: int = key(10, "global batches of four")
+
+
+@command(ReaderConfig, conf="cluster_jobs.conf")
+def main(config: ReaderConfig) -> None:
+    shards = Shards(config.data)
+    stream = Stream(shards, seed=1, batch=4, labels=shards.hidden_labels(), window="2")
+    print(digest(stream, config.batches), flush=True)
+
+
+def digest(stream: Stream, batches: int) -> str:
+    """A name for the keys, pixels and labels of a stream's first batches."""
+    total = hashlib.sha256()
+    for batch in itertools.islice(stream.batches(0), batches):
+        keys = [stream.shards.key(index) for index in batch.indices.tolist()]
+        total.update(repr((keys, batch.labels.tolist())).encode() + batch.images.numpy().tobytes())
+    return total.hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
