@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 
-from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.slurm import scheduler, submission
 
@@ -12,8 +12,8 @@ from cluster_jobs.slurm import scheduler, submission
 class CancelConfig:
     """Cancels queued and running jobs. What they saved stays: cluster_jobs.resubmit goes on from there."""
 
-    root: str = key(MISSING, "root of a pipeline that was submitted with cluster=slurm", path=True)
-    stage: str = key("", "one stage only; jobs that depend on it end with it")
+    root: str = option(MISSING, "root of a pipeline that was submitted with cluster=slurm", path=True)
+    stage: str = option("", "one stage only; jobs that depend on it end with it")
 
 
 @command(CancelConfig)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cluster_jobs.cli.config import command, key
+from cluster_jobs.cli.config import command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.diagnostics import allocation, bandwidth, findings
 from cluster_jobs.diagnostics import machine as machine_checks
@@ -24,12 +24,12 @@ class DoctorConfig:
     Inside a Slurm allocation (salloc, sbatch) it also checks every node. Exit code 2: something would not work.
     """
 
-    data: str = key("", "shards whose read rate is measured", path=True)
-    shared: str = key("", "directory that every node must be able to write, as your runs do", path=True)
-    json: str = key("", "file for the same findings as JSON", path=True)
-    seconds: float = key(3.0, "how long each measurement takes")
-    timeout: float = key(120.0, "seconds that a check over processes or nodes may take")
-    validate: bool = key(False, "check and print the configuration, then exit")
+    data: str = option("", "shards whose read rate is measured", path=True)
+    shared: str = option("", "directory that every node must be able to write, as your runs do", path=True)
+    json: str = option("", "file for the same findings as JSON", path=True)
+    seconds: float = option(3.0, "how long each measurement takes")
+    timeout: float = option(120.0, "seconds that a check over processes or nodes may take")
+    validate: bool = option(False, "check and print the configuration, then exit")
 
 
 @command(DoctorConfig)

@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.pipelines.display import tail
 
@@ -13,9 +13,9 @@ from cluster_jobs.pipelines.display import tail
 class LogsConfig:
     """Prints the last lines of the log of one stage, or of every stage that has one."""
 
-    root: str = key(MISSING, "root of a pipeline, wherever it runs", path=True)
-    stage: str = key("", "one stage only")
-    lines: int = key(20, "lines of each log")
+    root: str = option(MISSING, "root of a pipeline, wherever it runs", path=True)
+    stage: str = option("", "one stage only")
+    lines: int = option(20, "lines of each log")
 
 
 @command(LogsConfig)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json, write_json
 from cluster_jobs.core.workers import cores
@@ -33,24 +33,24 @@ RESULTS = ("counts", "counts_by_source", "available", "repeated", "dropped", "cl
 class MixConfig:
     """Mixes the real budget, generated and refined images into a pool of equally many images a class."""
 
-    out: str = key(MISSING, "pool to write: a shard directory", path=True)
-    real: str = key("", "shards of the real images; only those with a revealed label enter", path=True)
-    labels: str = key("", "label table of real=; its rows of origin `true` are the budget", path=True)
-    gan: str = key("", "pool of s3gan.generate", path=True)
-    refined: str = key("", "pool of simgan.refine", path=True)
-    share_real: float = key(0.0, "share of the real images; shares sum to 1, a source without a share is not read")
-    share_gan: float = key(0.0, "share of the generated images")
-    share_refined: float = key(0.0, "share of the refined images")
-    count: int = key(10_000, "images in all, equally many of each class")
-    repeat: int = key(1, "places that a real image may take, at most; images are repeated equally often")
-    fill: bool = key(False, "take what a source lacks of a class from the others, in proportion to their shares")
-    near: float = key(
+    out: str = option(MISSING, "pool to write: a shard directory", path=True)
+    real: str = option("", "shards of the real images; only those with a revealed label enter", path=True)
+    labels: str = option("", "label table of real=; its rows of origin `true` are the budget", path=True)
+    gan: str = option("", "pool of s3gan.generate", path=True)
+    refined: str = option("", "pool of simgan.refine", path=True)
+    share_real: float = option(0.0, "share of the real images; shares sum to 1, a source without a share is not read")
+    share_gan: float = option(0.0, "share of the generated images")
+    share_refined: float = option(0.0, "share of the refined images")
+    count: int = option(10_000, "images in all, equally many of each class")
+    repeat: int = option(1, "places that a real image may take, at most; images are repeated equally often")
+    fill: bool = option(False, "take what a source lacks of a class from the others, in proportion to their shares")
+    near: float = option(
         1.0,
         "drop images of a class whose 8 x 8 thumbnails differ by no more grey levels (0 to 255) on average; -1: none",
     )
-    seed: int = key(0, "seed of the choice of images and of their order")
-    workers: int = key(-1, "processes; 0 works in this one, -1 takes one a core where there is work for them")
-    validate: bool = key(False, "check and print the configuration, then exit")
+    seed: int = option(0, "seed of the choice of images and of their order")
+    workers: int = option(-1, "processes; 0 works in this one, -1 takes one a core where there is work for them")
+    validate: bool = option(False, "check and print the configuration, then exit")
 
 
 @command(MixConfig, single_process=True)

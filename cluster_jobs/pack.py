@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cluster_jobs.cli.config import command, key, to_dict
+from cluster_jobs.cli.config import command, option, to_dict
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.data.shard_writer import SHARD_SAMPLES
 from cluster_jobs.data.shards import Shards
@@ -44,22 +44,22 @@ class Mode(Enum):
 class PackConfig:
     """Packs images into shards, DIR/train and DIR/test where there is a split. The same command again continues."""
 
-    source: SourceName = key(
+    source: SourceName = option(
         SourceName.digits, "digits: scikit-learn's; idx: MNIST-format; folder; webdataset: index in place"
     )
-    path: str = key("", "directory of the images (idx, folder, webdataset)", path=True)
-    out: str = key("", "directory to write; for webdataset the shards' own directory unless given", path=True)
-    size: int = key(32, "side of the square pictures; the shorter side is resized to it, then the centre is cut out")
-    mode: Mode = key(Mode.auto, "auto: grey (L) where every picture is stored as grey, else colour (RGB)")
-    classes: str = key(
+    path: str = option("", "directory of the images (idx, folder, webdataset)", path=True)
+    out: str = option("", "directory to write; for webdataset the shards' own directory unless given", path=True)
+    size: int = option(32, "side of the square pictures; the shorter side is resized to it, then the centre is cut out")
+    mode: Mode = option(Mode.auto, "auto: grey (L) where every picture is stored as grey, else colour (RGB)")
+    classes: str = option(
         "", "class names in the order of the labels, split at commas (idx, webdataset); numbers by default", path=True
     )
-    test: float = key(0.0, "share of every class to hold out as DIR/test, where the source has no split of its own")
-    seed: int = key(0, "seed of the draw of the held-out share")
-    shard_samples: int = key(SHARD_SAMPLES, "samples a shard")
-    allow_bad: int = key(0, "how many files that are no pictures may be left out; one more is fatal")
-    workers: int = key(-1, "processes; 0 works in this one, -1 chooses")
-    validate: bool = key(False, "check and print the configuration, then exit")
+    test: float = option(0.0, "share of every class to hold out as DIR/test, where the source has no split of its own")
+    seed: int = option(0, "seed of the draw of the held-out share")
+    shard_samples: int = option(SHARD_SAMPLES, "samples a shard")
+    allow_bad: int = option(0, "how many files that are no pictures may be left out; one more is fatal")
+    workers: int = option(-1, "processes; 0 works in this one, -1 chooses")
+    validate: bool = option(False, "check and print the configuration, then exit")
 
 
 @command(PackConfig, single_process=True)

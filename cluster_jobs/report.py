@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json, write_atomically
 from cluster_jobs.pipelines.display import clock
@@ -27,8 +27,8 @@ FILM = 6
 class ReportConfig:
     """Writes ROOT/report.html: one page without any other file, from whatever lies under the root."""
 
-    root: str = key(MISSING, "directory of a pipeline, or of any runs", path=True)
-    validate: bool = key(False, "check and print the configuration, then exit")
+    root: str = option(MISSING, "directory of a pipeline, or of any runs", path=True)
+    validate: bool = option(False, "check and print the configuration, then exit")
 
 
 @command(ReportConfig, single_process=True)

@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.pipelines.local import locked
 from cluster_jobs.pipelines.pipeline import load
 from cluster_jobs.slurm import submission
@@ -15,7 +15,7 @@ from cluster_jobs.slurm.site import read_site
 class ResubmitConfig:
     """Queues every stage that is neither finished nor in the queue, as the pipeline was submitted before."""
 
-    root: str = key(MISSING, "root of a pipeline that was submitted with cluster=slurm", path=True)
+    root: str = option(MISSING, "root of a pipeline that was submitted with cluster=slurm", path=True)
 
 
 @command(ResubmitConfig)

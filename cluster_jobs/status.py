@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json, write_json
 from cluster_jobs.core.progress import PROGRESS_FILE, duration
@@ -26,8 +26,8 @@ PLAIN_WIDTH = 200  # characters of a line in a file or a pipe
 class StatusConfig:
     """A table of a pipeline's stages: job, state, images seen, rate, time left, restarts."""
 
-    root: str = key(MISSING, "root of a pipeline, wherever it runs", path=True)
-    json: str = key("", "write the table as JSON to this file too", path=True)
+    root: str = option(MISSING, "root of a pipeline, wherever it runs", path=True)
+    json: str = option("", "write the table as JSON to this file too", path=True)
 
 
 @command(StatusConfig)

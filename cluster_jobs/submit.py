@@ -6,7 +6,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import write_json
 from cluster_jobs.pipelines.launch import shown_command
@@ -25,17 +25,17 @@ class Cluster(Enum):
 class SubmitConfig:
     """Runs a pipeline of stages. The same command again continues where it stopped."""
 
-    pipeline: str = key(MISSING, "a pipeline in cluster_jobs/conf/pipeline, or the path of a YAML file", path=True)
-    root: str = key(MISSING, "directory of everything that the pipeline makes", path=True)
-    cluster: Cluster = key(Cluster.local, "where the stages run: processes of this machine, or jobs of Slurm")
-    vars: str = key("", "other values for the pipeline's vars: 'name=value name=value'", path=True)
-    only: str = key(
+    pipeline: str = option(MISSING, "a pipeline in cluster_jobs/conf/pipeline, or the path of a YAML file", path=True)
+    root: str = option(MISSING, "directory of everything that the pipeline makes", path=True)
+    cluster: Cluster = option(Cluster.local, "where the stages run: processes of this machine, or jobs of Slurm")
+    vars: str = option("", "other values for the pipeline's vars: 'name=value name=value'", path=True)
+    only: str = option(
         "", "stages to run, with all that they need: patterns such as 'gan_* scores_?'; all by default", path=True
     )
-    parallel: int = key(0, "local: stages that run at once; 0 takes the pipeline's number")
-    site: str = key("default", "slurm: a site in cluster_jobs/conf/site, or the path of a YAML file", path=True)
-    dry_run: bool = key(False, "slurm: print every batch script and sbatch command, submit nothing")
-    validate: bool = key(False, "check every command, print the plan, then exit")
+    parallel: int = option(0, "local: stages that run at once; 0 takes the pipeline's number")
+    site: str = option("default", "slurm: a site in cluster_jobs/conf/site, or the path of a YAML file", path=True)
+    dry_run: bool = option(False, "slurm: print every batch script and sbatch command, submit nothing")
+    validate: bool = option(False, "check every command, print the plan, then exit")
 
 
 def plan(pipeline: Pipeline) -> dict[str, Any]:

@@ -12,8 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cluster_jobs.cli.config import command
-from cluster_jobs.cli.config import key as setting
+from cluster_jobs.cli.config import command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json, write_atomically, write_json
 from cluster_jobs.data.images import shape_text
@@ -29,20 +28,20 @@ KEY, PAGE = "key.json", "turing.html"
 class TuringConfig:
     """Writes a test page of real and generated images (real=, fake=, out=), or scores what people answered (score=)."""
 
-    real: str = setting("", "shards of real images", path=True)
-    fake: str = setting("", "shards of generated or refined images", path=True)
-    out: str = setting("", "directory for turing.html and key.json", path=True)
-    count: int = setting(50, "images of each kind to judge")
-    examples: int = setting(0, "labelled images of each kind to show beforehand; none of them is asked for")
-    title: str = setting("Real or fake?", "heading of the page", path=True)
-    scale: int = setting(0, "screen pixels an image pixel; 0 chooses")
-    seed: int = setting(0, "seed of the choice of images; their order is each visitor's own")
-    score: str = setting(
+    real: str = option("", "shards of real images", path=True)
+    fake: str = option("", "shards of generated or refined images", path=True)
+    out: str = option("", "directory for turing.html and key.json", path=True)
+    count: int = option(50, "images of each kind to judge")
+    examples: int = option(0, "labelled images of each kind to show beforehand; none of them is asked for")
+    title: str = option("Real or fake?", "heading of the page", path=True)
+    scale: int = option(0, "screen pixels an image pixel; 0 chooses")
+    seed: int = option(0, "seed of the choice of images; their order is each visitor's own")
+    score: str = option(
         "", "answers to score: a file that the page saved, several (split at commas), or a directory of them", path=True
     )
-    key: str = setting("", "score: the test's key; by default key.json beside the answers", path=True)
-    allow_incomplete: bool = setting(False, "score: count files with unanswered images too, by what they hold")
-    validate: bool = setting(False, "check and print the configuration, then exit")
+    key: str = option("", "score: the test's key; by default key.json beside the answers", path=True)
+    allow_incomplete: bool = option(False, "score: count files with unanswered images too, by what they hold")
+    validate: bool = option(False, "check and print the configuration, then exit")
 
 
 @command(TuringConfig, single_process=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import write_parts
 from cluster_jobs.core.progress import track
@@ -28,11 +28,11 @@ class VerifyConfig:
     change).
     """
 
-    data: str = key(MISSING, "a directory of shards, or one that holds train/ and test/", path=True)
-    out: str = key("", "JSON file for the list of what is damaged; DATA/verify.json unless given", path=True)
-    workers: int = key(-1, "processes; 0 works in this one, -1 takes one a core")
-    fresh: bool = key(False, "check unchanged shards again, too")
-    validate: bool = key(False, "check and print the configuration, then exit")
+    data: str = option(MISSING, "a directory of shards, or one that holds train/ and test/", path=True)
+    out: str = option("", "JSON file for the list of what is damaged; DATA/verify.json unless given", path=True)
+    workers: int = option(-1, "processes; 0 works in this one, -1 takes one a core")
+    fresh: bool = option(False, "check unchanged shards again, too")
+    validate: bool = option(False, "check and print the configuration, then exit")
 
 
 @command(VerifyConfig, single_process=True)

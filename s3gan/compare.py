@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.core.files import make_parent, write_atomically, write_json
 from s3gan.comparison.figure import draw
 from s3gan.comparison.ratios import compare, to_csv, to_json
@@ -26,12 +26,12 @@ PLAIN_WIDTH = 120  # characters of a line in a file or a pipe
 class CompareConfig:
     """Mean, spread and paired ratio to a reference of every row of a study, in every score that its runs have."""
 
-    scores: str = key(MISSING, "directory with ROW/SEED/scores.json; a row is METHOD or METHOD_PERCENT", path=True)
-    out: str = key(MISSING, "directory to write to", path=True)
-    reference: str = key("supervised", "the row that the others are divided by")
-    rows: str = key("", "rows to compare, set apart by spaces; by default all that have scores", path=True)
-    labels: str = key("", "directory of label tables, for the accuracy of inferred labels", path=True)
-    validate: bool = key(False, "check and print the configuration, then exit")
+    scores: str = option(MISSING, "directory with ROW/SEED/scores.json; a row is METHOD or METHOD_PERCENT", path=True)
+    out: str = option(MISSING, "directory to write to", path=True)
+    reference: str = option("supervised", "the row that the others are divided by")
+    rows: str = option("", "rows to compare, set apart by spaces; by default all that have scores", path=True)
+    labels: str = option("", "directory of label tables, for the accuracy of inferred labels", path=True)
+    validate: bool = option(False, "check and print the configuration, then exit")
 
 
 @command(CompareConfig, single_process=True)

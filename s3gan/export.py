@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.data.shards import Shards
 from s3gan.pools import image_folder, npz
@@ -41,11 +41,11 @@ class ExportConfig:
     again finds it finished; after a kill an image folder goes on where it was, an npz begins anew.
     """
 
-    pool: str = key(MISSING, "shards to export: a directory or a URL", path=True)
-    out: str = key(MISSING, "what to write: a new or empty directory, or for format=npz a new file .npz", path=True)
-    format: Format = key(Format.imagefolder, "directories of PNG files, or one file of arrays")
-    unlabelled: Unlabelled = key(Unlabelled.refuse, "samples without a label: refuse the shards, or leave them out")
-    validate: bool = key(False, "check and print the configuration, then exit")
+    pool: str = option(MISSING, "shards to export: a directory or a URL", path=True)
+    out: str = option(MISSING, "what to write: a new or empty directory, or for format=npz a new file .npz", path=True)
+    format: Format = option(Format.imagefolder, "directories of PNG files, or one file of arrays")
+    unlabelled: Unlabelled = option(Unlabelled.refuse, "samples without a label: refuse the shards, or leave them out")
+    validate: bool = option(False, "check and print the configuration, then exit")
 
 
 WRITERS: dict[Format, Callable[[Path, Exported], bool]] = {

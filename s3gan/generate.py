@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cluster_jobs.cli.config import MISSING, CommandKeys, command, key
+from cluster_jobs.cli.config import MISSING, CommandKeys, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json
 from cluster_jobs.diagnostics.software import DISTRIBUTION, installed
@@ -38,18 +38,20 @@ from s3gan.pools.report import write_report
 class PoolKeys(CommandKeys):
     """The keys of a pool before any filter."""
 
-    run: str = key(MISSING, "run directory of s3gan.train", path=True)
-    out: str = key(MISSING, "pool to write: a shard directory", path=True)
-    count: int = key(50_000, "images in all")
-    per_class: int = key(0, "images of each class; above 0 it replaces count")
-    counts: str = key("", "CSV of class,count lines; replaces count, other classes get no image", path=True)
-    balance: Balance = key(Balance.uniform, "classes equally often, or as often as in the run's label table")
-    truncation: float = key(
+    run: str = option(MISSING, "run directory of s3gan.train", path=True)
+    out: str = option(MISSING, "pool to write: a shard directory", path=True)
+    count: int = option(50_000, "images in all")
+    per_class: int = option(0, "images of each class; above 0 it replaces count")
+    counts: str = option("", "CSV of class,count lines; replaces count, other classes get no image", path=True)
+    balance: Balance = option(Balance.uniform, "classes equally often, or as often as in the run's label table")
+    truncation: float = option(
         0.0, "cut the noise off at this absolute value: truer, less varied images; 0 cuts nothing off"
     )
-    checkpoint: str = key("last", "last, best, or the path of a checkpoint", path=True)
-    part: int = key(0, "this command's number among the `parts` that make one pool, from 0")
-    parts: int = key(1, "commands (jobs of an array, say) that share out the pool's shards; the last one finishes it")
+    checkpoint: str = option("last", "last, best, or the path of a checkpoint", path=True)
+    part: int = option(0, "this command's number among the `parts` that make one pool, from 0")
+    parts: int = option(
+        1, "commands (jobs of an array, say) that share out the pool's shards; the last one finishes it"
+    )
 
     def check(self) -> None:
         super().check()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from cluster_jobs.cli.config import MISSING, CommandKeys, command, key
+from cluster_jobs.cli.config import MISSING, CommandKeys, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.distributed.job import Job
 from cluster_jobs.reporting.exhibit import Exhibit, left_out
@@ -34,17 +34,21 @@ Keep = Callable[[Callable[[], Exhibit]], None]  # a collective; the main rank ma
 class LookConfig(CommandKeys):
     """Draws pictures of what a generator has learned into report/, each with a text that says what to look for."""
 
-    run: str = key(MISSING, "run directory of s3gan.train", path=True)
-    data: str = key(
+    run: str = option(MISSING, "run directory of s3gan.train", path=True)
+    data: str = option(
         "", "directory with the real images, as evaluate takes it; empty leaves out what needs them", path=True
     )
-    out: str = key("", "where report/*.png and report/*.json go; RUN/look by default", path=True)
-    checkpoint: str = key("last", "last, best, or the path of a checkpoint", path=True)
-    classes: str = key("20", "how many classes are shown (a keyed choice), or their names, comma-separated", path=True)
-    samples: int = key(10, "images of a class in the class grid and the truncation sweep")
-    thresholds: str = key("0.25,0.5,1,2", "of the truncation sweep, comma-separated", path=True)
-    count: int = key(1_000, "generated images behind spectrum and nearest real images, classes as in the label table")
-    real: int = key(50_000, "real images among which the nearest are searched (a keyed choice); 0 takes all")
+    out: str = option("", "where report/*.png and report/*.json go; RUN/look by default", path=True)
+    checkpoint: str = option("last", "last, best, or the path of a checkpoint", path=True)
+    classes: str = option(
+        "20", "how many classes are shown (a keyed choice), or their names, comma-separated", path=True
+    )
+    samples: int = option(10, "images of a class in the class grid and the truncation sweep")
+    thresholds: str = option("0.25,0.5,1,2", "of the truncation sweep, comma-separated", path=True)
+    count: int = option(
+        1_000, "generated images behind spectrum and nearest real images, classes as in the label table"
+    )
+    real: int = option(50_000, "real images among which the nearest are searched (a keyed choice); 0 takes all")
 
     def check(self) -> None:
         super().check()

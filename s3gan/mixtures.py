@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster_jobs.cli.config import MISSING, CommandKeys, command, group, key
+from cluster_jobs.cli.config import MISSING, CommandKeys, command, group, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import write_json
 from cluster_jobs.data.shards import Shards
@@ -31,19 +31,19 @@ from selfsup.labelling.classifier import ClassifierRecipe
 class MixturesConfig(CommandKeys):
     """Compares mixtures by the classifiers that they train, and chooses one by held-out labels."""
 
-    mixes: str = key(MISSING, "directory with ROW/SEED, pools of cluster_jobs.mix", path=True)
-    data: str = key(MISSING, "directory with the real images: train and test", path=True)
-    budget: str = key(MISSING, "label table of the revealed labels", path=True)
-    validation: str = key(
+    mixes: str = option(MISSING, "directory with ROW/SEED, pools of cluster_jobs.mix", path=True)
+    data: str = option(MISSING, "directory with the real images: train and test", path=True)
+    budget: str = option(MISSING, "label table of the revealed labels", path=True)
+    validation: str = option(
         "",
         "label table whose labels decide, those of budget= left out; without it parts of the budget are held out, and "
         "rows with images of a GAN are not comparable: it saw them",
         path=True,
     )
-    out: str = key(MISSING, "directory to write to", path=True)
-    cache: str = key("", "classifiers to share between commands; OUT/cache by default", path=True)
-    reference: str = key("budget", "the row that test accuracies are divided by, seed by seed")
-    folds: int = key(3, "parts of the budget that are held out in turn; fewer where a class has fewer images")
+    out: str = option(MISSING, "directory to write to", path=True)
+    cache: str = option("", "classifiers to share between commands; OUT/cache by default", path=True)
+    reference: str = option("budget", "the row that test accuracies are divided by, seed by seed")
+    folds: int = option(3, "parts of the budget that are held out in turn; fewer where a class has fewer images")
     classifier: ClassifierRecipe = group(ClassifierRecipe, "how classifiers are trained")
 
     def check(self) -> None:

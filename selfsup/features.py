@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster_jobs.cli.config import MISSING, CommandKeys, command, key
+from cluster_jobs.cli.config import MISSING, CommandKeys, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.distributed.job import Job
@@ -20,9 +20,9 @@ from selfsup.labelling.provenance import labels_behind
 class FeaturesConfig(CommandKeys):
     """Writes the features of every sample as a table."""
 
-    data: str = key(MISSING, "shard directory", path=True)
-    encoder: str = key(MISSING, "run directory, safetensors or TorchScript file", path=True)
-    out: str = key(MISSING, "feature table to write (.npy)", path=True)
+    data: str = option(MISSING, "shard directory", path=True)
+    encoder: str = option(MISSING, "run directory, safetensors or TorchScript file", path=True)
+    out: str = option(MISSING, "feature table to write (.npy)", path=True)
 
 
 @command(FeaturesConfig)

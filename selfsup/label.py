@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from cluster_jobs.cli.config import MISSING, CommandKeys, command, group, key, to_dict
+from cluster_jobs.cli.config import MISSING, CommandKeys, command, group, option, to_dict
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.data.label_table import LabelTable, check_fraction, existing_table, write_table
 from cluster_jobs.data.shards import Shards
@@ -32,26 +32,28 @@ CLUSTERS = 50
 
 @dataclass
 class S4LRecipe(ClassifierRecipe):
-    rotation_weight: float = key(1.0, "weight of the rotation loss over all images, beside the budget's labels (S4L)")
+    rotation_weight: float = option(
+        1.0, "weight of the rotation loss over all images, beside the budget's labels (S4L)"
+    )
 
 
 @dataclass
 class LabelConfig(CommandKeys):
     """Writes a label table: which sample of a data set has which label."""
 
-    data: str = key(MISSING, "shard directory to label", path=True)
-    method: Method = key(MISSING, "where labels come from")  # type: ignore[valid-type]
-    out: str = key(MISSING, "label table to write (.parquet)", path=True)
-    fraction: float = key(0.1, "reveal: the share of every class's labels to reveal, in (0, 1]")
-    file: str = key("", "import: CSV of name,class lines", path=True)
-    clusters: int = key(0, f"kmeans: clusters, 0 for {CLUSTERS}; random: labels, 0 for the data's classes")
-    space: Space = key(Space.l2, "kmeans: what is done to features before distances are compared")
-    encoder: str = key(
+    data: str = option(MISSING, "shard directory to label", path=True)
+    method: Method = option(MISSING, "where labels come from")  # type: ignore[valid-type]
+    out: str = option(MISSING, "label table to write (.parquet)", path=True)
+    fraction: float = option(0.1, "reveal: the share of every class's labels to reveal, in (0, 1]")
+    file: str = option("", "import: CSV of name,class lines", path=True)
+    clusters: int = option(0, f"kmeans: clusters, 0 for {CLUSTERS}; random: labels, 0 for the data's classes")
+    space: Space = option(Space.l2, "kmeans: what is done to features before distances are compared")
+    encoder: str = option(
         "", "kmeans, classifier: run directory or safetensors; kmeans also: TorchScript, feature table", path=True
     )
-    labels: str = key("", "classifier: the label table to learn from (the budget)", path=True)
-    soft: bool = key(False, "classifier: store the probabilities of all classes too")
-    truth: str = key("", "table of true labels; scores the result, never influences it", path=True)
+    labels: str = option("", "classifier: the label table to learn from (the budget)", path=True)
+    soft: bool = option(False, "classifier: store the probabilities of all classes too")
+    truth: str = option("", "table of true labels; scores the result, never influences it", path=True)
     classifier: S4LRecipe = group(S4LRecipe, "classifier: how it is trained")
 
 

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
-from cluster_jobs.cli.config import MISSING, CommandKeys, command, key
+from cluster_jobs.cli.config import MISSING, CommandKeys, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import write_json
 from cluster_jobs.data.shards import Shards
@@ -31,14 +31,14 @@ QUERIES, BANK = 1024, 65536  # rows of the similarity matrix that is held at a t
 class ProbeConfig(CommandKeys):
     """Scores an encoder by linear and nearest-neighbour classifiers on its frozen features."""
 
-    data: str = key(MISSING, "directory that holds the shard directories train and test", path=True)
-    encoder: str = key(
+    data: str = option(MISSING, "directory that holds the shard directories train and test", path=True)
+    encoder: str = option(
         MISSING, "run directory, safetensors or TorchScript file, or a directory with train.npy and test.npy", path=True
     )
-    out: str = key("", "directory for probe.json and the report; by default the encoder's directory", path=True)
-    neighbours: int = key(20, "neighbours that vote")
-    temperature: float = key(0.07, "a vote weighs exp(cosine / temperature)")
-    regularisation: float = key(1.0, "inverse strength C of the linear classifier's L2 penalty")
+    out: str = option("", "directory for probe.json and the report; by default the encoder's directory", path=True)
+    neighbours: int = option(20, "neighbours that vote")
+    temperature: float = option(0.07, "a vote weighs exp(cosine / temperature)")
+    regularisation: float = option(1.0, "inverse strength C of the linear classifier's L2 penalty")
 
 
 @command(ProbeConfig)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import make_parent, read_json, write_json
 from cluster_jobs.reporting.section import write_section
@@ -49,9 +49,9 @@ MEASURED = {  # by the group of scores.json that holds the kinds
 class CompareConfig:
     """Mean and spread over seeds of the error on real images, of each row and of what was trained on."""
 
-    scores: str = key(MISSING, "directory with ROW/SEED/scores.json", path=True)
-    out: str = key(MISSING, "directory to write to", path=True)
-    validate: bool = key(False, "check and print the configuration, then exit")
+    scores: str = option(MISSING, "directory with ROW/SEED/scores.json", path=True)
+    out: str = option(MISSING, "directory to write to", path=True)
+    validate: bool = option(False, "check and print the configuration, then exit")
 
 
 @command(CompareConfig, single_process=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import write_json
 from cluster_jobs.data.shards import Shards
@@ -26,14 +26,14 @@ from simgan.tasks.protocol import Domains, Refined, Scored, ScoreKeys
 class EvaluateConfig(ScoreKeys):
     """What is learned from simulated, refined and real images, tested on real ones, and whether labels survive."""
 
-    task: TaskName = key(TaskName.digits, "digits, gaze, hand, or folder: any pictures")
-    run: str = key(MISSING, "run directory of simgan.train", path=True)
-    synthetic: str = key(MISSING, "directory with train/ and test/, as simgan.pack writes it", path=True)
-    real: str = key(MISSING, "directory with train/ and test/, as cluster_jobs.pack writes it", path=True)
-    limit: int = key(20_000, "simulated images of a split to use, at most: the first ones")
-    checkpoint: str = key("last", "last, or the path of a checkpoint", path=True)
-    out: str = key("", "directory to write to; by default RUN/evaluation", path=True)
-    cache: str = key("", "trained networks, to share between evaluations; by default OUT/cache", path=True)
+    task: TaskName = option(TaskName.digits, "digits, gaze, hand, or folder: any pictures")
+    run: str = option(MISSING, "run directory of simgan.train", path=True)
+    synthetic: str = option(MISSING, "directory with train/ and test/, as simgan.pack writes it", path=True)
+    real: str = option(MISSING, "directory with train/ and test/, as cluster_jobs.pack writes it", path=True)
+    limit: int = option(20_000, "simulated images of a split to use, at most: the first ones")
+    checkpoint: str = option("last", "last, or the path of a checkpoint", path=True)
+    out: str = option("", "directory to write to; by default RUN/evaluation", path=True)
+    cache: str = option("", "trained networks, to share between evaluations; by default OUT/cache", path=True)
 
     def check(self) -> None:
         """Raises UserError for a number outside its range."""

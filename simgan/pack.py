@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cluster_jobs.cli.config import MISSING, command, key, to_dict
+from cluster_jobs.cli.config import MISSING, command, option, to_dict
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.data.images import Size
 from cluster_jobs.data.shard_writer import SHARD_SAMPLES
@@ -132,21 +132,23 @@ SourceName = Enum("SourceName", {name: name for name in SOURCES})  # type: ignor
 class PackConfig:
     """Writes labelled images into shards, DIR/train and DIR/test. The same command again continues."""
 
-    source: SourceName = key(SourceName["printed_digits"], "what to pack, see the list of sources")
-    path: str | None = key(None, "directory of the original files", path=True)
-    domain: Domain | None = key(None, "simulator: clean labelled pictures; camera: the real ones or their stand-in")
-    count: int | None = key(None, "images to draw for DIR/train")
-    test: float | None = key(None, "images to draw besides for DIR/test, as a share of count; none of them is in train")
-    test_persons: str | None = key(None, "persons whose eyes make DIR/test and are not in train: p13 p14", path=True)
-    size: int | None = key(None, "side of square pictures")
-    height: int | None = key(None, "height of the pictures in pixels")
-    width: int | None = key(None, "width of the pictures in pixels")
-    seed: int | None = key(None, "seed of the simulator; image i of a split is a function of (seed, split, i)")
-    allow_bad: int | None = key(None, "how many samples that cannot be read may be left out; one more is fatal")
-    out: str = key(MISSING, "directory to write", path=True)
-    shard_samples: int = key(SHARD_SAMPLES, "samples a shard")
-    workers: int = key(-1, "processes; 0 works in this one, -1 chooses")
-    validate: bool = key(False, "check and print the configuration, then exit")
+    source: SourceName = option(SourceName["printed_digits"], "what to pack, see the list of sources")
+    path: str | None = option(None, "directory of the original files", path=True)
+    domain: Domain | None = option(None, "simulator: clean labelled pictures; camera: the real ones or their stand-in")
+    count: int | None = option(None, "images to draw for DIR/train")
+    test: float | None = option(
+        None, "images to draw besides for DIR/test, as a share of count; none of them is in train"
+    )
+    test_persons: str | None = option(None, "persons whose eyes make DIR/test and are not in train: p13 p14", path=True)
+    size: int | None = option(None, "side of square pictures")
+    height: int | None = option(None, "height of the pictures in pixels")
+    width: int | None = option(None, "width of the pictures in pixels")
+    seed: int | None = option(None, "seed of the simulator; image i of a split is a function of (seed, split, i)")
+    allow_bad: int | None = option(None, "how many samples that cannot be read may be left out; one more is fatal")
+    out: str = option(MISSING, "directory to write", path=True)
+    shard_samples: int = option(SHARD_SAMPLES, "samples a shard")
+    workers: int = option(-1, "processes; 0 works in this one, -1 chooses")
+    validate: bool = option(False, "check and print the configuration, then exit")
 
 
 def _describe(name: str, source: PackSource) -> str:

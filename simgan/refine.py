@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster_jobs.cli.config import MISSING, CommandKeys, command, key
+from cluster_jobs.cli.config import MISSING, CommandKeys, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import parse_json, read_json, write_json
 from cluster_jobs.data.images import encode_png
@@ -28,10 +28,10 @@ from simgan.networks.trained_refiner import BLOCK, check_images, load_refiner, r
 class RefineConfig(CommandKeys):
     """Refines labelled synthetic shards into a pool, with pool.json saying what made it."""
 
-    run: str = key(MISSING, "run directory of simgan.train", path=True)
-    synthetic: str = key(MISSING, "shards of simulated images", path=True)
-    out: str = key(MISSING, "pool to write: a shard directory", path=True)
-    checkpoint: str = key("last", "last, or the path of a checkpoint", path=True)
+    run: str = option(MISSING, "run directory of simgan.train", path=True)
+    synthetic: str = option(MISSING, "shards of simulated images", path=True)
+    out: str = option(MISSING, "pool to write: a shard directory", path=True)
+    checkpoint: str = option("last", "last, or the path of a checkpoint", path=True)
 
 
 @command(RefineConfig)

@@ -33,7 +33,7 @@ from cluster_jobs.cli.exit_record import (
     let_speak,
     rank,
 )
-from cluster_jobs.cli.keys import CommandKeys, Damaged, Precision, RunKeys, TrainKeys, group, key
+from cluster_jobs.cli.keys import CommandKeys, Damaged, Precision, RunKeys, TrainKeys, group, option
 from cluster_jobs.core.errors import DamagedSample, Preempted, ToldByMain, UnreadableShard, UserError
 from cluster_jobs.core.files import disk_refusals_told
 
@@ -48,7 +48,7 @@ __all__ = [
     "default_values",
     "group",
     "help_text",
-    "key",
+    "option",
     "parse",
     "to_dict",
 ]

@@ -9,7 +9,7 @@ from omegaconf import MISSING
 from cluster_jobs.core.errors import UserError
 
 
-def key(default: Any, help: str, *, path: bool = False) -> Any:
+def option(default: Any, help: str, *, path: bool = False) -> Any:
     """A configuration key with its meaning. The value of a ``path`` key is taken literally from the command line."""
     metadata = {"help": help, "path": path}
     if dataclasses.is_dataclass(default) or isinstance(default, list | dict):
@@ -34,7 +34,7 @@ class Damaged(Enum):
 
 @dataclasses.dataclass
 class RunKeys:
-    dir: str = key(MISSING, "run directory: configuration, metrics, checkpoints, samples", path=True)
+    dir: str = option(MISSING, "run directory: configuration, metrics, checkpoints, samples", path=True)
 
 
 @dataclasses.dataclass
@@ -42,26 +42,28 @@ class TrainKeys:
     """The keys that every training command shares. Cadences are in images seen (``*_nimg``)."""
 
     run: RunKeys = group(RunKeys, "where the run lives")
-    seed: int = key(0, "seed of every keyed random draw")
-    batch: int = key(64, "images a step over all processes (global batch)")
-    total_nimg: int = key(100_000, "images to see in all; may grow when a run is continued")
-    log_nimg: int = key(2_000, "images between two lines of metrics")
-    checkpoint_nimg: int = key(20_000, "images between two checkpoints")
-    sample_nimg: int = key(20_000, "images between two sample pictures")
-    eval_nimg: int = key(50_000, "images between two evaluations on the validation part")
-    keep_last: int = key(2, "newest checkpoints to keep")
-    keep_best: int = key(1, "best-scored checkpoints to keep besides")
-    workers: int = key(-1, "reader processes a rank; 0 reads in the training process, -1 chooses")
-    window: str = key("64", "blocks shuffled together; 'all' is the full shuffle")
-    damaged: Damaged = key(Damaged.fatal, "a sample that cannot be decoded: stop, or replace it by the next one")
-    precision: Precision = key(Precision.no, "automatic mixed precision")
-    accumulate: int = key(1, "micro-batches a rank and step: same batch, less memory; batch norm sees each alone")
-    compile: bool = key(False, "torch.compile the networks that learn; takes minutes at the start")
-    threads: int = key(0, "CPU threads a process; 0 takes the default and freezes it with the run")
-    validate: bool = key(False, "check and print the configuration, then exit")
-    init_from: str = key("", "start a new run from another run's weights", path=True)
-    rebatch: bool = key(False, "go on with another batch: the streams stay at their image position, the steps change")
-    watchdog_seconds: int = key(1_800, "seconds without a finished step after which a hanging run ends; 0: never")
+    seed: int = option(0, "seed of every keyed random draw")
+    batch: int = option(64, "images a step over all processes (global batch)")
+    total_nimg: int = option(100_000, "images to see in all; may grow when a run is continued")
+    log_nimg: int = option(2_000, "images between two lines of metrics")
+    checkpoint_nimg: int = option(20_000, "images between two checkpoints")
+    sample_nimg: int = option(20_000, "images between two sample pictures")
+    eval_nimg: int = option(50_000, "images between two evaluations on the validation part")
+    keep_last: int = option(2, "newest checkpoints to keep")
+    keep_best: int = option(1, "best-scored checkpoints to keep besides")
+    workers: int = option(-1, "reader processes a rank; 0 reads in the training process, -1 chooses")
+    window: str = option("64", "blocks shuffled together; 'all' is the full shuffle")
+    damaged: Damaged = option(Damaged.fatal, "a sample that cannot be decoded: stop, or replace it by the next one")
+    precision: Precision = option(Precision.no, "automatic mixed precision")
+    accumulate: int = option(1, "micro-batches a rank and step: same batch, less memory; batch norm sees each alone")
+    compile: bool = option(False, "torch.compile the networks that learn; takes minutes at the start")
+    threads: int = option(0, "CPU threads a process; 0 takes the default and freezes it with the run")
+    validate: bool = option(False, "check and print the configuration, then exit")
+    init_from: str = option("", "start a new run from another run's weights", path=True)
+    rebatch: bool = option(
+        False, "go on with another batch: the streams stay at their image position, the steps change"
+    )
+    watchdog_seconds: int = option(1_800, "seconds without a finished step after which a hanging run ends; 0: never")
 
     def check(self) -> None:
         """Raises UserError for a number outside its range."""
@@ -81,9 +83,9 @@ class TrainKeys:
 class CommandKeys:
     """The keys that every command without a run directory of its own shares."""
 
-    seed: int = key(0, "seed of every keyed random draw")
-    threads: int = key(0, "CPU threads a process; 0 takes the default")
-    validate: bool = key(False, "check and print the configuration, then exit")
+    seed: int = option(0, "seed of every keyed random draw")
+    threads: int = option(0, "CPU threads a process; 0 takes the default")
+    validate: bool = option(False, "check and print the configuration, then exit")
 
     def check(self) -> None:
         """Raises UserError for a number outside its range."""

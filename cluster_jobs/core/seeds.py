@@ -17,16 +17,16 @@ def _digest(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def mix(*parts: int | str) -> int:
+def derive_seed(*parts: int | str) -> int:
     """A 63-bit hash of the parts, the same on every platform and in every process."""
     return _digest("\x1f".join(f"{type(part).__name__}:{part}" for part in parts)) >> 1
 
 
 def generator(device: torch.device | str, *parts: int | str) -> torch.Generator:
-    """A torch generator on ``device`` seeded with :func:`mix` of the parts."""
+    """A torch generator on ``device`` seeded with :func:`derive_seed` of the parts."""
     import torch
 
-    return torch.Generator(device).manual_seed(mix(*parts))
+    return torch.Generator(device).manual_seed(derive_seed(*parts))
 
 
 def key_hash(seed: int | str, key: str) -> int:

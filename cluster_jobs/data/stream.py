@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from cluster_jobs.core.errors import DamagedSample, UserError
-from cluster_jobs.core.seeds import mix
+from cluster_jobs.core.seeds import derive_seed
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stores.base import BLOCK_BYTES
 
@@ -42,7 +42,7 @@ def permute(values: np.ndarray, size: int, key: int) -> np.ndarray:
     """
     half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
     mask, shift = np.uint64((1 << half) - 1), np.uint64(half)
-    keys = [mix(key, "feistel", turn) for turn in range(FEISTEL_ROUNDS)]
+    keys = [derive_seed(key, "feistel", turn) for turn in range(FEISTEL_ROUNDS)]
     result = values.astype(np.uint64)
     pending = np.arange(len(result))
     with np.errstate(over="ignore"):
@@ -96,7 +96,7 @@ class Order:
 
     def _arrange(self, epoch: int) -> _Epoch:
         with np.errstate(over="ignore"):
-            ranks = _scramble(np.arange(len(self._starts), dtype=np.uint64), mix(self.seed, "blocks", epoch))
+            ranks = _scramble(np.arange(len(self._starts), dtype=np.uint64), derive_seed(self.seed, "blocks", epoch))
         blocks = np.argsort(ranks, kind="stable")
         return _Epoch(blocks, np.concatenate([[0], np.cumsum(self._lengths[blocks])]))
 
@@ -138,7 +138,7 @@ class Order:
             chosen = windows == window
             begin = begins[window * self.window]
             end = begins[min((window + 1) * self.window, len(begins) - 1)]
-            key = mix(self.seed, "window", epoch, int(window))
+            key = derive_seed(self.seed, "window", epoch, int(window))
             shuffled[chosen] = begin + permute(positions[chosen] - begin, int(end - begin), key)
         places = np.searchsorted(begins, shuffled, side="right") - 1
         return self._starts[arrangement.blocks[places]] + shuffled - begins[places]

@@ -11,7 +11,7 @@ import numpy as np
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json, write_atomically, write_json
-from cluster_jobs.core.seeds import key_hash, mix
+from cluster_jobs.core.seeds import derive_seed, key_hash
 from cluster_jobs.core.workers import do
 from cluster_jobs.data.images import encode_png
 from cluster_jobs.data.shard_writer import SHARD_SAMPLES, Sample, shard_done, write_shard
@@ -146,7 +146,9 @@ def choose(sources: list[Source], rows: list[np.ndarray], wanted: np.ndarray, se
             chosen = np.resize(members[np.array(ranks)], count)
             parts.append((np.full(count, place, np.int8), chosen, np.full(count, label, np.int32)))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    order = np.random.Generator(np.random.PCG64(mix(seed, "mixture", len(columns[0])))).permutation(len(columns[0]))
+    order = np.random.Generator(np.random.PCG64(derive_seed(seed, "mixture", len(columns[0])))).permutation(
+        len(columns[0])
+    )
     return Chosen(*(column[order] for column in columns))
 
 

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from cluster_jobs.cli.config import TrainKeys, default_values, to_dict
 from cluster_jobs.core import lock
 from cluster_jobs.core.errors import Preempted, UserError
-from cluster_jobs.core.seeds import mix
+from cluster_jobs.core.seeds import derive_seed
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stream import Stream
 from cluster_jobs.distributed.job import Job, reader_workers, set_threads, start_accelerator
@@ -130,7 +130,7 @@ class Run(Job):
         """
         return Stream(
             shards,
-            seed=mix(self.config.seed, name) if name else self.config.seed,
+            seed=derive_seed(self.config.seed, name) if name else self.config.seed,
             batch=self.config.batch,
             mine=mine,
             labels=labels,

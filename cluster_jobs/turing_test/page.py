@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster_jobs.core.seeds import mix
+from cluster_jobs.core.seeds import derive_seed
 from cluster_jobs.data.images import encode_png
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.reporting.html import STYLE
@@ -42,11 +42,11 @@ def draw(real: Shards, fake: Shards, count: int, examples: int, seed: int) -> Tu
     """``count`` pictures of each kind to judge and ``examples`` to learn from, all different, keyed by the seed."""
     rows, shown = [], {}
     for kind, shards in zip(KINDS, (real, fake), strict=True):
-        chosen = random.Random(mix("turing", seed, kind)).sample(range(len(shards)), count + examples)
+        chosen = random.Random(derive_seed("turing", seed, kind)).sample(range(len(shards)), count + examples)
         shown[kind] = [shards.image(index) for index in chosen[count:]]
         rows += [(kind, shards.key(index), shards.image(index)) for index in chosen[:count]]
     # whoever has the page and this code, but not the images, cannot draw the order again
-    draws = random.Random(mix("turing", seed, "order", real.fingerprint, fake.fingerprint))
+    draws = random.Random(derive_seed("turing", seed, "order", real.fingerprint, fake.fingerprint))
     draws.shuffle(rows)
     ids = [f"{value:08x}" for value in draws.sample(range(1 << 32), len(rows))]
     table = dict(zip(ids, rows, strict=True))

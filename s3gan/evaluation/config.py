@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from cluster_jobs.cli.config import MISSING, CommandKeys, group, key
+from cluster_jobs.cli.config import MISSING, CommandKeys, group, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.data.stores.base import is_remote
 from s3gan.inference.sampling import Balance
@@ -20,26 +20,34 @@ class Split(Enum):
 class EvaluateConfig(CommandKeys):
     """Scores generated images: distances on a detector's features, and classifiers trained on them."""
 
-    data: str = key(MISSING, "directory with the real images: train and test", path=True)
-    run: str = key("", "run directory of s3gan.train, whose generator draws the images", path=True)
-    pool: str = key("", "or the pool to score", path=True)
-    out: str = key("", "where scores.json goes; RUN/evaluation or POOL/evaluation by default", path=True)
-    cache: str = key("", "detectors and classifiers to share between evaluations; OUT/cache by default", path=True)
-    count: int = key(10_000, "generated images: behind a distance; of a run, also those that its classifier trains on")
-    balance: Balance = key(Balance.table, "run: classes as often as in its label table, or equally often")
-    truncation: float = key(0.0, "run: cut the noise off at this absolute value; 0 cuts nothing off")
-    checkpoint: str = key("last", "run: last, best, or the path of a checkpoint", path=True)
-    checkpoints: int = key(1, "run: the mean over so many of its checkpoints, the newest up to `checkpoint`")
-    sample_seeds: int = key(1, "run: the mean over so many sample seeds, from `seed` on, with its standard deviation")
-    reference: Split = key(Split.test, "real images that distances are measured to; the floor is that of the others")
-    detector: DetectorName = key(DetectorName.classifier, "on whose features; classifier: of the training images")
-    detector_weights: str = key("", "its file; encoder: also a run directory of selfsup.pretrain", path=True)
-    prdc: bool = key(True, "precision, recall, density and coverage")
-    intra: bool = key(True, "Frechet distances within classes")
-    intra_count: int = key(0, "images of a class on each side of them; 0: as many as the smallest class has")
-    memorisation: int = key(100_000, "training images among which the nearest are looked for, at most; 0: not at all")
-    cas: bool = key(True, "train classifiers on the images and on real ones, and test them on real test images")
-    budget: str = key("", "label table of the revealed labels; by default those that the run's table holds", path=True)
+    data: str = option(MISSING, "directory with the real images: train and test", path=True)
+    run: str = option("", "run directory of s3gan.train, whose generator draws the images", path=True)
+    pool: str = option("", "or the pool to score", path=True)
+    out: str = option("", "where scores.json goes; RUN/evaluation or POOL/evaluation by default", path=True)
+    cache: str = option("", "detectors and classifiers to share between evaluations; OUT/cache by default", path=True)
+    count: int = option(
+        10_000, "generated images: behind a distance; of a run, also those that its classifier trains on"
+    )
+    balance: Balance = option(Balance.table, "run: classes as often as in its label table, or equally often")
+    truncation: float = option(0.0, "run: cut the noise off at this absolute value; 0 cuts nothing off")
+    checkpoint: str = option("last", "run: last, best, or the path of a checkpoint", path=True)
+    checkpoints: int = option(1, "run: the mean over so many of its checkpoints, the newest up to `checkpoint`")
+    sample_seeds: int = option(
+        1, "run: the mean over so many sample seeds, from `seed` on, with its standard deviation"
+    )
+    reference: Split = option(Split.test, "real images that distances are measured to; the floor is that of the others")
+    detector: DetectorName = option(DetectorName.classifier, "on whose features; classifier: of the training images")
+    detector_weights: str = option("", "its file; encoder: also a run directory of selfsup.pretrain", path=True)
+    prdc: bool = option(True, "precision, recall, density and coverage")
+    intra: bool = option(True, "Frechet distances within classes")
+    intra_count: int = option(0, "images of a class on each side of them; 0: as many as the smallest class has")
+    memorisation: int = option(
+        100_000, "training images among which the nearest are looked for, at most; 0: not at all"
+    )
+    cas: bool = option(True, "train classifiers on the images and on real ones, and test them on real test images")
+    budget: str = option(
+        "", "label table of the revealed labels; by default those that the run's table holds", path=True
+    )
     classifier: ClassifierRecipe = group(ClassifierRecipe, "how detector and classifiers are trained")
 
     def check(self) -> None:

@@ -67,7 +67,7 @@ def plan_labels(count: int, weights: np.ndarray, seed: int) -> np.ndarray:
 def order_labels(counts: np.ndarray, seed: int) -> np.ndarray:
     """As many labels of each class as `counts` (classes,) int64 says, int32, in keyed random order."""
     labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    return np.random.Generator(np.random.PCG64(seeds.mix(seed, "classes"))).permutation(labels)
+    return np.random.Generator(np.random.PCG64(seeds.derive_seed(seed, "classes"))).permutation(labels)
 
 
 def draw_noise(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cluster_jobs.core.seeds import mix
+from cluster_jobs.core.seeds import derive_seed
 
 
 def polynomial_mmd2(x: Tensor, y: Tensor, chunk: int = 2048) -> Tensor:
@@ -40,7 +40,7 @@ def kernel_distance(
     size = min(size, len(x), len(y))
     values = []
     for subset in range(subsets):
-        random = np.random.Generator(np.random.PCG64(mix(seed, "kernel", subset)))
+        random = np.random.Generator(np.random.PCG64(derive_seed(seed, "kernel", subset)))
         rows = [torch.from_numpy(random.choice(len(table), size, replace=False)) for table in (x, y)]
         values.append(polynomial_mmd2(x[rows[0].to(x.device)], y[rows[1].to(y.device)]))
     distances = torch.stack(values).cpu().numpy()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cluster_jobs.core.errors import UserError
-from cluster_jobs.core.seeds import mix
+from cluster_jobs.core.seeds import derive_seed
 from cluster_jobs.data.shards import Shards
 from selfsup.labelling.classifier import Pictures, ShardPictures
 
@@ -90,7 +90,7 @@ def choose(count: int, limit: int, seed: int) -> np.ndarray:
     """At most `limit` of range(count) (0: all), chosen at random by a key, ascending int64."""
     if not limit or count <= limit:
         return np.arange(count)
-    random = np.random.Generator(np.random.PCG64(mix(seed, "choose", count)))
+    random = np.random.Generator(np.random.PCG64(derive_seed(seed, "choose", count)))
     return np.sort(random.choice(count, limit, replace=False))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cluster_jobs.cli.config import CommandKeys, key
+from cluster_jobs.cli.config import CommandKeys, option
 from cluster_jobs.core.errors import UserError
 from s3gan.inference.loading import load_discriminator
 from s3gan.pools.rejection import Calibration, Criterion, classifier_agreement, discriminator_score
@@ -24,18 +24,20 @@ PATIENCE = 50  # a sample may take so many times the attempts that a class may t
 class FilterKeys(CommandKeys):
     """The keys of a pool's filters; without them every image is kept."""
 
-    keep_score: float = key(
+    keep_score: float = option(
         1.0, "share of each class to keep: the images that the run's discriminator scores highest; 1 keeps all"
     )
-    agree: str = key(
+    agree: str = option(
         "",
         "keep an image only if this classifier sees its class: the label table of selfsup.label method=classifier, or "
         "the .classifier.safetensors beside it",
         path=True,
     )
-    agree_min: float = key(0.0, "agree: and only if the classifier gives its class at least this probability")
-    tries: int = key(20, "images that a class may take, on average, for each one kept; more is an error")
-    calibration: int = key(256, "images of each class drawn beforehand to set the thresholds and measure what is kept")
+    agree_min: float = option(0.0, "agree: and only if the classifier gives its class at least this probability")
+    tries: int = option(20, "images that a class may take, on average, for each one kept; more is an error")
+    calibration: int = option(
+        256, "images of each class drawn beforehand to set the thresholds and measure what is kept"
+    )
 
     def check(self) -> None:
         super().check()

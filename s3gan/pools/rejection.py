@@ -87,7 +87,7 @@ class Maker:
 
     def for_calibration(self) -> Maker:
         """One whose draws no pool holds."""
-        return replace(self, seed=seeds.mix(self.seed, "calibration"))
+        return replace(self, seed=seeds.derive_seed(self.seed, "calibration"))
 
 
 def accept(values: Tensor, thresholds: Tensor, labels: np.ndarray) -> np.ndarray:

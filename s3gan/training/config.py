@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from cluster_jobs.cli.config import MISSING, TrainKeys, key
+from cluster_jobs.cli.config import MISSING, TrainKeys, option
 from cluster_jobs.core.errors import UserError
 from s3gan.augmentation.diffaugment import AugmentationName
 from s3gan.losses.adversarial import LossName
@@ -44,73 +44,83 @@ class BestBy(Enum):
 class TrainConfig(TrainKeys):
     """Trains a class-conditional GAN on shards, with the labels of a label table."""
 
-    data: str = key(MISSING, "shards with the real images", path=True)
-    labels: str = key("", "label table; single_label, random_label and self_conditioned need none", path=True)
-    method: MethodName = key(MethodName["s3gan"], "where conditions come from, and which heads learn")
-    classes: int = key(0, "random_label, self_conditioned without a table: number of classes")
-    fake_labels: FakeLabels = key(
+    data: str = option(MISSING, "shards with the real images", path=True)
+    labels: str = option("", "label table; single_label, random_label and self_conditioned need none", path=True)
+    method: MethodName = option(MethodName["s3gan"], "where conditions come from, and which heads learn")
+    classes: int = option(0, "random_label, self_conditioned without a table: number of classes")
+    fake_labels: FakeLabels = option(
         FakeLabels.method, "classes of fakes: uniform, as often as in the table, or as the method has it"
     )
-    min_confidence: float = key(0.0, "inferred labels or clusters that are less sure than this are taken for unknown")
-    label_softness: float = key(
+    min_confidence: float = option(
+        0.0, "inferred labels or clusters that are less sure than this are taken for unknown"
+    )
+    label_softness: float = option(
         0.0, "share of an inferred label that the table's probabilities replace: 0 hard labels, 1 soft ones"
     )
-    recluster_nimg: int = key(1_000_000, "self_conditioned: images between two re-clusterings; 0: never")
-    recluster_count: int = key(50_000, "self_conditioned: images that the centroids of clusters are found on, at most")
-    network: NetworkName = key(NetworkName["biggan"], "family of the networks")
-    width: int = key(
+    recluster_nimg: int = option(1_000_000, "self_conditioned: images between two re-clusterings; 0: never")
+    recluster_count: int = option(
+        50_000, "self_conditioned: images that the centroids of clusters are found on, at most"
+    )
+    network: NetworkName = option(NetworkName["biggan"], "family of the networks")
+    width: int = option(
         32, "every layer has a multiple of so many channels (published: biggan 96, resnet_cifar 128, sndcgan 64)"
     )
-    g_spectral_norm: bool = key(True, "spectral norm on the generator's weights")
-    d_spectral_norm: bool = key(True, "spectral norm on the discriminator's weights")
-    embedding_std: float = key(0.0, "spread of G's class vectors at the start; 0 is as published, and weak")
-    d_steps: int = key(2, "discriminator steps a generator step")
-    g_lr: float = key(2e-4, "generator's learning rate")
-    d_lr: float = key(2e-4, "discriminator's learning rate")
-    loss: LossName = key(LossName["hinge"], "adversarial loss")
-    augment: AugmentationName = key(AugmentationName["none"], "what D sees instead of the images, real and fake alike")
-    r1: float = key(0.0, "weight of half the squared gradient of D at real images (the papers' gamma)")
-    r2: float = key(0.0, "the same at fakes")
-    gradient_penalty: float = key(0.0, "weight of WGAN-GP's penalty; the paper has 10, without d_spectral_norm")
-    lecam: float = key(0.0, "weight of LeCam's pull towards the other side's average score")
-    consistency: float = key(0.0, "weight of consistency under mirroring and shifts (CR); the paper has 10")
-    orthogonal_g: float = key(0.0, "weight of orthogonal regularisation of G; BigGAN has 1e-4")
-    orthogonal_d: float = key(0.0, "the same for D")
-    beta1: float = key(0.0, "Adam's decay of the mean gradient")
-    beta2: float = key(0.999, "Adam's decay of the mean squared gradient")
-    ema_decay: float = key(0.999, "decay of the generator's average, a generator step")
-    ema_start_nimg: int = key(0, "images seen before the average begins")
-    rotated_batch_fraction: int = key(4, "batch / (4 * this) images are also shown turned, by 90, 180 and 270 degrees")
-    rotation_weight_d: float = key(1.0, "weight of the rotation loss of real images, for D")
-    rotation_weight_g: float = key(0.2, "weight of the rotation loss of fakes, for G")
-    prediction_weight: float = key(
+    g_spectral_norm: bool = option(True, "spectral norm on the generator's weights")
+    d_spectral_norm: bool = option(True, "spectral norm on the discriminator's weights")
+    embedding_std: float = option(0.0, "spread of G's class vectors at the start; 0 is as published, and weak")
+    d_steps: int = option(2, "discriminator steps a generator step")
+    g_lr: float = option(2e-4, "generator's learning rate")
+    d_lr: float = option(2e-4, "discriminator's learning rate")
+    loss: LossName = option(LossName["hinge"], "adversarial loss")
+    augment: AugmentationName = option(
+        AugmentationName["none"], "what D sees instead of the images, real and fake alike"
+    )
+    r1: float = option(0.0, "weight of half the squared gradient of D at real images (the papers' gamma)")
+    r2: float = option(0.0, "the same at fakes")
+    gradient_penalty: float = option(0.0, "weight of WGAN-GP's penalty; the paper has 10, without d_spectral_norm")
+    lecam: float = option(0.0, "weight of LeCam's pull towards the other side's average score")
+    consistency: float = option(0.0, "weight of consistency under mirroring and shifts (CR); the paper has 10")
+    orthogonal_g: float = option(0.0, "weight of orthogonal regularisation of G; BigGAN has 1e-4")
+    orthogonal_d: float = option(0.0, "the same for D")
+    beta1: float = option(0.0, "Adam's decay of the mean gradient")
+    beta2: float = option(0.999, "Adam's decay of the mean squared gradient")
+    ema_decay: float = option(0.999, "decay of the generator's average, a generator step")
+    ema_start_nimg: int = option(0, "images seen before the average begins")
+    rotated_batch_fraction: int = option(
+        4, "batch / (4 * this) images are also shown turned, by 90, 180 and 270 degrees"
+    )
+    rotation_weight_d: float = option(1.0, "weight of the rotation loss of real images, for D")
+    rotation_weight_g: float = option(0.2, "weight of the rotation loss of fakes, for G")
+    prediction_weight: float = option(
         1.0, "co-trained methods: weight of the cross-entropy of labelled real images, for D"
     )
-    soft_predictions: bool = key(False, "co-trained methods: condition on all probabilities, not the likeliest class")
-    eval_encoder: str = key(
+    soft_predictions: bool = option(
+        False, "co-trained methods: condition on all probabilities, not the likeliest class"
+    )
+    eval_encoder: str = option(
         "",
         "encoder whose features score the run every eval_nimg images: run directory, safetensors or TorchScript file, "
         "which should have learnt from no hidden label; without one nothing is scored",
         path=True,
     )
-    eval_count: int = key(5_000, "samples behind a score")
-    eval_seeds: int = key(1, "sample seeds that a score is the mean of")
-    best_by: BestBy = key(BestBy.fd, "the score that keep_best goes by: Frechet or kernel distance")
-    hold_out: bool = key(
+    eval_count: int = option(5_000, "samples behind a score")
+    eval_seeds: int = option(1, "sample seeds that a score is the mean of")
+    best_by: BestBy = option(BestBy.fd, "the score that keep_best goes by: Frechet or kernel distance")
+    hold_out: bool = option(
         False, "do not train on the validation part (5 %); else the scores cannot tell what was learnt by heart"
     )
-    rollback: int = key(
+    rollback: int = option(
         3, "how often a run that diverges or collapses may go back to its last healthy checkpoint; 0: nobody watches"
     )
-    rollback_lr: float = key(0.5, "both learning rates are multiplied by this at every roll-back")
-    health_nimg: int = key(
+    rollback_lr: float = option(0.5, "both learning rates are multiplied by this at every roll-back")
+    health_nimg: int = option(
         0,
         "images over which every line of metrics must be bad (or good) for a verdict, three lines at least; 0: as many "
         "as checkpoint_nimg, and 100 steps at least",
     )
-    min_d_loss: float = key(0.01, "a loss/d from 0 to this is bad: D has won; 0: no limit")
-    max_d_loss: float = key(100.0, "a loss/d beyond this, of either sign, is bad; inf: no limit")
-    min_diversity: float = key(
+    min_d_loss: float = option(0.01, "a loss/d from 0 to this is bad: D has won; 0: no limit")
+    max_d_loss: float = option(100.0, "a loss/d beyond this, of either sign, is bad; inf: no limit")
+    min_diversity: float = option(
         0.25, "fakes that vary less than this share of what real images do, pixel by pixel, are bad; 0: no limit"
     )
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cluster_jobs.core import seeds
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.data.shards import Shards
-from cluster_jobs.distributed.batch_split import interleaved
+from cluster_jobs.distributed.batch_split import strided
 from cluster_jobs.distributed.batchnorm import synchronise
 from cluster_jobs.training.ema import Ema
 from cluster_jobs.training.run import Run
@@ -81,7 +81,7 @@ def make_game(config: TrainConfig, run: Run, conditions: Conditions, shards: Sha
             f"batch={config.batch}: the {config.turned} images to turn do not divide over {run.world} processes "
             f"of accumulate={config.accumulate} micro-batches"
         )
-    torch.manual_seed(seeds.mix(config.seed, "networks"))
+    torch.manual_seed(seeds.derive_seed(config.seed, "networks"))
     of = shards.size, shards.channels, classes, config.width
     generator = network.generator(*of, normalise=config.g_spectral_norm, embedding_std=config.embedding_std)
     discriminator = network.discriminator(*of, head_plan(config, conditions.method), normalise=config.d_spectral_norm)
@@ -99,7 +99,7 @@ def make_game(config: TrainConfig, run: Run, conditions: Conditions, shards: Sha
     fakes = Fakes(
         seed=config.seed,
         batch=config.batch,
-        mine=interleaved(config.batch, run.rank, run.world),
+        mine=strided(config.batch, run.rank, run.world),
         z_dim=generator.z_dim,
         classes=classes,
         device=run.device,

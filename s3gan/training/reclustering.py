@@ -18,7 +18,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from cluster_jobs.core.seeds import mix
+from cluster_jobs.core.seeds import derive_seed
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stream import permute, scan
 from cluster_jobs.training.run import Run, Stateful
@@ -120,7 +120,9 @@ class Reclustering:
 
         trained = np.arange(len(self.shards)) if self.subset is None else self.subset
         count = min(self.config.recluster_count, len(trained))
-        chosen = np.sort(trained[permute(np.arange(count), len(trained), mix(self.config.seed, "re-clustering"))])
+        chosen = np.sort(
+            trained[permute(np.arange(count), len(trained), derive_seed(self.config.seed, "re-clustering"))]
+        )
         gathered = [self.run.gather(block).cpu().numpy() for block in self._features("features of D", chosen)]
         points, old = np.concatenate(gathered), self.targets.labels
         if old is not None and not np.isfinite(points).all():
@@ -129,7 +131,7 @@ class Reclustering:
 
         def cluster() -> None:
             start = None if old is None else starting_means(points, old[chosen], self.clusters)
-            seed, threads = mix(self.config.seed, "re-clustering", nimg), torch.get_num_threads()
+            seed, threads = derive_seed(self.config.seed, "re-clustering", nimg), torch.get_num_threads()
             found = kmeans(points, self.clusters, seed=seed, space=Space.raw, threads=threads, start=start)
             places: Any = slice(None) if old is None else match_clusters(found.labels, old[chosen], self.clusters)
             centroids[places] = found.centroids

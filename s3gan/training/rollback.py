@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from cluster_jobs.core.seeds import mix
+from cluster_jobs.core.seeds import derive_seed
 from cluster_jobs.training.rollback import Rollback
 from cluster_jobs.training.run import Run
 from s3gan.training.config import TrainConfig
@@ -25,4 +25,8 @@ class Health(Rollback):
         for optimizer, rate in ((game.optimizer_g, self.config.g_lr), (game.optimizer_d, self.config.d_lr)):
             for group in optimizer.param_groups:
                 group["lr"] = rate * self.factor
-        return replace(game, fakes=replace(game.fakes, seed=mix(self.config.seed, self.draws))) if self.draws else game
+        return (
+            replace(game, fakes=replace(game.fakes, seed=derive_seed(self.config.seed, self.draws)))
+            if self.draws
+            else game
+        )

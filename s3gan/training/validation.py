@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json, write_json
-from cluster_jobs.core.seeds import is_validation, mix
+from cluster_jobs.core.seeds import derive_seed, is_validation
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.training.run import Run
 from s3gan.inference.loading import settle
@@ -133,7 +133,7 @@ class Validation:
 
     def _distances(self, generator: Generator, number: int) -> dict[str, float]:
         """Frechet and kernel distance of the samples of one seed."""
-        seed = mix(self.config.seed, "validation", number)
+        seed = derive_seed(self.config.seed, "validation", number)
         shares = np.asarray(self.conditions.counts, float) / sum(self.conditions.counts)
         labels = plan_labels(self.config.eval_count, shares, seed).astype(np.int64)
 

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cluster_jobs.cli.config import key
+from cluster_jobs.cli.config import option
 from cluster_jobs.core.errors import UserError
-from cluster_jobs.core.seeds import mix
+from cluster_jobs.core.seeds import derive_seed
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stream import Reader, permute
 from cluster_jobs.distributed.job import Job
@@ -68,18 +68,20 @@ class ShardPictures:
 class ClassifierRecipe:
     """How a classifier is trained. ``encoder`` and ``width`` give way to those of a given encoder."""
 
-    encoder: str = key("resnet8", "residual network by name")
-    width: int = key(32, "channels of its first stage")
-    steps: int = key(1500, "optimizer steps")
-    batch: int = key(128, "labelled pictures a step")
-    lr: float = key(2e-3, "highest learning rate of AdamW; a cosine leads to zero")
-    weight_decay: float = key(0.05, "of kernels and matrices")
-    warmup: float = key(0.05, "share of the steps over which the learning rate rises")
-    shift: int = key(2, "random translation of up to so many pixels")
-    flip: bool = key(False, "random horizontal mirrors; wrong for digits and letters")
-    balance: float = key(0.5, "labelled pictures weigh as the size of their class to minus this power: 1 evens classes")
-    rotation_weight: float = key(0.0, "weight of the rotation loss; 0 is supervised training")
-    rotation_batch: int = key(16, "unlabelled pictures a step, each in four rotations")
+    encoder: str = option("resnet8", "residual network by name")
+    width: int = option(32, "channels of its first stage")
+    steps: int = option(1500, "optimizer steps")
+    batch: int = option(128, "labelled pictures a step")
+    lr: float = option(2e-3, "highest learning rate of AdamW; a cosine leads to zero")
+    weight_decay: float = option(0.05, "of kernels and matrices")
+    warmup: float = option(0.05, "share of the steps over which the learning rate rises")
+    shift: int = option(2, "random translation of up to so many pixels")
+    flip: bool = option(False, "random horizontal mirrors; wrong for digits and letters")
+    balance: float = option(
+        0.5, "labelled pictures weigh as the size of their class to minus this power: 1 evens classes"
+    )
+    rotation_weight: float = option(0.0, "weight of the rotation loss; 0 is supervised training")
+    rotation_batch: int = option(16, "unlabelled pictures a step, each in four rotations")
 
     def check(self) -> None:
         """Raises UserError for a value outside its range."""
@@ -232,7 +234,7 @@ class Draws:
         epochs = positions // count
         for epoch in np.unique(epochs).tolist():
             inside = epochs == epoch
-            shuffle = mix(self.seed, self.purpose, epoch)
+            shuffle = derive_seed(self.seed, self.purpose, epoch)
             indices[inside] = permute(positions[inside] - epoch * count, count, shuffle)
         return indices
 

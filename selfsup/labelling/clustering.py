@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import kmeans_plusplus
 
 from cluster_jobs.core.errors import UserError
-from cluster_jobs.core.seeds import mix
+from cluster_jobs.core.seeds import derive_seed
 
 ITERATIONS = 20
 SEEDING_ROWS = 16_000  # k-means++ looks at this many rows, or at SEEDING_ROWS_EACH for each cluster where that is more
@@ -106,7 +106,7 @@ def kmeans(
         points.shape[1],
         clusters,
         niter=ITERATIONS,
-        seed=mix("kmeans", seed) % 2**31,
+        seed=derive_seed("kmeans", seed) % 2**31,
         spherical=space is not Space.raw,
         gpu=getattr(faiss, "get_num_gpus", lambda: 0)() > 0,
         min_points_per_centroid=1,
@@ -129,7 +129,7 @@ def check_clusters(clusters: int, samples: int) -> None:
 
 def _seed_centroids(points: np.ndarray, clusters: int, seed: int) -> np.ndarray:
     """k-means++ centroids (k, F) from a keyed subsample of bounded size."""
-    random = np.random.RandomState(mix("k-means++", seed) % 2**32)
+    random = np.random.RandomState(derive_seed("k-means++", seed) % 2**32)
     rows = min(len(points), max(SEEDING_ROWS, SEEDING_ROWS_EACH * clusters))
     chosen = np.sort(random.permutation(len(points))[:rows])
     centroids, _ = kmeans_plusplus(points[chosen], clusters, random_state=random)

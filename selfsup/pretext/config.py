@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from cluster_jobs.cli.config import MISSING, TrainKeys, key
+from cluster_jobs.cli.config import MISSING, TrainKeys, option
 from cluster_jobs.core.errors import UserError
 from selfsup.encoders.resnet import build_encoder
 from selfsup.pretext import TASKS
@@ -15,17 +15,19 @@ Task = Enum("Task", list(TASKS))  # type: ignore[misc]
 class PretrainConfig(TrainKeys):
     """Pretrains an encoder on a pretext task. 5 % of the pictures, chosen by their key, are held out to score it."""
 
-    data: str = key(MISSING, "shard directory of the training pictures", path=True)
-    task: Task = key(MISSING, "what to learn from unlabelled pictures")  # type: ignore[valid-type]
-    encoder: str = key("resnet8", "residual network by name")
-    width: int = key(32, "channels of its first stage")
-    lr: float = key(2e-3, "learning rate of AdamW after the warm-up")
-    weight_decay: float = key(0.05, "of kernels and matrices")
-    warmup_nimg: int = key(2_000, "images over which the learning rate rises linearly")
-    ema_nimg: int = key(10_000, "half-life of the moving average of the weights, in images; shorter in the beginning")
-    shift: int = key(2, "random translation of up to so many pixels")
-    flip: bool = key(False, "random horizontal mirrors")
-    eval_count: int = key(5_000, "most held-out pictures to score")
+    data: str = option(MISSING, "shard directory of the training pictures", path=True)
+    task: Task = option(MISSING, "what to learn from unlabelled pictures")  # type: ignore[valid-type]
+    encoder: str = option("resnet8", "residual network by name")
+    width: int = option(32, "channels of its first stage")
+    lr: float = option(2e-3, "learning rate of AdamW after the warm-up")
+    weight_decay: float = option(0.05, "of kernels and matrices")
+    warmup_nimg: int = option(2_000, "images over which the learning rate rises linearly")
+    ema_nimg: int = option(
+        10_000, "half-life of the moving average of the weights, in images; shorter in the beginning"
+    )
+    shift: int = option(2, "random translation of up to so many pixels")
+    flip: bool = option(False, "random horizontal mirrors")
+    eval_count: int = option(5_000, "most held-out pictures to score")
 
     def check(self) -> None:
         """Raises UserError for a value outside its range, as far as that is known before any input exists."""

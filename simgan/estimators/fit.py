@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cluster_jobs.cli.config import to_dict
-from cluster_jobs.core.seeds import generator, mix
+from cluster_jobs.core.seeds import derive_seed, generator
 from cluster_jobs.distributed.job import Job
 from cluster_jobs.training.checkpoint import State
 from s3gan.metrics.labelled import digest
@@ -113,7 +113,7 @@ def draws(count: int, recipe: EstimatorRecipe, seed: int) -> Iterator[np.ndarray
     waiting, epoch = np.zeros(0, np.int64), 0
     while True:
         while len(waiting) < recipe.batch:
-            order = np.random.default_rng(mix(seed, "estimator", epoch)).permutation(count)
+            order = np.random.default_rng(derive_seed(seed, "estimator", epoch)).permutation(count)
             waiting, epoch = np.concatenate([waiting, order]), epoch + 1
         yield waiting[: recipe.batch]
         waiting = waiting[recipe.batch :]

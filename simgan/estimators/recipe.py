@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cluster_jobs.cli.config import key
+from cluster_jobs.cli.config import option
 from cluster_jobs.core.errors import UserError
 
 
@@ -10,11 +10,11 @@ from cluster_jobs.core.errors import UserError
 class EstimatorRecipe:
     """One recipe for whatever an estimator is trained on. The paper's network is width=1; smaller ones are stated."""
 
-    width: float = key(0.25, "channels, as a multiple of the paper's")
-    steps: int = key(1_500, "optimizer steps")
-    batch: int = key(128, "pictures a step")
-    augment: bool = key(False, "gaze: light, sharpness and noise of the pictures learned from change at random")
-    lr: float = key(1e-3, "highest learning rate of Adam; a cosine leads to zero")
+    width: float = option(0.25, "channels, as a multiple of the paper's")
+    steps: int = option(1_500, "optimizer steps")
+    batch: int = option(128, "pictures a step")
+    augment: bool = option(False, "gaze: light, sharpness and noise of the pictures learned from change at random")
+    lr: float = option(1e-3, "highest learning rate of Adam; a cosine leads to zero")
 
     def check(self) -> None:
         """Raises UserError for a value outside its range."""

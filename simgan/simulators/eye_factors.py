@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster_jobs.core.seeds import mix
+from cluster_jobs.core.seeds import derive_seed
 
 Factors = dict[str, np.ndarray]  # each (N,) float32
 Ranges = dict[str, tuple[float, float]]
@@ -118,7 +118,7 @@ def draw_factors(domain: str, generators: list[np.random.Generator]) -> Factors:
 
 def generators(domain: str, seed: int, split: str, indices: range) -> list[np.random.Generator]:
     """One generator a picture, keyed by what the picture is a function of."""
-    return [np.random.default_rng(mix("eyes", domain, seed, split, index)) for index in indices]
+    return [np.random.default_rng(derive_seed("eyes", domain, seed, split, index)) for index in indices]
 
 
 def as_annotation(factors: Factors, place: int) -> dict[str, Any]:

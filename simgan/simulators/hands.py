@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster_jobs.core.seeds import mix
+from cluster_jobs.core.seeds import derive_seed
 from simgan.conventions.depth import HALF_RANGE, to_grey
 from simgan.simulators import hand_skeleton as skeleton
 from simgan.simulators.depth_camera import Noise, draw_noise, sense, together
@@ -131,7 +131,7 @@ def drawn_factors(
     """All that is random: uniform numbers by factor, (N, how many it takes), and for the camera the noise of each."""
     numbers, noise = [], []
     for index in indices:
-        random = np.random.default_rng(mix("hands", domain, seed, split, index))
+        random = np.random.default_rng(derive_seed("hands", domain, seed, split, index))
         numbers.append(random.random(sum(FACTORS.values())))
         if domain == "camera":
             noise.append(draw_noise(random, size))

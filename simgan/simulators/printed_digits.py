@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cluster_jobs.core.seeds import mix
+from cluster_jobs.core.seeds import derive_seed
 
 CLASSES = [str(digit) for digit in range(10)]
 
@@ -75,7 +75,7 @@ def draw(size: int, seed: int, split: str, index: int) -> tuple[np.ndarray, int,
     Returns:
         (1, size, size) uint8, white on black; the digit (``index % 10``: the classes are balanced); the factors drawn.
     """
-    random = np.random.default_rng(mix("printed_digits", seed, split, index))
+    random = np.random.default_rng(derive_seed("printed_digits", seed, split, index))
     label = index % len(CLASSES)
     factors: dict[str, Any] = {
         "font": FONTS[int(random.integers(len(FONTS)))],

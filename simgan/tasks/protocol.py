@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cluster_jobs.cli.config import CommandKeys, group, key
+from cluster_jobs.cli.config import CommandKeys, group, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.data.images import encode_png, grid, shape_text
 from cluster_jobs.data.shards import Shards
@@ -26,18 +26,18 @@ SMALL = 64  # pictures narrower than this are shown at twice their size
 class Recipe(ClassifierRecipe):
     """One recipe for whatever a classifier is trained on, long enough for ten classes of digits."""
 
-    width: int = key(16, "channels of its first stage")
-    steps: int = key(400, "optimizer steps")
-    batch: int = key(64, "labelled pictures a step")
+    width: int = option(16, "channels of its first stage")
+    steps: int = option(400, "optimizer steps")
+    batch: int = option(64, "labelled pictures a step")
 
 
 @dataclass
 class DriftLimits:
     """From where on a run is flagged because labels do not survive refining."""
 
-    pixels: float = key(1.5, "gaze, hand: mean displacement, in pixels of the stored picture")
-    lost: float = key(0.1, "gaze: share of irises that are lost, their edge faded to less than a third")
-    labels: float = key(0.1, "digits: fall of the share of images that are read as their label")
+    pixels: float = option(1.5, "gaze, hand: mean displacement, in pixels of the stored picture")
+    lost: float = option(0.1, "gaze: share of irises that are lost, their edge faded to less than a third")
+    labels: float = option(0.1, "digits: fall of the share of images that are read as their label")
 
     def check(self) -> None:
         """Raises UserError for a number outside its range."""
@@ -53,7 +53,9 @@ class ScoreKeys(CommandKeys):
     classifier: Recipe = group(Recipe, "digits, folder: how detector and classifiers are trained, whatever on")
     estimator: EstimatorRecipe = group(EstimatorRecipe, "gaze, hand: how estimators are trained, whatever on")
     drift: DriftLimits = group(DriftLimits, "when labels count as lost")
-    times: int = key(4, "gaze, hand: rows ×k learn from all images up to limit=, those above from 1/k; 1: no rows ×k")
+    times: int = option(
+        4, "gaze, hand: rows ×k learn from all images up to limit=, those above from 1/k; 1: no rows ×k"
+    )
 
     def check(self) -> None:
         """Raises UserError for a number outside its range."""

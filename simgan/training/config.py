@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from cluster_jobs.cli.config import MISSING, TrainKeys, key
+from cluster_jobs.cli.config import MISSING, TrainKeys, option
 from cluster_jobs.core.errors import UserError
 from simgan.tasks import TaskName
 from simgan.training.psi import PsiName
@@ -30,61 +30,69 @@ class TrainConfig(TrainKeys):
     Defaults are those of task=digits; the paper's gaze refiner is width=64 fold=1.
     """
 
-    task: TaskName = key(
+    task: TaskName = option(
         TaskName.digits, "digits: printed → handwritten; gaze: eyes; hand: depth of hands; folder: any pictures"
     )
-    synthetic: str = key(MISSING, "shards of simulated images", path=True)
-    real: str = key(MISSING, "shards of real images; their labels are not read", path=True)
-    batch: int = key(32, "synthetic images a step, and real ones at a step of D, over all processes; even on each")
-    total_nimg: int = key(40_000, "synthetic images to see in all; may grow when a run is continued")
-    checkpoint_nimg: int = key(8_000, "images between two checkpoints")
-    sample_nimg: int = key(8_000, "images between two sample pictures")
-    eval_nimg: int = key(50_000, "no effect here: simgan.evaluate scores a run afterwards")
-    warm_refiner_nimg: int = key(320, "images of the warm-up of R alone, on self-regularisation")
-    warm_discriminator_nimg: int = key(1_280, "images of the warm-up of D alone, after that of R")
-    schedule: ScheduleName = key(
+    synthetic: str = option(MISSING, "shards of simulated images", path=True)
+    real: str = option(MISSING, "shards of real images; their labels are not read", path=True)
+    batch: int = option(32, "synthetic images a step, and real ones at a step of D, over all processes; even on each")
+    total_nimg: int = option(40_000, "synthetic images to see in all; may grow when a run is continued")
+    checkpoint_nimg: int = option(8_000, "images between two checkpoints")
+    sample_nimg: int = option(8_000, "images between two sample pictures")
+    eval_nimg: int = option(50_000, "no effect here: simgan.evaluate scores a run afterwards")
+    warm_refiner_nimg: int = option(320, "images of the warm-up of R alone, on self-regularisation")
+    warm_discriminator_nimg: int = option(1_280, "images of the warm-up of D alone, after that of R")
+    schedule: ScheduleName = option(
         ScheduleName.fixed, "fixed: k_g and k_d; auto: k_d stays 1, k_g moves by one to keep loss/d within a band"
     )
-    k_g: int = key(2, "steps of R a round; raise it where D is too strong; auto begins with it")
-    k_d: int = key(1, "steps of D a round")
-    d_loss_low: float = key(0.3, "auto: k_g rises while loss/d (nats a patch; chance is 0.69) is lower, line by line")
-    d_loss_high: float = key(0.6, "auto: k_g falls while loss/d is higher")
-    most_k_g: int = key(50, "auto: k_g goes no further")
-    regularisation: float = key(0.05, "λ: adversarial summed over patches + λ · |change| summed over pixels in [-1, 1]")
-    psi: PsiName = key(
+    k_g: int = option(2, "steps of R a round; raise it where D is too strong; auto begins with it")
+    k_d: int = option(1, "steps of D a round")
+    d_loss_low: float = option(
+        0.3, "auto: k_g rises while loss/d (nats a patch; chance is 0.69) is lower, line by line"
+    )
+    d_loss_high: float = option(0.6, "auto: k_g falls while loss/d is higher")
+    most_k_g: int = option(50, "auto: k_g goes no further")
+    regularisation: float = option(
+        0.05, "λ: adversarial summed over patches + λ · |change| summed over pixels in [-1, 1]"
+    )
+    psi: PsiName = option(
         PsiName.identity,
         "what |change| compares: the image, its gradient, its colour_mean, or an encoder's features; the mean over its "
         "entries counts as often as there are pixels and channels",
     )
-    psi_encoder: str = key("", "psi=encoder: a run of selfsup.pretrain, a safetensors or TorchScript file", path=True)
-    history: int = key(2_000, "refined images kept for D, over all processes; at least half a batch; 0: none")
-    lr_r: float = key(1e-3, "learning rate of R (Adam)")
-    lr_d: float = key(1e-3, "learning rate of D (Adam)")
-    beta1: float = key(0.5, "Adam's decay of the first moment, for both")
-    ema_nimg: int = key(4_000, "half-life, in images, of the average of R's weights that refines; 0: R as it is")
-    width: int = key(32, "feature maps of R")
-    blocks: int = key(4, "residual blocks of R")
-    stem: int = key(3, "kernel of R's first convolution, odd")
-    fold: int = key(2, "R works on fold × fold pixels as channels: sees fold times as far for 1 / fold² of the work")
-    noise: int = key(0, "channels of noise that R sees beside the image, drawn from the image itself; 0: as published")
-    patches: Patches = key(Patches.gaze, "layers of D: the paper's for gaze (sees 23 pixels) or for hand pose (71)")
-    verdict: Verdict = key(
+    psi_encoder: str = option(
+        "", "psi=encoder: a run of selfsup.pretrain, a safetensors or TorchScript file", path=True
+    )
+    history: int = option(2_000, "refined images kept for D, over all processes; at least half a batch; 0: none")
+    lr_r: float = option(1e-3, "learning rate of R (Adam)")
+    lr_d: float = option(1e-3, "learning rate of D (Adam)")
+    beta1: float = option(0.5, "Adam's decay of the first moment, for both")
+    ema_nimg: int = option(4_000, "half-life, in images, of the average of R's weights that refines; 0: R as it is")
+    width: int = option(32, "feature maps of R")
+    blocks: int = option(4, "residual blocks of R")
+    stem: int = option(3, "kernel of R's first convolution, odd")
+    fold: int = option(2, "R works on fold × fold pixels as channels: sees fold times as far for 1 / fold² of the work")
+    noise: int = option(
+        0, "channels of noise that R sees beside the image, drawn from the image itself; 0: as published"
+    )
+    patches: Patches = option(Patches.gaze, "layers of D: the paper's for gaze (sees 23 pixels) or for hand pose (71)")
+    verdict: Verdict = option(
         Verdict.local, "local: D judges every patch; global: the image once (an ablation; it takes λ / patches)"
     )
-    rollback: int = key(
+    rollback: int = option(
         3, "how often a run that diverges or collapses may go back to its last healthy checkpoint; 0: nobody watches"
     )
-    rollback_lr: float = key(0.5, "both learning rates are multiplied by this at every roll-back")
-    health_nimg: int = key(
+    rollback_lr: float = option(0.5, "both learning rates are multiplied by this at every roll-back")
+    health_nimg: int = option(
         0,
         "images over which every line of metrics must be bad (or good) for a verdict, three lines and rounds at least; "
         "0: as many as checkpoint_nimg, and 100 steps at least",
     )
-    min_d_loss: float = key(0.001, "a loss/d (nats a patch) below this is bad: D has won; 0: no limit")
-    min_diversity: float = key(
+    min_d_loss: float = option(0.001, "a loss/d (nats a patch) below this is bad: D has won; 0: no limit")
+    min_diversity: float = option(
         0.25, "refined images that vary less than this share of what simulated ones do are bad; 0: no limit"
     )
-    max_change: float = key(
+    max_change: float = option(
         0.6,
         "a warning where R changes a pixel of [-1, 1] by more in the mean: labels may not survive. The default is for "
         "digits, whose domains lie far apart; inf: never",

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from cluster_jobs.core.errors import UserError
-from cluster_jobs.core.seeds import mix
+from cluster_jobs.core.seeds import derive_seed
 from cluster_jobs.data.images import shape_text
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.training.run import Run
@@ -25,7 +25,7 @@ def make_players(config: TrainConfig, shape: tuple[int, int, int]) -> tuple[Refi
     """R and D for images of ``shape`` (C, H, W), keyed by the seed."""
     channels, height, width = shape
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix(config.seed, "simgan networks"))
+        torch.manual_seed(derive_seed(config.seed, "simgan networks"))
         refiner = Refiner(
             channels, width=config.width, blocks=config.blocks, stem=config.stem, fold=config.fold, noise=config.noise
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.core.errors import Preempted, UserError
 
 
@@ -28,12 +28,12 @@ class Fate(Enum):
 class ToyConfig:
     """Appends a line to a file."""
 
-    out: str = key(MISSING, "file to append to", path=True)
-    text: str = key("x", "the line", path=True)
-    reads: str = key("", "file that must exist", path=True)
-    seconds: float = key(0.0, "how long it works")
-    fate: Fate = key(Fate.done, "how it ends")
-    validate: bool = key(False, "check, then exit")
+    out: str = option(MISSING, "file to append to", path=True)
+    text: str = option("x", "the line", path=True)
+    reads: str = option("", "file that must exist", path=True)
+    seconds: float = option(0.0, "how long it works")
+    fate: Fate = option(Fate.done, "how it ends")
+    validate: bool = option(False, "check, then exit")
 
 
 @command(ToyConfig, conf="cluster_jobs.conf")

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from cluster_jobs.cli.config import MISSING, TrainKeys, command, key
+from cluster_jobs.cli.config import MISSING, TrainKeys, command, option
 from cluster_jobs.data.shards import Shards
-from cluster_jobs.distributed.batch_split import neighbouring
+from cluster_jobs.distributed.batch_split import contiguous
 from cluster_jobs.training.run import Run, Stateful
 
 
@@ -26,9 +26,9 @@ from cluster_jobs.training.run import Run, Stateful
 class ToyTrain(TrainKeys):
     """Fits a linear map, and notes every index it saw in ``run.dir/order-RANK.txt``."""
 
-    data: str = key(MISSING, "shards", path=True)
-    rate: float = key(1e-3, "learning rate")
-    step_seconds: float = key(0.0, "how long a step takes")
+    data: str = option(MISSING, "shards", path=True)
+    rate: float = option(1e-3, "learning rate")
+    step_seconds: float = option(0.0, "how long a step takes")
 
 
 def kill_at_write(directory: str, count: int) -> None:
@@ -77,7 +77,7 @@ def main(config: ToyTrain) -> None:
     parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer}
     nimg = run.resume(parts)
     prepared = run.prepare(model)
-    stream = run.stream(shards, mine=neighbouring(config.batch, run.rank, run.world))
+    stream = run.stream(shards, mine=contiguous(config.batch, run.rank, run.world))
     for batch in run.timed(stream.batches(nimg)):
         if nimg >= config.total_nimg:
             break

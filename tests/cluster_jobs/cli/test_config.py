@@ -16,7 +16,7 @@ from cluster_jobs.cli.config import (
     command,
     group,
     help_text,
-    key,
+    option,
     parse,
 )
 from cluster_jobs.cli.config import to_dict as plain
@@ -47,17 +47,17 @@ class Method(Enum):
 
 @dataclass
 class NetworkKeys:
-    width: int = key(32, "channels of the first layer")
+    width: int = option(32, "channels of the first layer")
 
 
 @dataclass
 class Toy(TrainKeys):
     """A schema with every kind of key."""
 
-    data: str = key(MISSING, "shards", path=True)
-    method: Method = key(Method.plain, "how")
-    rate: float = key(1e-3, "learning rate")
-    note: str = key("", "free text")
+    data: str = option(MISSING, "shards", path=True)
+    method: Method = option(Method.plain, "how")
+    rate: float = option(1e-3, "learning rate")
+    note: str = option("", "free text")
     sizes: list[int] = field(default_factory=lambda: [1, 2], metadata={"help": "some sizes", "path": False})
     network: NetworkKeys = group(NetworkKeys, "the network")
 
@@ -200,7 +200,7 @@ class Ending(CommandKeys):
     """Ends as it is told to."""
 
     run: RunKeys = group(RunKeys, "where")
-    how: str = key("done", "how to end")
+    how: str = option("done", "how to end")
 
 
 @command(Ending, conf=CONF)

@@ -5,7 +5,7 @@ import itertools
 import sys
 from dataclasses import dataclass
 
-from cluster_jobs.cli.config import MISSING, command, key
+from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stream import Stream
 
@@ -16,8 +16,8 @@ READER = "tests.cluster_jobs.data.toy_reader"
 class ReaderConfig:
     """Reads a stream."""
 
-    data: str = key(MISSING, "shard directory", path=True)
-    batches: int = key(10, "global batches of four")
+    data: str = option(MISSING, "shard directory", path=True)
+    batches: int = option(10, "global batches of four")
 
 
 @command(ReaderConfig, conf="cluster_jobs.conf")

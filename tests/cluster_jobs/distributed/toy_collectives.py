@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from cluster_jobs.cli.config import MISSING, CommandKeys, command, key
+from cluster_jobs.cli.config import MISSING, CommandKeys, command, option
 from cluster_jobs.core.files import write_json
 from cluster_jobs.distributed.job import Job
 
@@ -15,7 +15,7 @@ from cluster_jobs.distributed.job import Job
 class Toy(CommandKeys):
     """Calls every collective once."""
 
-    out: str = key(MISSING, "where to write", path=True)
+    out: str = option(MISSING, "where to write", path=True)
 
 
 @command(Toy, conf="cluster_jobs.conf")

@@ -88,7 +88,7 @@ def test_a_filtered_pool_holds_each_samples_first_attempt_that_every_filter_keep
     assert shards.hidden_labels().tolist() == labels.tolist() and shards.shard_counts.tolist() == [20, 20, 10]
 
     drawn = [label for label in range(3) for _ in range(40)]
-    scores, _ = judge(run, images_of(run, seeds.mix(3, "calibration"), list(range(120)), drawn), drawn)
+    scores, _ = judge(run, images_of(run, seeds.derive_seed(3, "calibration"), list(range(120)), drawn), drawn)
     best = np.sort(scores.reshape(3, 40), axis=1)[:, ::-1]
     thresholds = best[:, math.ceil(0.4 * 40) - 1]
     assert list(made["calibrated"]["thresholds"]["score"]) == NAMES

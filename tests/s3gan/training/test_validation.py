@@ -9,7 +9,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from cluster_jobs.core.seeds import is_validation, mix
+from cluster_jobs.core.seeds import derive_seed, is_validation
 from cluster_jobs.data.images import encode_png
 from cluster_jobs.data.shard_writer import Sample, finish_index, write_shard
 from cluster_jobs.data.shards import Shards
@@ -92,7 +92,7 @@ def test_scores_are_those_of_the_saved_weights_computed_plainly(data: Path, eval
         generator, _ = load_generator(run, str(run / f"checkpoints/{line['nimg']:012d}.safetensors"))
         found = []
         for number in range(2):
-            seed = mix(0, "validation", number)
+            seed = derive_seed(0, "validation", number)
             labels = torch.from_numpy(plan_labels(230, np.ones(3) / 3, seed)).long()
             with torch.no_grad():
                 images = generator(draw_noise(seed, range(230), generator.z_dim), labels)
