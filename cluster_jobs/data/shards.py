@@ -11,7 +11,8 @@ from PIL import Image, ImageOps
 from cluster_jobs.core.errors import DamagedSample, UserError
 from cluster_jobs.data.images import to_array
 from cluster_jobs.data.shard_writer import MEMBER, VERSION
-from cluster_jobs.data.stores.base import BLOCK_BYTES, Store, child, open_store
+from cluster_jobs.data.stores.base import BLOCK_BYTES, Store, child
+from cluster_jobs.data.stores.open import open_store
 
 
 class Shards:

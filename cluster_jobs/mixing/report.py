@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cluster_jobs.data.images import save_grid
 from cluster_jobs.mixing.mixture import Chosen
 from cluster_jobs.mixing.sources import Source
+from cluster_jobs.reporting.grids import save_grid
 from cluster_jobs.reporting.section import write_section
 
 CLASSES, COLUMNS = 20, 6  # shown at most; columns of each source

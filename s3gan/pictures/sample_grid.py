@@ -11,9 +11,11 @@ from torch import Tensor
 
 from cluster_jobs.core import seeds
 from cluster_jobs.core.errors import UserError
-from cluster_jobs.data.images import GAP, save_grid
+from cluster_jobs.reporting.grids import GAP, save_grid
 from cluster_jobs.reporting.section import write_section
-from s3gan.inference.loading import load_generator, read_network, settle
+from s3gan.inference.loading import load_generator
+from s3gan.inference.network_file import read_network
+from s3gan.inference.standing_statistics import settle
 from s3gan.networks import Generator
 from s3gan.training.conditioning import Conditions
 

@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cluster_jobs.data.images import GAP, grid
+from cluster_jobs.reporting.grids import GAP, grid
 
 SMALL, WIDE = 64, 2048  # px: smaller images are doubled, wider sheets halved until they fit
 TEXT, MARGIN, LONGEST = 12, 8, 28  # px, px, characters

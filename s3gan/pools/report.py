@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cluster_jobs.data.images import save_grid
 from cluster_jobs.data.shards import Shards
+from cluster_jobs.reporting.grids import save_grid
 from cluster_jobs.reporting.section import write_section
 from s3gan.pools.rejection import Sampler, examples
 

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import write_atomically, write_json
-from cluster_jobs.data.images import save_grid
 from cluster_jobs.data.label_table import LabelTable, aligned_labels, read_table
 from cluster_jobs.data.shards import Shards
+from cluster_jobs.reporting.grids import save_grid
 from cluster_jobs.reporting.section import write_section
 from selfsup.labelling.clustering import agreement, size_entropy
 

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cluster_jobs.data.images import save_grid
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stream import scan
+from cluster_jobs.reporting.grids import save_grid
 from cluster_jobs.reporting.section import write_section
 from cluster_jobs.training.run import Run
 from selfsup.encoders.resnet import to_input

@@ -11,10 +11,11 @@ import numpy as np
 
 from cluster_jobs.cli.config import CommandKeys, group, option
 from cluster_jobs.core.errors import UserError
-from cluster_jobs.data.images import encode_png, grid, shape_text
+from cluster_jobs.data.images import encode_png, shape_text
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.distributed.job import Job
 from cluster_jobs.reporting.exhibit import Exhibit, Picture
+from cluster_jobs.reporting.grids import grid
 from s3gan.metrics.cas import ClassifierRecipe
 from simgan.estimators.recipe import EstimatorRecipe
 

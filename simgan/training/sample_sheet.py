@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from cluster_jobs.data.images import save_grid
 from cluster_jobs.data.shards import Shards
+from cluster_jobs.reporting.grids import save_grid
 from cluster_jobs.training.run import Run
 from simgan.networks.refiner import Refiner
 from simgan.networks.trained_refiner import refine_images

@@ -20,7 +20,7 @@ from cluster_jobs.data.shard_writer import (
     write_shard,
 )
 from cluster_jobs.data.shards import Shards
-from cluster_jobs.data.stores import base as stores_module
+from cluster_jobs.data.stores import local as local_store
 from cluster_jobs.packing.sources import decode
 from tests.cluster_jobs.tiny import COUNTS, files_below, tar_of, tiny_images, write_tiny_shards
 
@@ -145,7 +145,7 @@ def test_the_fingerprint_covers_keys_and_images_but_never_labels(tmp_path: Path)
 
 
 def test_only_so_many_shards_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores_module, "OPEN_FILES", 2)
+    monkeypatch.setattr(local_store, "OPEN_FILES", 2)
     shards = Shards(write_tiny_shards(tmp_path, counts=(1,) * 9))
     before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else 0
     for index in [*range(9), 3, 3, 0]:

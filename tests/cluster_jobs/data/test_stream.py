@@ -12,7 +12,7 @@ from cluster_jobs.core.errors import DamagedSample, UserError
 from cluster_jobs.data import stream as stream_module
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stream import Batch, Order, Stream, permute, scan
-from cluster_jobs.distributed.batch_split import interleaved, neighbouring
+from cluster_jobs.distributed.batch_split import contiguous, strided
 from tests.cluster_jobs.tiny import tiny_images
 
 WINDOWS = ["1", "2", "64", "all"]
@@ -130,7 +130,7 @@ def test_a_seek_into_a_thousand_million_samples_takes_milliseconds() -> None:
 # --- batches
 
 
-@pytest.mark.parametrize("share", [neighbouring, interleaved])
+@pytest.mark.parametrize("share", [contiguous, strided])
 @pytest.mark.parametrize("window", WINDOWS)
 def test_one_and_two_ranks_see_the_same_sample_order(
     tiny: Shards, small_blocks: None, window: str, share: Callable[[int, int, int], slice]

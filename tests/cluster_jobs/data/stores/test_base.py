@@ -1,12 +1,8 @@
-from pathlib import Path
-
 import pytest
 
-from cluster_jobs.core.errors import UnreadableShard, UserError
-from cluster_jobs.data.shards import Shards
-from cluster_jobs.data.stores.base import LocalStore, child, is_remote, open_store
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.stores.base import child, is_remote
 from cluster_jobs.data.stores.remote import beside, shown
-from tests.cluster_jobs.tiny import write_tiny_shards
 
 
 def test_a_url_is_remote_and_every_path_is_local() -> None:
@@ -45,15 +41,3 @@ def test_a_shard_may_lie_beside_its_index_but_on_no_other_server() -> None:
 def test_what_is_shown_of_a_url_holds_no_secret() -> None:
     assert shown("https://me:secret@host:8/a/b?token=secret") == "https://host:8/a/b"
     assert shown("s3://bucket/a?b@c") == "s3://bucket/a?b@c"
-
-
-def test_a_local_path_opens_no_remote_store(tmp_path: Path) -> None:
-    assert isinstance(open_store(str(tmp_path)), LocalStore)
-
-
-def test_a_shard_deleted_while_it_is_in_use_is_one_clear_line(tmp_path: Path) -> None:
-    shards = Shards(write_tiny_shards(tmp_path / "data"))
-    shards.image(0)
-    (tmp_path / "data" / "000001.tar").unlink()
-    with pytest.raises(UnreadableShard, match=r"000001\.tar: cannot read the shard \(No such file or directory\)$"):
-        shards.image(8)
