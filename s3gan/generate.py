@@ -15,10 +15,11 @@ import torch
 from cluster_jobs.cli.config import MISSING, CommandKeys, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json
-from cluster_jobs.diagnostics.software import DISTRIBUTION, installed
+from cluster_jobs.core.versions import DISTRIBUTION, installed
 from cluster_jobs.distributed.job import Job
 from cluster_jobs.training.frozen_config import read_frozen
-from s3gan.inference.loading import load_generator, read_network
+from s3gan.inference.loading import load_generator
+from s3gan.inference.network_file import read_network
 from s3gan.inference.sampling import Balance, block_size, class_weights, label_table, order_labels, plan_labels
 from s3gan.pools import directory as pool
 from s3gan.pools.class_counts import read_counts

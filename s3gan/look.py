@@ -16,7 +16,8 @@ from cluster_jobs.cli.config import MISSING, CommandKeys, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.distributed.job import Job
 from cluster_jobs.reporting.exhibit import Exhibit, left_out
-from s3gan.inference.loading import load_generator, read_network
+from s3gan.inference.loading import load_generator
+from s3gan.inference.network_file import read_network
 from s3gan.inference.sampling import Balance, class_weights, plan_labels
 from s3gan.metrics.labelled import choose
 from s3gan.pictures import diversity, interpolation, neighbours, spectrum

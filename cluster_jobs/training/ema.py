@@ -1,30 +1,41 @@
-"""Exponential moving average of a generator's weights (Karras et al. 2018; Brock et al. 2019, appendix C)."""
+"""Exponential moving averages of weights (Karras et al. 2018; Brock et al. 2019, appendix C)."""
 
 import copy
 from typing import Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
-class Ema(Generic[Module]):
-    """Holds `average`, a copy of `module` that follows its parameters.
+def half_life_decay(nimg: int, half_life_nimg: float) -> float:
+    """The share of an average that is left after `nimg` further images, where half is left after `half_life_nimg`."""
+    return 0.5 ** (nimg / half_life_nimg)
 
-    Until `start_nimg` images the average is the module itself, as an average of early weights only harms. Buffers are
-    copied, not averaged: they belong to the module's own weights, and whoever samples from the average recomputes them
-    (see `s3gan.inference.loading`). Everything there is to save is the average's state.
+
+class Ema(Generic[Module]):
+    """Holds `average`, a copy of a module that follows its parameters. All there is to save is the average's state.
+
+    Args:
+        buffers: whether floating-point buffers (batch statistics) are averaged as parameters are. Without it buffers
+            are copied: they belong to the module's own weights, and whoever uses the average recomputes them. Buffers
+            of integers are copied either way.
     """
 
-    def __init__(self, module: Module, decay: float, start_nimg: int = 0) -> None:
+    def __init__(self, module: Module, *, buffers: bool = False) -> None:
         self.average: Module = copy.deepcopy(module).requires_grad_(False)
-        self.decay, self.start_nimg = decay, start_nimg
+        self._averages_buffers = buffers
 
     @torch.no_grad()
-    def update(self, module: nn.Module, nimg: int) -> None:
-        """One step towards `module` as it is after `nimg` images."""
-        weight = 1 - self.decay if nimg > self.start_nimg else 1.0
-        torch._foreach_lerp_(list(self.average.parameters()), list(module.parameters()), weight)
+    def update(self, module: nn.Module, decay: float) -> None:
+        """One step towards `module`: average ← decay · average + (1 - decay) · module. A decay of 0 copies it."""
+        averaged: list[Tensor] = list(self.average.parameters())
+        followed: list[Tensor] = list(module.parameters())
         for held, new in zip(self.average.buffers(), module.buffers(), strict=True):
-            held.copy_(new)
+            if self._averages_buffers and held.is_floating_point():
+                averaged.append(held)
+                followed.append(new)
+            else:
+                held.copy_(new)
+        torch._foreach_lerp_(averaged, followed, 1 - decay)

@@ -1,1 +1,27 @@
-"""DiffAugment, ADA."""
+"""What D sees instead of the images, real and fake alike, by name: one file a family, one line a name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from s3gan.augmentation.ada import AdaptiveAugmentation
+from s3gan.augmentation.base import Augmentation, NoAugmentation
+from s3gan.augmentation.diffaugment import DiffAugment
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an augmentation must know of its run."""
+
+    batch: int  # global: real images of a discriminator step
+    rotation: bool  # D also tells by how many quarter turns an image is rotated
+
+
+AUGMENTATIONS: dict[str, Callable[[Setting], Augmentation]] = {
+    "none": lambda setting: NoAugmentation(),
+    "diffaugment": lambda setting: DiffAugment(),
+    "ada": lambda setting: AdaptiveAugmentation(setting.batch, turning=not setting.rotation),
+}
+AugmentationName = Enum("AugmentationName", {name: name for name in AUGMENTATIONS})  # type: ignore[misc]  # of the key
+
+__all__ = ["AUGMENTATIONS", "Augmentation", "AugmentationName", "Setting"]

@@ -1,44 +1,13 @@
-"""What is done to images, real and fake alike, before the discriminator sees them.
-
-All randomness comes in as uniform numbers, a row for each image. A caller that draws them by key for the global batch
-and slices them gets the same images on any number of ranks. Every result is differentiable in the images; values may
-leave [-1, 1].
-"""
+"""DiffAugment (Zhao et al. 2020): differentiable colour changes, translation and cutout, always on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from cluster_jobs.core.errors import UserError
-from s3gan.augmentation.ada import AdaptiveAugmentation
-from selfsup.pretext import augment as pretext_augment
-
-
-class Augmentation(Protocol):
-    """A random change of each image by itself."""
-
-    @property
-    def draws(self) -> int:
-        """Uniform numbers that one image consumes; 0 where nothing is random."""
-        ...
-
-    def __call__(self, images: Tensor, noise: Tensor, /) -> Tensor:
-        """Images (N, C, H, W) in [-1, 1] and noise (N, draws) float32 uniform in [0, 1) -> (N, C, H, W), same dtype."""
-        ...
-
-
-@dataclass(frozen=True)
-class NoAugmentation:
-    """Leaves images as they are."""
-
-    draws: int = 0
-
-    def __call__(self, images: Tensor, noise: Tensor) -> Tensor:
-        return images
+from s3gan.augmentation.base import integers
 
 
 def _brightness(images: Tensor, u: Tensor) -> Tensor:
@@ -63,7 +32,7 @@ def _translation(images: Tensor, u: Tensor) -> Tensor:
     for dim in (2, 3):
         size = images.shape[dim]
         reach = (size + 4) // 8
-        source = torch.arange(size, device=images.device) + _whole(u[:, dim - 2], 2 * reach + 1)[:, None] - reach
+        source = torch.arange(size, device=images.device) + integers(u[:, dim - 2], 2 * reach + 1)[:, None] - reach
         places = _along(source, dim)
         inside = (places >= 0) & (places < size)
         moved = images.gather(dim, places.clamp(0, size - 1).expand_as(images))
@@ -77,7 +46,7 @@ def _cutout(images: Tensor, u: Tensor) -> Tensor:
     for dim in (2, 3):
         size = images.shape[dim]
         length = (size + 1) // 2
-        first = _whole(u[:, dim - 2], size + 1 - length % 2)[:, None] - length // 2
+        first = integers(u[:, dim - 2], size + 1 - length % 2)[:, None] - length // 2
         place = torch.arange(size, device=images.device)
         cut = cut & _along((place >= first) & (place < first + length), dim)
     return torch.where(cut, 0.0, images)
@@ -91,11 +60,6 @@ def _each(value: Tensor) -> Tensor:
 def _along(values: Tensor, dim: int) -> Tensor:
     """(N, size) as (N, 1, size, 1) for rows (dim 2), as (N, 1, 1, size) for columns (dim 3)."""
     return values[:, None, :, None] if dim == 2 else values[:, None, None, :]
-
-
-def _whole(u: Tensor, count: int) -> Tensor:
-    """Uniform in 0 … count - 1: (N,) int64."""
-    return (u * count).long()
 
 
 Step = tuple[int, Callable[[Tensor, Tensor], Tensor]]  # uniform numbers an image, what they do
@@ -138,37 +102,3 @@ class DiffAugment:
         for (_, change), u in zip(self.steps, parts, strict=True):
             changed = change(changed, u)
         return changed.to(images.dtype)
-
-
-@dataclass(frozen=True)
-class FlipAndShift:
-    """Mirrors every other image, then moves it by up to an eighth of its size; what moves in is reflected.
-
-    The transform of consistency regularisation (Zhang et al. 2020): the meaning of an image stays the same.
-    """
-
-    draws: int = 3
-
-    def __call__(self, images: Tensor, noise: Tensor) -> Tensor:
-        reach = [size // 8 for size in images.shape[2:]]
-        offsets = [_whole(noise[:, axis], 2 * reach[axis] + 1) - reach[axis] for axis in (0, 1)]
-        return pretext_augment.apply(images, pretext_augment.Augmentation(torch.stack(offsets, 1), noise[:, 2] < 0.5))
-
-
-consistency_transform = FlipAndShift()
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What an augmentation must know of its run."""
-
-    batch: int  # global: real images of a discriminator step
-    rotation: bool  # D also tells by how many quarter turns an image is rotated
-
-
-AUGMENTATIONS: dict[str, Callable[[Setting], Augmentation]] = {
-    "none": lambda setting: NoAugmentation(),
-    "diffaugment": lambda setting: DiffAugment(),
-    "ada": lambda setting: AdaptiveAugmentation(setting.batch, turning=not setting.rotation),
-}
-AugmentationName = Enum("AugmentationName", {name: name for name in AUGMENTATIONS})  # type: ignore[misc]  # of the key

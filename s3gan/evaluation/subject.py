@@ -17,7 +17,8 @@ from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stores.base import child
 from cluster_jobs.distributed.job import Job
 from cluster_jobs.training.checkpoint import CheckpointStore
-from s3gan.inference.loading import load_generator, read_network
+from s3gan.inference.loading import load_generator
+from s3gan.inference.network_file import read_network
 from s3gan.inference.sampling import (
     Balance,
     block_size,

@@ -1,4 +1,4 @@
-"""Adversarial and rotation losses as pure functions of one sample: every result is (N,), the caller takes the mean.
+"""Adversarial losses as pure functions of one sample: every result is (N,), the caller takes the mean.
 
 A score is what the discriminator says before any sigmoid; positive is real. σ is the sigmoid, and -log σ(s) is written
 softplus(-s), which neither overflows nor loses digits. Nothing is cast: the caller hands in float32.
@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -118,18 +117,3 @@ LOSSES: dict[str, AdversarialLoss] = {
 
 
 LossName = Enum("LossName", {name: name for name in LOSSES})  # type: ignore[misc]  # the values of the key `loss`
-
-
-def rotation_loss(logits: Tensor, turns: Tensor) -> Tensor:
-    """Cross-entropy of quarter turns (Chen et al. 2019, equation 4): logits (N, 4), turns (N,) int64 -> (N,)."""
-    return F.cross_entropy(logits.float(), turns, reduction="none")
-
-
-def prediction_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of classes (Lucic et al. 2019, section 3.2): logits (N, C), target weights (N, C) -> (N,)."""
-    return F.cross_entropy(logits.float(), targets, reduction="none")
-
-
-def quarter_turns(images: Tensor) -> Tensor:
-    """Copies of images (n, C, S, S) turned by 90, 180 and 270 degrees, one block after the other: (3n, C, S, S)."""
-    return torch.cat([images.rot90(turn, (2, 3)) for turn in (1, 2, 3)])

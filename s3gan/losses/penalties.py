@@ -87,7 +87,7 @@ def consistency(score: Tensor, augmented_score: Tensor) -> Tensor:
     """(D(x) - D(T(x)))² of scores (N,) before and after a transform that keeps the meaning (Zhang et al. 2020): (N,).
 
     Equation 2, which is equation 1 on the last layer alone; weight 10. T is
-    `s3gan.augmentation.diffaugment.consistency_transform`.
+    `s3gan.augmentation.flip_and_shift.consistency_transform`.
     """
     return (score - augmented_score).square()
 

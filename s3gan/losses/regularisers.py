@@ -12,7 +12,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from s3gan.augmentation.diffaugment import consistency_transform
+from s3gan.augmentation.flip_and_shift import consistency_transform
 from s3gan.losses.penalties import (
     ScoreAverages,
     consistency,
@@ -22,7 +22,6 @@ from s3gan.losses.penalties import (
     lecam,
     squared_gradient,
 )
-from s3gan.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -120,18 +119,6 @@ class Consistency:
     def __call__(self, shown: Shown, noise: Tensor) -> Tensor:
         changed = consistency_transform(shown.real.detach(), noise)
         return consistency(shown.scores[: len(shown.real)], shown.judge(changed, shown.conditions))
-
-
-def make_regularisers(config: TrainConfig, averages: ScoreAverages) -> tuple[Regulariser, ...]:
-    """Those whose weight is above 0."""
-    possible: tuple[Regulariser, ...] = (
-        SquaredGradient("r1", config.r1, 0),
-        SquaredGradient("r2", config.r2, 1),
-        GradientPenalty(config.gradient_penalty),
-        LeCam(config.lecam, averages),
-        Consistency(config.consistency),
-    )
-    return tuple(regulariser for regulariser in possible if regulariser.weight > 0)
 
 
 def penalise(regularisers: Sequence[Regulariser], shown: Shown, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -17,7 +17,8 @@ from cluster_jobs.reporting.curves import short
 from cluster_jobs.reporting.exhibit import Exhibit, Picture, left_out
 from cluster_jobs.training.checkpoint import CheckpointStore
 from cluster_jobs.training.frozen_config import read_frozen
-from s3gan.inference.loading import load_generator, read_network
+from s3gan.inference.loading import load_generator
+from s3gan.inference.network_file import read_network
 from s3gan.pictures import sample_grid as gallery
 from s3gan.pictures.sheet import sheet_png
 

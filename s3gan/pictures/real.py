@@ -13,7 +13,7 @@ from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stores.base import child
 from cluster_jobs.data.stream import Reader
 from s3gan.inference.cluster_files import clusters_of
-from s3gan.inference.loading import read_network
+from s3gan.inference.network_file import read_network
 from s3gan.metrics.labelled import choose
 
 

@@ -5,7 +5,7 @@ from enum import Enum
 
 from cluster_jobs.cli.config import MISSING, TrainKeys, option
 from cluster_jobs.core.errors import UserError
-from s3gan.augmentation.diffaugment import AugmentationName
+from s3gan.augmentation import AugmentationName
 from s3gan.losses.adversarial import LossName
 from s3gan.methods import METHODS, MethodName
 from s3gan.networks import NetworkName

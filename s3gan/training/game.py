@@ -14,11 +14,12 @@ from cluster_jobs.distributed.batch_split import strided
 from cluster_jobs.distributed.batchnorm import synchronise
 from cluster_jobs.training.ema import Ema
 from cluster_jobs.training.run import Run
+from s3gan.augmentation import AUGMENTATIONS, Setting
 from s3gan.augmentation.ada import AdaptiveAugmentation
-from s3gan.augmentation.diffaugment import AUGMENTATIONS, Augmentation, NoAugmentation, Setting
+from s3gan.augmentation.base import Augmentation, NoAugmentation
 from s3gan.losses.adversarial import LOSSES, AdversarialLoss
 from s3gan.losses.penalties import ScoreAverages
-from s3gan.losses.regularisers import LeCam, Regulariser, make_regularisers
+from s3gan.losses.regularisers import Consistency, GradientPenalty, LeCam, Regulariser, SquaredGradient
 from s3gan.networks import NETWORKS, Discriminator, Generator
 from s3gan.training.conditioning import Conditions, head_plan
 from s3gan.training.config import TrainConfig
@@ -86,7 +87,7 @@ def make_game(config: TrainConfig, run: Run, conditions: Conditions, shards: Sha
     generator = network.generator(*of, normalise=config.g_spectral_norm, embedding_std=config.embedding_std)
     discriminator = network.discriminator(*of, head_plan(config, conditions.method), normalise=config.d_spectral_norm)
     generator, discriminator = generator.to(run.device), discriminator.to(run.device)
-    ema = Ema(generator, config.ema_decay, config.ema_start_nimg)  # before the run wraps it and the ranks share moments
+    ema = Ema(generator)  # before the run wraps it and the ranks share moments
     betas = (config.beta1, config.beta2)
     optimizers = (
         torch.optim.Adam(generator.parameters(), config.g_lr, betas, fused=True),
@@ -130,3 +131,15 @@ def make_game(config: TrainConfig, run: Run, conditions: Conditions, shards: Sha
         orthogonal_d=config.orthogonal_d,
     )
     return game, ema
+
+
+def make_regularisers(config: TrainConfig, averages: ScoreAverages) -> tuple[Regulariser, ...]:
+    """Those whose weight is above 0."""
+    possible: tuple[Regulariser, ...] = (
+        SquaredGradient("r1", config.r1, 0),
+        SquaredGradient("r2", config.r2, 1),
+        GradientPenalty(config.gradient_penalty),
+        LeCam(config.lecam, averages),
+        Consistency(config.consistency),
+    )
+    return tuple(regulariser for regulariser in possible if regulariser.weight > 0)

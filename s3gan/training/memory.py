@@ -6,7 +6,7 @@ from torch import nn
 from cluster_jobs.distributed.batchnorm import synchronise
 from cluster_jobs.training.memory import Networks, measure, module_bytes, report
 from cluster_jobs.training.run import Run
-from s3gan.losses.adversarial import quarter_turns
+from s3gan.losses.auxiliary import quarter_turns
 from s3gan.networks import Generator
 
 

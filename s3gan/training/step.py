@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cluster_jobs.training.optimizer_step import Metrics, micro_batches, update
 from s3gan.augmentation.ada import AdaptiveAugmentation
-from s3gan.losses.adversarial import prediction_loss, quarter_turns, rotation_loss
+from s3gan.losses.auxiliary import prediction_loss, quarter_turns, rotation_loss
 from s3gan.losses.penalties import orthogonality_of
 from s3gan.losses.regularisers import Shown, penalise
 from s3gan.networks.base import weights_of
@@ -39,8 +39,10 @@ def discriminator_step(game: Game, images: Tensor, conditions: Tensor, position:
         game.fakes.uniform("augment fake", position, game.augment.draws),
         game.fakes.uniform("regularise", position, sum(regulariser.draws for regulariser in game.regularisers)),
     ]
-    parts = micro_batches(game.accumulate, images, conditions, labelled, *drawn, *noise)
-    metrics, skipped = update(game.optimizer_d, game.prepared_discriminator, parts, partial(_discriminator_loss, game))
+    parts = micro_batches(game.accumulate, (images, conditions, labelled, *drawn, *noise))
+    metrics, skipped = update(
+        game.optimizer_d, game.prepared_discriminator, parts, lambda part: _discriminator_loss(game, *part)
+    )
     _observe(game, metrics)
     return metrics | {"skipped/d": skipped}
 
@@ -52,9 +54,11 @@ def generator_step(game: Game, images: Tensor, conditions: Tensor, position: int
     """
     _iterate_spectral_norms(game)
     noise = [game.fakes.uniform(f"{what}, generator", position, game.augment.draws) for what in ("fake", "real")]
-    parts = micro_batches(game.accumulate, *game.fakes.draw("generator", position), *noise, images, conditions)
+    parts = micro_batches(game.accumulate, (*game.fakes.draw("generator", position), *noise, images, conditions))
     game.discriminator.requires_grad_(False)  # its gradients are neither needed nor averaged
-    metrics, skipped = update(game.optimizer_g, game.prepared_generator, parts, partial(_generator_loss, game))
+    metrics, skipped = update(
+        game.optimizer_g, game.prepared_generator, parts, lambda part: _generator_loss(game, *part)
+    )
     game.discriminator.requires_grad_(True)
     return metrics | {"skipped/g": skipped}
 

@@ -25,8 +25,8 @@ from cluster_jobs.core.files import read_json, write_json
 from cluster_jobs.core.seeds import derive_seed, is_validation
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.training.run import Run
-from s3gan.inference.loading import settle
 from s3gan.inference.sampling import block_size, draw_noise, make_images, plan_labels
+from s3gan.inference.standing_statistics import settle
 from s3gan.metrics.frechet import FeatureStatistics, distance_between
 from s3gan.metrics.kernel import kernel_distance
 from s3gan.metrics.labelled import choose, digest

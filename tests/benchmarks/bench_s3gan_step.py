@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s3gan.losses.adversarial import hinge_d, hinge_g, quarter_turns, rotation_loss
+from s3gan.losses.adversarial import hinge_d, hinge_g
+from s3gan.losses.auxiliary import quarter_turns, rotation_loss
 from s3gan.networks import HeadPlan
 from s3gan.networks.biggan import LIGHT, BigGanDiscriminator, BigGanGenerator
 from s3gan.networks.layers import Conv2d, DownConv2d, UpConv2d, iterate_spectral_norm, normalised_weight

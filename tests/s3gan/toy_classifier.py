@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from cluster_jobs.core import seeds
-from s3gan.inference.loading import load_generator, read_network
+from s3gan.inference.loading import load_generator
+from s3gan.inference.network_file import read_network
 from s3gan.inference.sampling import draw_noise
 from selfsup.encoders.resnet import build_encoder
 from selfsup.labelling.classifier import Classifier, classifier_beside, save_classifier

@@ -1,3 +1,5 @@
+"""Adversarial losses against their equations."""
+
 import math
 from collections.abc import Callable
 
@@ -5,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from s3gan.losses.adversarial import LOSSES, LossName, hinge_d, hinge_g, quarter_turns, rotation_loss
+from s3gan.losses.adversarial import LOSSES, LossName, hinge_d, hinge_g
 
 REAL, FAKE = torch.tensor([-3.0, -0.5, 0.0, 0.5, 3.0]), torch.tensor([2.0, -0.25, 0.0, 1.5, -4.0])
 
@@ -97,20 +99,3 @@ def test_the_hinge_loss_punishes_scores_inside_the_margin_only() -> None:
     real, fake = torch.tensor([2.0, 1.0, 0.0, -1.0]), torch.tensor([-2.0, -1.0, 0.0, 3.0])
     assert hinge_d(real, fake).tolist() == [0.0, 0.0, 2.0, 6.0]
     assert hinge_g(fake).tolist() == [2.0, 1.0, 0.0, -3.0]
-
-
-def test_ignorant_logits_cost_the_logarithm_of_four() -> None:
-    loss = rotation_loss(torch.zeros(4, 4), torch.arange(4))
-    torch.testing.assert_close(loss, torch.full((4,), math.log(4)))
-
-
-def test_four_quarter_turns_are_none() -> None:
-    images = torch.randn(2, 3, 5, 5)
-    once, twice, thrice = quarter_turns(images).split(2)
-    assert torch.equal(once[0, 0, 0], images[0, 0, :, -1])  # counter-clockwise: the last column becomes the first row
-    assert torch.equal(twice, images.flip(2, 3))
-    assert torch.equal(thrice.rot90(1, (2, 3)), images)
-
-
-def test_no_images_have_no_turns() -> None:
-    assert quarter_turns(torch.randn(0, 1, 4, 4)).shape == (0, 1, 4, 4)

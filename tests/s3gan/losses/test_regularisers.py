@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from cluster_jobs.training.run import load_run
 from s3gan import train
-from s3gan.augmentation.diffaugment import DiffAugment, consistency_transform
+from s3gan.augmentation.diffaugment import DiffAugment
+from s3gan.augmentation.flip_and_shift import consistency_transform
 from s3gan.losses.adversarial import LOSSES
 from s3gan.losses.penalties import orthogonality_of
 from s3gan.losses.regularisers import Consistency, GradientPenalty, LeCam, SquaredGradient

@@ -10,8 +10,11 @@ from torch.nn import functional as F
 from cluster_jobs.core.files import write_json
 from cluster_jobs.distributed.batchnorm import BatchNorm, synchronise
 from cluster_jobs.training.checkpoint import CheckpointStore
-from s3gan.inference import loading as snapshot
-from s3gan.inference.loading import build_generator, export_generator, load_generator, read_network, settle
+from s3gan.inference import standing_statistics
+from s3gan.inference.loading import load_generator
+from s3gan.inference.network_file import build_generator, read_network
+from s3gan.inference.standing_statistics import settle
+from s3gan.inference.torchscript import export_generator
 from s3gan.networks import NETWORKS, Discriminator, Generator, HeadPlan
 from s3gan.networks.layers import SelfAttention, SpectralNorm, iterate_spectral_norm
 from tests.s3gan.toy_run import make_run
@@ -160,7 +163,7 @@ def test_batch_norms_can_share_their_moments_over_ranks(name: str) -> None:
 
 @every_family
 def test_settled_samples_look_like_those_of_a_large_training_batch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot, "SAMPLES", (512, 1))
+    monkeypatch.setattr(standing_statistics, "SAMPLES", (512, 1))
     generator = make_generator(name, normalise=True)
     z, labels = draw(generator, 300)
     iterate_spectral_norm(generator, 30)
@@ -175,7 +178,7 @@ def test_settled_samples_look_like_those_of_a_large_training_batch(name: str, mo
 def test_an_exported_generator_draws_the_same_images_at_any_batch_size(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshot, "SAMPLES", (128, 1))
+    monkeypatch.setattr(standing_statistics, "SAMPLES", (128, 1))
     run = make_run(tmp_path / "run")
     network = read_network(run) | {"network": name}
     write_json(run / "network.json", network)

@@ -10,7 +10,8 @@ from PIL import Image
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json
-from s3gan.inference.loading import build_generator, load_generator
+from s3gan.inference.loading import load_generator
+from s3gan.inference.network_file import build_generator
 from s3gan.inference.sampling import draw_noise
 from s3gan.pictures import sample_grid as gallery
 from s3gan.pictures.class_choice import choose_classes

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from s3gan.losses.adversarial import quarter_turns
+from s3gan.losses.auxiliary import quarter_turns
 from s3gan.networks import HeadPlan
 from s3gan.networks.biggan import LIGHT, BigGanDiscriminator, BigGanGenerator
 from s3gan.training.memory import memory_lines

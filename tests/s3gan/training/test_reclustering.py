@@ -13,7 +13,7 @@ from cluster_jobs.data.shards import Shards
 from cluster_jobs.training.run import Run, load_run
 from s3gan import train
 from s3gan.inference.cluster_files import in_force
-from s3gan.inference.loading import read_network
+from s3gan.inference.network_file import read_network
 from s3gan.methods import MethodName
 from s3gan.networks import NetworkName
 from s3gan.training import reclustering
