@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster_jobs.cli.config import MISSING, command, option
-from cluster_jobs.pipelines.local import locked
 from cluster_jobs.pipelines.pipeline import load
+from cluster_jobs.pipelines.stage_records import locked
 from cluster_jobs.slurm import submission
 from cluster_jobs.slurm.site import read_site
 

@@ -12,7 +12,7 @@ from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json, write_json
 from cluster_jobs.core.progress import PROGRESS_FILE, duration
-from cluster_jobs.pipelines.local import exit_record
+from cluster_jobs.pipelines.stage_records import exit_record
 from cluster_jobs.slurm import scheduler
 from cluster_jobs.slurm.scheduler import QueuedJob
 from cluster_jobs.slurm.submission import read_record

@@ -10,8 +10,9 @@ from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import write_json
 from cluster_jobs.pipelines.launch import shown_command
-from cluster_jobs.pipelines.local import Local, StageFailed, finished, locked, validate
+from cluster_jobs.pipelines.local import Local, StageFailed
 from cluster_jobs.pipelines.pipeline import Pipeline, load
+from cluster_jobs.pipelines.stage_records import finished, locked, validate
 from cluster_jobs.slurm import submission
 from cluster_jobs.slurm.site import read_site
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from cluster_jobs.core.versions import DISTRIBUTION, installed
 from cluster_jobs.diagnostics.findings import Finding, fail, ok, warn
 
-DISTRIBUTION = "label-efficient-gan"
 CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 Installed = Callable[[str], str | None]  # a distribution's version, None where it is not installed
 
@@ -25,14 +25,6 @@ class Gpu:
     name: str
     memory: float
     capability: tuple[int, int]
-
-
-def installed(name: str) -> str | None:
-    """The version of an installed distribution."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def software() -> list[Finding]:

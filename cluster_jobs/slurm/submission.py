@@ -13,8 +13,8 @@ from typing import Any
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json, write_atomically, write_json
-from cluster_jobs.pipelines.local import finished, validate
 from cluster_jobs.pipelines.pipeline import Pipeline
+from cluster_jobs.pipelines.stage_records import finished, validate
 from cluster_jobs.slurm import scheduler
 from cluster_jobs.slurm.batch_script import BatchJob, batch_script, check_job, on_nodes, sbatch_words
 from cluster_jobs.slurm.site import Site
@@ -49,7 +49,7 @@ def dry_run(pipeline: Pipeline, root: Path, site: Site) -> str:
 
 def submit(pipeline: Pipeline, root: Path, site: Site, request: dict[str, Any]) -> dict[str, str]:
     """Submits every stage that is neither finished nor in the queue; returns the new jobs' ids by stage. The caller
-    holds the root's lock (:func:`cluster_jobs.pipelines.local.locked`).
+    holds the root's lock (:func:`cluster_jobs.pipelines.stage_records.locked`).
 
     Args:
         request: what `resubmit` needs to ask for the same again; kept in the record.

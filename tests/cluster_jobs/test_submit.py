@@ -15,8 +15,9 @@ from cluster_jobs.core.errors import Preempted, UserError
 from cluster_jobs.core.files import read_json
 from cluster_jobs.pipelines.display import clock, tail
 from cluster_jobs.pipelines.launch import launch_words
-from cluster_jobs.pipelines.local import Local, StageFailed, locked
+from cluster_jobs.pipelines.local import Local, StageFailed
 from cluster_jobs.pipelines.pipeline import BUILT_IN, Pipeline, load
+from cluster_jobs.pipelines.stage_records import locked
 from cluster_jobs.submit import main as submit
 from tests.processes import HANG_SECONDS
 

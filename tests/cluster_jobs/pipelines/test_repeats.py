@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from cluster_jobs.core.errors import UserError
-from cluster_jobs.pipelines.local import Local, finished
+from cluster_jobs.pipelines.local import Local
 from cluster_jobs.pipelines.pipeline import Pipeline
+from cluster_jobs.pipelines.stage_records import finished
 from cluster_jobs.submit import main as submit
 from tests.cluster_jobs.test_submit import importable, lines, pipeline, run_alone, states, toy, write  # noqa: F401
 
