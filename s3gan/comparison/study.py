@@ -11,8 +11,7 @@ from typing import Any
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json
-from s3gan.comparison.measures import Measure, difference
-from s3gan.comparison.readings import Reading, RunScores, read_scores
+from s3gan.comparison.measures import Measure, Reading, RunScores, difference, read_scores
 
 WITH_LABELS = ("s3gan", "s2gan", "s3gan_co", "s2gan_co", "labelled_only")  # methods whose rows name a percentage
 WITHOUT_LABELS = (

@@ -12,19 +12,18 @@ from torch import Tensor
 from cluster_jobs.core import seeds
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.reporting.grids import GAP, save_grid
-from cluster_jobs.reporting.section import write_section
+from cluster_jobs.reporting.section import Picture, Section
 from s3gan.inference.loading import load_generator
 from s3gan.inference.network_file import read_network
 from s3gan.inference.standing_statistics import settle
 from s3gan.networks import Generator
-from s3gan.training.conditioning import Conditions
 
 ROWS, COLUMNS = 20, 10  # classes and samples of a class, at most
 
 
-def save_samples(path: Path, average: Generator, conditions: Conditions, seed: int) -> None:
-    """Writes samples of a generator in training, which stays as it is."""
-    generator = settle(copy.deepcopy(average), conditions.weights)
+def save_samples(path: Path, average: Generator, weights: list[float] | None, seed: int) -> None:
+    """Writes samples of a generator in training, which stays as it is; `weights` are those of `settle`."""
+    generator = settle(copy.deepcopy(average), weights)
     _save(path, generator, seed)
 
 
@@ -35,16 +34,15 @@ def write_report(run: Path, seed: int, device: torch.device | str = "cpu") -> No
     _save(run / "report" / "samples.png", generator, seed)
     names = network["class_names"]
     table = network["label_table"]
-    write_section(
-        run,
+    Section(
         "samples",
         title="Generated samples by class",
         text=f"{info['nimg']:,} real images seen by the discriminator; conditions from "
         f"{'the label table ' + table['path'] if table else 'no label table'}; averaged generator, no truncation.",
         columns=["class", "real images"],
         rows=[[name, count] for name, count in zip(names, network["class_counts"], strict=True)],
-        pictures=[("samples.png", "one class a row, from the top: " + ", ".join(names[:ROWS]))],
-    )
+        pictures=[Picture("samples.png", "one class a row, from the top: " + ", ".join(names[:ROWS]))],
+    ).write(run)
 
 
 def _save(path: Path, generator: Generator, seed: int) -> None:

@@ -1,20 +1,23 @@
-"""From a label table to conditions: the classes, the real images' labels, and what fakes are conditioned on."""
+"""Conditions from a label table: classes, hard or soft labels of real images, how often fakes have each class."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cluster_jobs.core.errors import UserError
-from cluster_jobs.core.files import write_json
-from cluster_jobs.data.label_table import LabelTable, read_table
+from cluster_jobs.core.files import write_atomically, write_json
+from cluster_jobs.data.label_table import LabelTable, merge, open_merged, read_table
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.training.frozen_config import check_facts
 from cluster_jobs.training.run import Run
 from s3gan.methods import METHODS, Method
 from s3gan.networks import HeadPlan
+from s3gan.networks.base import weights_of
 from s3gan.training.config import FakeLabels, TrainConfig
 
 
@@ -28,10 +31,10 @@ class Conditions:
     counts: Sequence[float]
     weights: list[float] | None
     table: LabelTable | None
-    softness: float = 0.0  # how much of a label is replaced by the table's probabilities
+    label_softness: float = 0.0  # how much of a label is replaced by the table's probabilities
     described: dict[str, Any] = field(default_factory=dict)  # the table's metadata and path
 
-    def device_weights(self, device: torch.device) -> torch.Tensor | None:
+    def device_weights(self, device: torch.device) -> Tensor | None:
         """`weights` as float32 (classes,) on the device."""
         return None if self.weights is None else torch.tensor(self.weights, dtype=torch.float32, device=device)
 
@@ -81,14 +84,64 @@ def fake_distribution(config: TrainConfig, counts: np.ndarray) -> list[float] | 
     return None if weights is None else weights.tolist()
 
 
-def write_network(run: Run, conditions: Conditions, shards: Shards, z_dim: int) -> None:
+@dataclass
+class Targets:
+    """The conditions of real images by their index.
+
+    `labels` (samples,) int32, -1 for none, replaced by a re-clustering; `probabilities` (samples, classes) float16, of
+    which a share of `label_softness` replaces as much of the label.
+    """
+
+    labels: np.ndarray | None
+    probabilities: np.ndarray | None = None
+    label_softness: float = 0.0
+
+    def of(self, indices: Tensor) -> Tensor:
+        """Of samples (n,) int64: labels (n,) int64, or soft labels (n, classes) float32 with a `label_softness`.
+
+        An unlabelled sample has -1, or zeros.
+        """
+        if self.labels is None:
+            return torch.full_like(indices, -1)
+        labels = torch.from_numpy(self.labels[indices.numpy()].astype(np.int64))
+        if self.probabilities is None:
+            return labels
+        soft = torch.from_numpy(self.probabilities[indices.numpy()].astype(np.float32))
+        return weights_of(labels, soft.shape[1]).lerp(soft, self.label_softness)
+
+
+def open_targets(run: Run[TrainConfig], conditions: Conditions, shards: Shards) -> Targets:
+    """Writes the labels as one array beside the run, on the main rank, and maps it on every rank."""
+    labels, probabilities = run.dir / "labels.i32", run.dir / "probabilities.f16"
+    table = conditions.table
+    if table is None:
+        return Targets(None)
+    if run.is_main:
+        merged = merge(table, shards, labels)
+        if conditions.label_softness:
+            assert table.probabilities is not None
+            _write_probabilities(probabilities, merged, table.probabilities)
+    run.barrier()
+    soft = None
+    if conditions.label_softness:
+        soft = np.memmap(probabilities, np.float16, "r", shape=(len(shards), len(conditions.class_names)))
+    return Targets(open_merged(labels), soft, conditions.label_softness)
+
+
+def _write_probabilities(path: Path, labels: np.ndarray, rows: np.ndarray) -> None:
+    """Writes the table's rows at the places of their samples, zeros at the others."""
+    aligned = np.zeros((len(labels), rows.shape[1]), np.float16)
+    aligned[labels >= 0] = rows  # both are in index order
+    write_atomically(path, aligned.tobytes())
+
+
+def write_network(run: Run[TrainConfig], conditions: Conditions, shards: Shards, z_dim: int) -> None:
     """Writes RUN/network.json: all that it takes to build the networks again.
 
     Raises:
         UserError: the run was started with other data or another label table.
     """
     config = run.config
-    assert isinstance(config, TrainConfig)
     method = conditions.method
     network = {
         "network": config.network.name,

@@ -73,7 +73,9 @@ class Game:
         return states
 
 
-def make_game(config: TrainConfig, run: Run, conditions: Conditions, shards: Shards) -> tuple[Game, Ema[Generator]]:
+def make_game(
+    config: TrainConfig, run: Run[TrainConfig], conditions: Conditions, shards: Shards
+) -> tuple[Game, Ema[Generator]]:
     """The two players with keyed initial weights, their optimizers, and the generator's average."""
     network, classes = NETWORKS[config.network.name], len(conditions.class_names)
     parts = run.world * config.accumulate

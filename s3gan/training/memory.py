@@ -8,10 +8,11 @@ from cluster_jobs.training.memory import Networks, measure, module_bytes, report
 from cluster_jobs.training.run import Run
 from s3gan.losses.auxiliary import quarter_turns
 from s3gan.networks import Generator
+from s3gan.training.config import TrainConfig
 
 
 def memory_lines(
-    run: Run,
+    run: Run[TrainConfig],
     generator: Generator,
     discriminator: nn.Module,
     optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer],

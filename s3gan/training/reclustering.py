@@ -24,10 +24,9 @@ from cluster_jobs.data.stream import permute, scan
 from cluster_jobs.training.run import Run, Stateful
 from s3gan.inference import cluster_files
 from s3gan.inference.sampling import block_size
-from s3gan.training.conditioning import Conditions, fake_distribution
+from s3gan.training.conditioning import Conditions, Targets, fake_distribution
 from s3gan.training.config import TrainConfig
 from s3gan.training.game import Game
-from s3gan.training.targets import Targets
 
 ROWS = 1 << 22  # images that are counted at once
 
@@ -45,14 +44,13 @@ class Reclustering:
 
     def __init__(
         self,
-        run: Run,
+        run: Run[TrainConfig],
         game: Game,
         conditions: Conditions,
         targets: Targets,
         shards: Shards,
         subset: np.ndarray | None = None,
     ) -> None:
-        assert isinstance(run.config, TrainConfig)
         self.run, self.config, self.game, self.shards = run, run.config, game, shards
         self.conditions, self.targets, self.subset = conditions, targets, subset
         self.clusters = len(conditions.class_names)

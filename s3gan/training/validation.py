@@ -34,7 +34,8 @@ from s3gan.metrics.trained import cached_state
 from s3gan.networks import Generator
 from s3gan.training.conditioning import Conditions
 from s3gan.training.config import TrainConfig
-from selfsup.encoders.resnet import Encoder, ScriptedEncoder, load_encoder, to_input
+from selfsup.encoders.loading import ScriptedEncoder, load_encoder, to_input
+from selfsup.encoders.resnet import Encoder
 from selfsup.labelling.classifier import ShardPictures
 
 REFERENCE_LIMIT = 50_000  # validation images behind a score, at most
@@ -94,8 +95,7 @@ class Validation:
         UserError: the validation part is too small, or the run was started with another encoder.
     """
 
-    def __init__(self, run: Run, judge: Judge, shards: Shards, conditions: Conditions) -> None:
-        assert isinstance(run.config, TrainConfig)
+    def __init__(self, run: Run[TrainConfig], judge: Judge, shards: Shards, conditions: Conditions) -> None:
         self.run, self.config = run, run.config
         self.encoder = judge.encoder.to(run.device)
         self.block = block_size(shards.size)

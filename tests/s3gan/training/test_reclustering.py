@@ -17,12 +17,11 @@ from s3gan.inference.network_file import read_network
 from s3gan.methods import MethodName
 from s3gan.networks import NetworkName
 from s3gan.training import reclustering
-from s3gan.training.conditioning import read_conditions
+from s3gan.training.conditioning import open_targets, read_conditions
 from s3gan.training.config import FakeLabels, TrainConfig
 from s3gan.training.fakes import Fakes
 from s3gan.training.game import make_game
 from s3gan.training.reclustering import Reclustering, starting_means
-from s3gan.training.targets import open_targets
 from tests.processes import fork, fork_ranks
 from tests.s3gan.toy_data import CLASSES, make_data, make_table
 from tests.s3gan.training.reclustering_words import words

@@ -8,7 +8,7 @@ import torch
 
 from cluster_jobs.data.label_table import read_table, write_table
 from s3gan import train
-from s3gan.training.targets import Targets
+from s3gan.training.conditioning import Targets
 from tests.s3gan.toy_data import TINY, make_data, make_table
 
 LABELS = np.array([2, -1, 0], np.int32)
