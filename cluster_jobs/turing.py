@@ -17,7 +17,7 @@ from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json, write_atomically, write_json
 from cluster_jobs.data.images import shape_text
 from cluster_jobs.data.shards import Shards
-from cluster_jobs.reporting.section import write_section
+from cluster_jobs.reporting.section import Section
 from cluster_jobs.turing_test.page import KINDS, draw, key_of, page
 from cluster_jobs.turing_test.score import CONFIDENCE, Confusion, confusion, pooled, read_answers, read_key
 
@@ -145,14 +145,13 @@ def show(found: dict[str, Confusion], directory: Path) -> None:
     console.print(table)
     console.print(verdict, soft_wrap=True)
     note = "Subjects who see the same images do not err independently, so p is meant for one subject or many images."
-    write_section(
-        directory,
+    Section(
         "turing",
         title="Visual Turing test",
         text=f"{verdict}.\n\nTruth → answer. {note}",
         columns=columns,
         rows=rows,
-    )
+    ).write(directory)
 
 
 if __name__ == "__main__":

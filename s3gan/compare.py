@@ -13,6 +13,7 @@ from rich.table import Table
 
 from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.core.files import make_parent, write_atomically, write_json
+from cluster_jobs.reporting.section import Picture
 from s3gan.comparison.figure import draw
 from s3gan.comparison.ratios import compare, to_csv, to_json
 from s3gan.comparison.study import read_labels, read_study
@@ -48,7 +49,7 @@ def main(config: CompareConfig) -> None:
     write_atomically(out / "comparison.csv", to_csv(comparison).encode())
     write_atomically(out / "comparison.md", markdown(comparison, labels, f"report/{FIGURE}").encode())
     write_atomically(out / "report" / FIGURE, draw(comparison))
-    write_sections(out, comparison, labels, (FIGURE, caption(comparison)))
+    write_sections(out, comparison, labels, Picture(FIGURE, caption(comparison)))
     console = Console()
     console.width = max(console.width, PLAIN_WIDTH)
     for name, measure in study.measures.items():

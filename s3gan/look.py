@@ -6,7 +6,7 @@ the choice of a checkpoint or a pool.
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import torch
 from cluster_jobs.cli.config import MISSING, CommandKeys, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.distributed.job import Job
-from cluster_jobs.reporting.exhibit import Exhibit, left_out
+from cluster_jobs.reporting.section import Section, left_out
 from s3gan.inference.loading import load_generator
 from s3gan.inference.network_file import read_network
 from s3gan.inference.sampling import Balance, class_weights, plan_labels
@@ -28,7 +28,7 @@ from s3gan.pictures.painter import Painter, Scene
 from s3gan.pictures.real import Real, open_real
 from s3gan.pictures.truncation import parse_thresholds, truncation_sweep
 
-Keep = Callable[[Callable[[], Exhibit]], None]  # a collective; the main rank makes the exhibit and writes it
+Keep = Callable[[Callable[[], Section]], None]  # a collective; the main rank makes the section and writes it
 
 
 @dataclass
@@ -74,8 +74,8 @@ def main(config: LookConfig) -> None:
     painter = Painter(generator, network, config.seed, job)
     drawn_by = f"By {info['file']}, the averaged generator after {info['nimg']:,} images seen; seed {config.seed}."
 
-    def keep(make: Callable[[], Exhibit], origin: str = drawn_by) -> None:
-        job.on_main(lambda: print(make().write(out, origin), flush=True))
+    def keep(make: Callable[[], Section], origin: str = drawn_by) -> None:
+        job.on_main(lambda: write_section(make(), origin, out))
 
     look_alone(config, painter, classes, keep)
     keep(lambda: film(run, job.device), "")
@@ -84,6 +84,12 @@ def main(config: LookConfig) -> None:
             keep(partial(left_out, *section, "it needs real images (data=DIR)"))
     else:
         look_beside(config, painter, classes, real, keep)
+
+
+def write_section(section: Section, origin: str, out: Path) -> None:
+    """Writes a section and prints its files; `origin`, where it is not empty, says in the section what drew it."""
+    files = replace(section, text="\n\n".join(filter(None, (section.text, origin)))).write(out)
+    print(f"{section.title}: {', '.join(map(str, files)) or section.text}", flush=True)
 
 
 def look_alone(config: LookConfig, painter: Painter, classes: list[int], keep: Keep) -> None:
@@ -109,8 +115,8 @@ def look_beside(config: LookConfig, painter: Painter, classes: list[int], real: 
     indices = candidates[choose(len(candidates), config.count, config.seed)]
     reals = real.read(indices)
     found, yardstick = neighbours.compare(samples, reals, real, candidates, indices, painter.job)
-    keep(lambda: neighbours.exhibit(samples, labels, found, yardstick, real, len(candidates), classes, names))
-    keep(lambda: spectrum.exhibit(samples, reals, real.described))
+    keep(lambda: neighbours.section(samples, labels, found, yardstick, real, len(candidates), classes, names))
+    keep(lambda: spectrum.section(samples, reals, real.described))
     if real.labels is not None:
         draw(diversity.diversity(painter.noise, classes, names, real), painter, keep)
     else:

@@ -17,14 +17,16 @@ from torch import Tensor, nn
 
 from cluster_jobs.cli.config import command
 from cluster_jobs.core.seeds import is_validation
+from cluster_jobs.data.images import to_float
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stream import Batch
-from cluster_jobs.distributed.batch_split import neighbouring
+from cluster_jobs.distributed.batch_split import contiguous
 from cluster_jobs.distributed.batchnorm import synchronise
 from cluster_jobs.training.memory import Networks, measure, module_bytes, report
 from cluster_jobs.training.optimizer_step import Metrics, micro_batches, update
 from cluster_jobs.training.run import Run, Stateful
-from selfsup.encoders.resnet import ENCODER_FILE, build_encoder, save_encoder, to_input
+from selfsup.encoders.loading import ENCODER_FILE, save_encoder
+from selfsup.encoders.resnet import build_encoder
 from selfsup.pretext import TASKS, PretextModel, PretextTask, augment
 from selfsup.pretext.config import PretrainConfig
 from selfsup.pretext.held_out import HeldOut
@@ -48,7 +50,7 @@ def main(config: PretrainConfig) -> None:
         synchronise(raw, run.reduce)
     model = run.prepare(raw)
     parts: dict[str, Stateful] = {"model": raw, "ema": ema, "optimizer": optimizer}
-    mine = neighbouring(config.batch, run.rank, run.world)
+    mine = contiguous(config.batch, run.rank, run.world)
     stream = run.stream(shards, mine=mine, subset=np.flatnonzero(~held))
     held_out = HeldOut(run, task, ema, shards, np.flatnonzero(held)[: config.eval_count], config.task.name)
     nimg = run.resume(parts)
@@ -81,7 +83,7 @@ def main(config: PretrainConfig) -> None:
 def augmented(batch: Batch, config: PretrainConfig, mine: slice, device: torch.device) -> Tensor:
     """This rank's pictures (n, C, H, W) in [-1, 1], augmented by its share of the draws for the global batch."""
     draws = augment.draw(config.batch, config.shift, config.flip, config.seed, "augment", batch.position)
-    return augment.apply(to_input(batch.images, device), draws[mine])
+    return augment.apply(to_float(batch.images, device), draws[mine])
 
 
 def task_loss(task: PretextTask, model: nn.Module, inputs: Tensor, answers: Tensor) -> tuple[Tensor, Metrics]:

@@ -21,7 +21,7 @@ from cluster_jobs.core.files import write_json
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stores.base import child
 from cluster_jobs.distributed.job import Job
-from cluster_jobs.reporting.section import write_section
+from cluster_jobs.reporting.section import Section
 from selfsup.encoders.feature_table import TABLE, features_of
 
 QUERIES, BANK = 1024, 65536  # rows of the similarity matrix that is held at a time, and its columns
@@ -69,7 +69,7 @@ def main(config: ProbeConfig) -> None:
     rows = [[name, protocols[name], *counts.values(), readable(score)] for name, score in scores.items()]
     columns = ["probe", "protocol", "train", "test", "top-1 accuracy"]
     text = f"Frozen features of {config.encoder}, all labels of train, scored on test."
-    write_section(out, "probe", title="Encoder probe", text=text, columns=columns, rows=rows)
+    Section("probe", title="Encoder probe", text=text, columns=columns, rows=rows).write(out)
     for row in rows:
         print(f"{row[0]}: {row[-1]} ({row[1]}; {row[2]} train, {row[3]} test)")
 

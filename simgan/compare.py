@@ -14,7 +14,7 @@ import numpy as np
 from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import make_parent, read_json, write_json
-from cluster_jobs.reporting.section import write_section
+from cluster_jobs.reporting.section import Section
 from s3gan.metrics.paired import Ratio, paired_ratio
 
 Scores = dict[str, dict[int, dict[str, Any]]]  # scores.json by row and seed
@@ -70,7 +70,7 @@ def main(config: CompareConfig) -> None:
         "movements in pixels. Ratios to as many simulated images: geometric means over seeds, with 95 % t intervals. "
         "Drifted: seeds whose run is flagged."
     )
-    write_section(out, group, title=measured.title, text=text, columns=columns, rows=cells)
+    Section(group, title=measured.title, text=text, columns=columns, rows=cells).write(out)
     for line in (columns, *cells):
         print("  ".join(f"{cell!s:<16}" for cell in line))
 

@@ -1,10 +1,16 @@
 """Images as arrays: PNG encoding, decoding to a fixed size, and what networks read and write."""
 
+from __future__ import annotations
+
 import io
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+
+if TYPE_CHECKING:  # loading torch takes seconds, and packing images does not need it
+    import torch
 
 Size = int | tuple[int, int]  # pixels: the side of square pictures, or (height, width)
 
@@ -44,3 +50,13 @@ def to_array(picture: Image.Image, size: Size, mode: str) -> np.ndarray:
         picture = picture.crop((left, top, left + width, top + height))
     array = np.asarray(picture, np.uint8)
     return array[None] if mode == "L" else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def to_float(images: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """uint8 images of any shape as float32 in [-1, 1] on ``device``: what networks read."""
+    return images.to(device, non_blocking=True).float() / 127.5 - 1
+
+
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
+    """Float images in [-1, 1], the range of what networks write, as uint8, rounded to the nearest level."""
+    return ((images + 1) * 127.5).round().clamp(0, 255).byte()

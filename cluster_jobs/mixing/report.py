@@ -11,7 +11,7 @@ from rich.table import Table
 from cluster_jobs.mixing.mixture import Chosen
 from cluster_jobs.mixing.sources import Source
 from cluster_jobs.reporting.grids import save_grid
-from cluster_jobs.reporting.section import write_section
+from cluster_jobs.reporting.section import Picture, Section
 
 CLASSES, COLUMNS = 20, 6  # shown at most; columns of each source
 
@@ -65,12 +65,11 @@ def write_report(out: Path, pool: dict[str, Any], sources: list[Source], chosen:
     save_grid(out / "report" / "mix.png", np.stack(images), width, scale=2 if blank.shape[-1] < 64 else 1)
     columns, rows = counts_table(pool)
     shares = ", ".join(f"{name} {share:g}" for name, share in pool["shares"].items())
-    write_section(
-        out,
+    Section(
         "mix",
         title="Mixed pool",
         text=f"{pool['count']:,} images, shares: {shares}; {dropped_text(pool)}.",
         columns=columns,
         rows=rows,
-        pictures=[("mix.png", f"a class a row; {COLUMNS} columns each of {', '.join(pool['sources'])}")],
-    )
+        pictures=[Picture("mix.png", f"a class a row; {COLUMNS} columns each of {', '.join(pool['sources'])}")],
+    ).write(out)

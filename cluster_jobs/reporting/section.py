@@ -1,29 +1,57 @@
-"""What a stage leaves behind for the report: ``report/NAME.json`` with a text, a table and pictures beside it."""
+"""A section of the report: a text, a table and pictures, which a stage writes below ``report/`` in its output."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster_jobs.core.files import write_json
+from cluster_jobs.core.files import write_atomically, write_json
 
 
-def write_section(
-    directory: Path,
-    name: str,
-    *,
-    title: str,
-    text: str = "",
-    columns: Sequence[str] | None = None,
-    rows: Sequence[Sequence[Any]] | None = None,
-    pictures: Sequence[tuple[str, str]] = (),
-) -> None:
-    """Writes ``directory/report/NAME.json``.
+@dataclass(frozen=True)
+class Picture:
+    """A PNG of a section with its caption.
 
-    Args:
-        columns, rows: a table; cells are text or numbers.
-        pictures: (file, caption) pairs; a file is relative to ``directory/report``.
+    Attributes:
+        file: its path, relative to the directory of the section's JSON file.
+        png: its content; None where the file is already there.
     """
-    table = None if columns is None else {"columns": list(columns), "rows": [list(row) for row in rows or []]}
-    shown = [{"file": file, "caption": caption} for file, caption in pictures]
-    section = {"title": title, "text": text, "table": table, "pictures": shown}
-    write_json(directory / "report" / f"{name}.json", section)
+
+    file: str
+    caption: str
+    png: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Section:
+    """What becomes ``report/NAME.json`` with its pictures beside it.
+
+    Attributes:
+        text: paragraphs, separated by empty lines.
+        columns, rows: a table; cells are text or numbers, None is shown as n/a.
+    """
+
+    name: str
+    title: str
+    text: str = ""
+    pictures: Sequence[Picture] = ()
+    columns: Sequence[str] | None = None
+    rows: Sequence[Sequence[Any]] | None = None
+
+    def write(self, directory: Path) -> list[Path]:
+        """Writes ``directory/report/NAME.json`` and the pictures; returns the paths of all its pictures."""
+        report = directory / "report"
+        report.mkdir(parents=True, exist_ok=True)
+        for picture in self.pictures:
+            if picture.png is not None:
+                write_atomically(report / picture.file, picture.png)
+        table = None if self.columns is None else {"columns": list(self.columns), "rows": [*map(list, self.rows or [])]}
+        pictures = [{"file": picture.file, "caption": picture.caption} for picture in self.pictures]
+        content = {"title": self.title, "text": self.text, "table": table, "pictures": pictures}
+        write_json(report / f"{self.name}.json", content)
+        return [report / picture.file for picture in self.pictures]
+
+
+def left_out(name: str, title: str, reason: str) -> Section:
+    """The section of something that could not be made, which replaces an older section of that name."""
+    return Section(name, title, f"Left out: {reason}.")

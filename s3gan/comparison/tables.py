@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster_jobs.reporting.section import write_section
+from cluster_jobs.reporting.section import Picture, Section
 from s3gan.comparison.measures import CAS, Measure
 from s3gan.comparison.ratios import Cell, Comparison
 from s3gan.comparison.study import place_of
@@ -62,7 +62,7 @@ def markdown(comparison: Comparison, labels: Mapping[str, Mapping[str, Any]], pi
 
 
 def write_sections(
-    out: Path, comparison: Comparison, labels: Mapping[str, Mapping[str, Any]], picture: tuple[str, str]
+    out: Path, comparison: Comparison, labels: Mapping[str, Mapping[str, Any]], picture: Picture
 ) -> None:
     """Writes the report's sections: the figure with all ratios first, then a table for each measure, then labels."""
     measures = comparison.study.measures
@@ -75,21 +75,20 @@ def write_sections(
     missing = "; ".join(comparison.study.notes)
     text = HOW_TO_READ + (f"\n\nMissing or set apart: {missing}." if missing else "")
     title = f"All rows as ratios to {comparison.reference}"
-    write_section(out, "comparison", title=title, text=text, columns=columns, rows=rows, pictures=[picture])
+    Section("comparison", title=title, text=text, columns=columns, rows=rows, pictures=[picture]).write(out)
     for number_, (name, measure) in enumerate(measures.items()):
         columns, rows = measure_table(comparison, name)
         title = f"{name}: {measure.title}"
-        write_section(
-            out,
+        Section(
             f"measure_{number_:02d}",
             title=title,
             text=f"{measure.better.value}. {protocol(measure)}".strip(),
             columns=columns,
             rows=rows,
-        )
+        ).write(out)
     columns, rows = label_table(labels)
     if rows:
-        write_section(out, "tables", title="Label tables", text="Higher is better.", columns=columns, rows=rows)
+        Section("tables", title="Label tables", text="Higher is better.", columns=columns, rows=rows).write(out)
 
 
 def heading(name: str, measure: Measure) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster_jobs.reporting.exhibit import Exhibit, Picture
+from cluster_jobs.reporting.section import Picture, Section
 from s3gan.evaluation.summary_pictures import bars, class_rows, neighbour_rows
 from s3gan.metrics.labelled import Labelled
 from selfsup.labelling.classifier import Pictures
@@ -81,26 +81,26 @@ def write_summary(
         draws: the single draws behind the means, as `draw_rows` takes them.
         suffix: of the sections on features, to tell detectors apart.
     """
-    exhibits = [_scores_exhibit(results, shown, suffix)]
+    sections = [_scores_section(results, shown, suffix)]
     if rows := draw_rows(draws):
         title = f"The draws behind the means of {shown.what}"
         columns = list({name: None for row in rows for name in row})  # the draws may differ in what they lack
         cells = [[row.get(name, "") for name in columns] for row in rows]
-        exhibits.append(Exhibit(f"draws{suffix}", title, "", (), columns, cells))
+        sections.append(Section(f"draws{suffix}", title, "", (), columns, cells))
     if by_class := {name: score for name, score in results.get("intra", {}).items() if "per_class" in score}:
-        exhibits.append(_intra_exhibit(by_class, shown, suffix))
-    exhibits += [
-        _neighbours_exhibit(name, score, shown, suffix)
+        sections.append(_intra_section(by_class, shown, suffix))
+    sections += [
+        _neighbours_section(name, score, shown, suffix)
         for name, score in results.get("memorisation", {}).items()
         if "shown" in score
     ]
     if "cas" in results:
-        exhibits.append(_accuracy_exhibit(dict(_scores("cas", results)), shown))
-    for exhibit in exhibits:
-        exhibit.write(out, "")
+        sections.append(_accuracy_section(dict(_scores("cas", results)), shown))
+    for section in sections:
+        section.write(out)
 
 
-def _scores_exhibit(results: dict[str, Any], shown: Shown, suffix: str) -> Exhibit:
+def _scores_section(results: dict[str, Any], shown: Shown, suffix: str) -> Section:
     rows = [
         [name, _cell(score), score.get("samples", ""), score.get("reference", ""), _protocol(score)]
         for part in DISTANCES
@@ -109,10 +109,10 @@ def _scores_exhibit(results: dict[str, Any], shown: Shown, suffix: str) -> Exhib
     picture = Picture("classes.png", "one class a row", class_rows(shown.images, shown.image_classes))
     columns = ["score", "value", "images", "real images", "protocol"]
     title = f"Distances of {shown.what} to real images"
-    return Exhibit(f"scores{suffix}", title, ABOUT_SCORES, [picture], columns, rows)
+    return Section(f"scores{suffix}", title, ABOUT_SCORES, [picture], columns, rows)
 
 
-def _intra_exhibit(scores: dict[str, dict[str, Any]], shown: Shown, suffix: str) -> Exhibit:
+def _intra_section(scores: dict[str, dict[str, Any]], shown: Shown, suffix: str) -> Section:
     heights = {name: score["per_class"] for name, score in scores.items()}
     left_out = next(iter(scores.values()))["left_out"]
     png = bars(heights, shown.data_classes, "Frechet distance", None)
@@ -120,7 +120,7 @@ def _intra_exhibit(scores: dict[str, dict[str, Any]], shown: Shown, suffix: str)
         [label, *("n/a" if value is None else f"{value:.3f}" for value in values), left_out.get(label, "")]
         for label, *values in zip(shown.data_classes, *heights.values(), strict=True)
     ]
-    return Exhibit(
+    return Section(
         f"intra{suffix}",
         f"Distances of {shown.what} to real images by class",
         ABOUT_INTRA,
@@ -130,13 +130,13 @@ def _intra_exhibit(scores: dict[str, dict[str, Any]], shown: Shown, suffix: str)
     )
 
 
-def _neighbours_exhibit(name: str, score: dict[str, Any], shown: Shown, suffix: str) -> Exhibit:
+def _neighbours_section(name: str, score: dict[str, Any], shown: Shown, suffix: str) -> Section:
     png = neighbour_rows(score["shown"], shown.images.images, shown.train)
     caption = (
         f"samples beside their nearest training images: the {len(score['shown']) // 2} closest, then typical ones; "
         "before each row its distance to the nearest, divided by the median of the test images"
     )
-    return Exhibit(
+    return Section(
         f"memorisation{suffix}",
         f"The training images nearest to {shown.what}",
         f"{name}: {_cell(score)}, among {score['reference']:,} training images. {ABOUT_NEIGHBOURS}",
@@ -144,7 +144,7 @@ def _neighbours_exhibit(name: str, score: dict[str, Any], shown: Shown, suffix: 
     )
 
 
-def _accuracy_exhibit(found: dict[str, dict[str, Any]], shown: Shown) -> Exhibit:
+def _accuracy_section(found: dict[str, dict[str, Any]], shown: Shown) -> Section:
     classes = shown.data_classes
     scored = {TRAINING_SETS[name]: result["per_class"] for name, result in found.items() if "n/a" not in result}
     rows = [
@@ -156,7 +156,7 @@ def _accuracy_exhibit(found: dict[str, dict[str, Any]], shown: Shown) -> Exhibit
         png = bars(scored, classes, "accuracy", 1)
         pictures.append(Picture("accuracy.png", "accuracy on real test images by class", png))
     dropped = found.get("pool", {}).get("dropped_images", 0)
-    return Exhibit(
+    return Section(
         "accuracy",
         f"Accuracy on real test images of classifiers trained on {shown.what}",
         "Each classifier has the same recipe and number of steps."

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cluster_jobs.core import seeds
 from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.images import to_uint8
 
 SMALL_BLOCK, LARGE_BLOCK = 20, 100  # both divide the 1000 samples of a shard
 LARGE_SIZE = 128  # px; larger images are made in small blocks, which must fit in the memory of any device
@@ -104,4 +105,4 @@ def make_block(
     assert padding >= 0
     noise = torch.cat([noise, noise.new_zeros(padding, noise.shape[1])]).to(device)
     labels = torch.cat([labels, labels.new_zeros(padding, *labels.shape[1:])]).to(device)
-    return ((generator(noise, labels) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8), labels
+    return to_uint8(generator(noise, labels)), labels

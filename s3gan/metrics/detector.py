@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.images import to_float
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.distributed.job import Job
 from cluster_jobs.training.checkpoint import State
 from s3gan.metrics.labelled import choose, from_shards
 from s3gan.metrics.trained import cached_state, trained_classifier
-from selfsup.encoders.resnet import to_input
 from selfsup.labelling.classifier import ClassifierRecipe, Pictures, ShardPictures
 
 BLOCK = 250  # images a forward pass, always (the last one padded), so that features do not depend on the world size
@@ -99,7 +99,7 @@ def make_detector(train: Shards, recipe: ClassifierRecipe, *, seed: int, cache: 
         data, number_of_classes(train), recipe, seed=seed, cache=cache, job=job, what="detector"
     )
     protocol = Protocol(DetectorName.classifier.name, trained.hash, OWN_SIZE)
-    return Detector(protocol, lambda images: trained.classifier.features(to_input(images, job.device)))
+    return Detector(protocol, lambda images: trained.classifier.features(to_float(images, job.device)))
 
 
 def features_of_shards(

@@ -14,9 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.images import to_float
 from s3gan.metrics.detector import OWN_SIZE, Detector, DetectorName, Protocol
 from s3gan.metrics.labelled import digest
-from selfsup.encoders.resnet import Encoder, load_encoder, to_input
+from selfsup.encoders.loading import load_encoder
+from selfsup.encoders.resnet import Encoder
 
 BLOCK = 50  # of large networks on large pictures
 FID_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"  # NVIDIA's inception-2015-12-05.pt
@@ -47,7 +49,7 @@ def open_encoder(weights: str, channels: int, size: int, device: torch.device) -
     else:
         found = _sha256(weights)
     protocol = Protocol(DetectorName.encoder.name, found, OWN_SIZE)
-    return Detector(protocol, lambda images: encoder(to_input(images, device)))
+    return Detector(protocol, lambda images: encoder(to_float(images, device)))
 
 
 def open_inception(weights: str, device: torch.device) -> Detector:

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cluster_jobs.reporting.section import write_section
+from cluster_jobs.reporting.section import Section
 from s3gan.metrics.paired import Better, mean_and_sd, paired_ratio
 
 
@@ -51,7 +51,7 @@ def tell(out: Path, result: dict[str, Any]) -> None:
     columns.append("verdict")
     lines = [_line(row, found, row == result["chosen"]) for row, found in result["rows"].items()]
     title, text = f"Mixtures at {result['budget']:,} revealed labels", _text(result)
-    write_section(out, "mixtures", title=title, text=text, columns=columns, rows=lines)
+    Section("mixtures", title=title, text=text, columns=columns, rows=lines).write(out)
     table = Table(*columns, box=None)
     for line in lines:
         table.add_row(*line)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from cluster_jobs.reporting.exhibit import Exhibit, Picture
+from cluster_jobs.reporting.section import Picture, Section
 from s3gan.pictures.painter import Noise, Scene
 from s3gan.pictures.sheet import sheet_png
 
@@ -24,9 +24,9 @@ def class_grid(noise: Noise, classes: Sequence[int], names: Sequence[str], sampl
     labels = torch.tensor(classes).repeat_interleave(samples)
     shown = [names[number] for number in classes]
 
-    def show(images: np.ndarray) -> Exhibit:
+    def show(images: np.ndarray) -> Section:
         png = sheet_png(images, samples, rows=shown)
         caption = f"{len(classes)} of {len(names):,} classes, from the top: {', '.join(shown)}"
-        return Exhibit(*SECTION, LOOK, [Picture("class_grid.png", caption, png)])
+        return Section(*SECTION, LOOK, [Picture("class_grid.png", caption, png)])
 
     return Scene("the class grid", z, labels, show)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from cluster_jobs.reporting.exhibit import Exhibit, Picture
+from cluster_jobs.reporting.section import Picture, Section
 from s3gan.pictures.painter import Noise, Scene
 from s3gan.pictures.pixel_knn import squared_distances
 from s3gan.pictures.plot import figure_png, new_figure
@@ -37,7 +37,7 @@ def diversity(noise: Noise, classes: Sequence[int], names: Sequence[str], real: 
     z = noise(range(IMAGES)).repeat(len(classes), 1)
     labels = torch.tensor(classes).repeat_interleave(IMAGES)
 
-    def show(images: np.ndarray) -> Exhibit:
+    def show(images: np.ndarray) -> Section:
         generated = [pair_distances(part) for part in images.reshape(len(classes), IMAGES, *images.shape[1:])]
         given = [pair_distances(real.read(real.some_of_class(number, IMAGES))) for number in classes]
         shown = [names[number] for number in classes]
@@ -45,7 +45,7 @@ def diversity(noise: Noise, classes: Sequence[int], names: Sequence[str], real: 
         rows = [_row(*entry) for entry in zip(shown, generated, given, strict=True)]
         columns = ["class", "generated, median", "real, median", "ratio", "generated, smallest", "real, smallest"]
         text = f"{LOOK}\n\n{IMAGES} generated images of each class, at most as many of the {real.described}."
-        return Exhibit(*SECTION, text, pictures, columns, rows)
+        return Section(*SECTION, text, pictures, columns, rows)
 
     return Scene("samples of each class", z, labels, show)
 

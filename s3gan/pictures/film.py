@@ -14,7 +14,7 @@ import torch
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.reporting.curves import short
-from cluster_jobs.reporting.exhibit import Exhibit, Picture, left_out
+from cluster_jobs.reporting.section import Picture, Section, left_out
 from cluster_jobs.training.checkpoint import CheckpointStore
 from cluster_jobs.training.frozen_config import read_frozen
 from s3gan.inference.loading import load_generator
@@ -32,7 +32,7 @@ LOOK = (
 )
 
 
-def film(run: Path, device: torch.device) -> Exhibit:
+def film(run: Path, device: torch.device) -> Section:
     """The strip of a run of s3gan.train that has a checkpoint. A frame that cannot be had is reported and left out."""
     sources = {int(path.stem): path for path in CheckpointStore(run / "checkpoints").paths()}
     sources |= {int(path.stem): path for path in (run / "samples").glob("*.png") if path.stem.isdecimal()}
@@ -51,7 +51,7 @@ def film(run: Path, device: torch.device) -> Exhibit:
     rows = [f"{names[row]}  z{column}" for row, column in places]
     png = sheet_png(np.stack(tiles), len(frames), rows=rows, headers=[short(moment) for moment in frames])
     caption = f"images seen: {', '.join(f'{moment:,}' for moment in frames)}"
-    return Exhibit(*SECTION, LOOK, [Picture("film.png", caption, png)])
+    return Section(*SECTION, LOOK, [Picture("film.png", caption, png)])
 
 
 def _frame(run: Path, source: Path, device: torch.device) -> np.ndarray:

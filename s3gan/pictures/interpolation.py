@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cluster_jobs.reporting.exhibit import Exhibit, Picture
+from cluster_jobs.reporting.section import Picture, Section
 from s3gan.pictures.painter import Noise, Scene
 from s3gan.pictures.sheet import sheet_png
 
@@ -63,11 +63,11 @@ def between_noise(noise: Noise, classes: Sequence[int], names: Sequence[str]) ->
     z = torch.cat([slerp(ends[2 * row], ends[2 * row + 1], STEPS) for row in range(len(classes))])
     labels = torch.tensor(classes).repeat_interleave(STEPS)
 
-    def show(images: np.ndarray) -> Exhibit:
+    def show(images: np.ndarray) -> Section:
         shown = [names[number] for number in classes]
         png = sheet_png(images, STEPS, rows=shown)
         caption = f"a class a row, from the top: {', '.join(shown)}"
-        return Exhibit(*NOISE, LOOK_NOISE, [Picture("between_noise.png", caption, png)])
+        return Section(*NOISE, LOOK_NOISE, [Picture("between_noise.png", caption, png)])
 
     return Scene("interpolation of noise", z, labels, show)
 
@@ -79,10 +79,10 @@ def between_classes(noise: Noise, classes: Sequence[int], names: Sequence[str]) 
     weights = torch.cat([blends(start, end, STEPS, len(names)) for start, end in pairs])
     z = noise([0]).repeat(len(weights), 1)
 
-    def show(images: np.ndarray) -> Exhibit:
+    def show(images: np.ndarray) -> Section:
         rows = [f"{names[start]} → {names[end]}" for start, end in pairs]
         png = sheet_png(images, STEPS, rows=rows)
         caption = f"a pair of classes a row, from the top: {', '.join(rows)}"
-        return Exhibit(*CLASSES, LOOK_CLASSES, [Picture("between_classes.png", caption, png)])
+        return Section(*CLASSES, LOOK_CLASSES, [Picture("between_classes.png", caption, png)])
 
     return Scene("interpolation of classes", z, weights, show)

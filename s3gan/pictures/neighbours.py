@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cluster_jobs.distributed.job import Job
-from cluster_jobs.reporting.exhibit import Exhibit, Picture
+from cluster_jobs.reporting.section import Picture, Section
 from s3gan.pictures.pixel_knn import Nearest, search
 from s3gan.pictures.real import Real
 from s3gan.pictures.sheet import sheet_png
@@ -101,7 +101,7 @@ def without_themselves(found: Found, indices: np.ndarray) -> Found:
     return Found(found.distances[others].reshape(shape), found.indices[others].reshape(shape))
 
 
-def exhibit(
+def section(
     samples: np.ndarray,
     labels: np.ndarray,
     found: Found,
@@ -110,7 +110,7 @@ def exhibit(
     candidates: int,
     classes: Sequence[int],
     names: Sequence[str],
-) -> Exhibit:
+) -> Section:
     """Pictures of the first sample of each shown class and of the likeliest copies, and quantiles of the distances.
 
     Args:
@@ -146,7 +146,7 @@ def exhibit(
         f"{LOOK}\n\nSearched: {candidates:,} of the {real.described}. Distances are root mean square differences in "
         "grey levels (0 to 255); closeness is the distance to the nearest over the mean distance to the nearest eight."
     )
-    return Exhibit(*SECTION, text, pictures, ["", "images", *SHARES], rows)
+    return Section(*SECTION, text, pictures, ["", "images", *SHARES], rows)
 
 
 def first_samples(labels: np.ndarray, classes: Sequence[int]) -> np.ndarray:

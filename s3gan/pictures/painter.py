@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cluster_jobs.distributed.job import Job
-from cluster_jobs.reporting.exhibit import Exhibit
+from cluster_jobs.reporting.section import Section
 from s3gan.inference.sampling import block_size, draw_noise, make_images
 from s3gan.networks import Generator
 
@@ -32,7 +32,7 @@ class Scene:
     what: str
     z: Tensor
     conditions: Tensor
-    show: Callable[[np.ndarray], Exhibit]
+    show: Callable[[np.ndarray], Section]
 
 
 @dataclass(frozen=True)

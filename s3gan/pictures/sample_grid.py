@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cluster_jobs.core import seeds
 from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.images import to_uint8
 from cluster_jobs.reporting.grids import GAP, save_grid
 from cluster_jobs.reporting.section import Picture, Section
 from s3gan.inference.loading import load_generator
@@ -82,4 +83,4 @@ def draw_grid(generator: Generator, seed: int) -> np.ndarray:
     labels = torch.arange(rows).repeat_interleave(COLUMNS)
     device = generator.device
     images: Tensor = generator(z.repeat(rows, 1).to(device), labels.to(device))
-    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    return to_uint8(images).cpu().numpy()

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from cluster_jobs.core.errors import UserError
-from cluster_jobs.reporting.exhibit import Exhibit, Picture
+from cluster_jobs.reporting.section import Picture, Section
 from s3gan.pictures.painter import Noise, Scene
 from s3gan.pictures.sheet import sheet_png
 
@@ -43,11 +43,11 @@ def truncation_sweep(
     z = torch.cat([noise(range(samples), truncation=cut) for cut in cuts]).repeat(len(classes), 1)
     labels = torch.tensor(classes).repeat_interleave(samples * len(cuts))
 
-    def show(images: np.ndarray) -> Exhibit:
+    def show(images: np.ndarray) -> Section:
         levels = [*(f"{cut:g}" for cut in thresholds), "none"]
         rows = [f"{names[number]}  {level}" for number in classes for level in levels]
         caption = f"{', '.join(names[number] for number in classes)}; noise cut off at {', '.join(levels)}"
         pictures = [Picture("truncation.png", caption, sheet_png(images, samples, rows=rows))]
-        return Exhibit(*SECTION, LOOK, pictures)
+        return Section(*SECTION, LOOK, pictures)
 
     return Scene("the truncation sweep", z, labels, show)

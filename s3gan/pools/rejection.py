@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from cluster_jobs.core import seeds
+from cluster_jobs.data.images import to_float
 from cluster_jobs.distributed.job import Job
 from s3gan.inference.sampling import draw_noise, make_block
 from s3gan.networks import Discriminator, Generator
@@ -81,7 +82,7 @@ class Maker:
         noise = draw_noise(self.seed, indices, self.generator.z_dim, self.truncation, numbers)
         chosen = torch.from_numpy(labels.astype(np.int64))
         images, padded = make_block(self.generator, noise, chosen, self.block, self.device)
-        seen = images.float() / 127.5 - 1
+        seen = to_float(images, self.device)
         values = [criterion.measure(seen, padded)[: len(attempts)] for criterion in self.criteria]
         return images[: len(attempts)], torch.stack(values) if values else torch.empty(0, len(attempts))
 

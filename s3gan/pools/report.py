@@ -10,7 +10,7 @@ import numpy as np
 
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.reporting.grids import save_grid
-from cluster_jobs.reporting.section import write_section
+from cluster_jobs.reporting.section import Picture, Section
 from s3gan.pools.rejection import Sampler, examples
 
 CLASSES, COLUMNS = 20, 10  # shown at most
@@ -27,21 +27,20 @@ def write_report(out: Path, pool: dict[str, Any], sampler: Sampler) -> None:
     names = ", ".join(shards.classes[number] for number in shown)
     rows = [np.flatnonzero(sampler.labels == number)[:COLUMNS].tolist() for number in shown]
     _save(out / "report" / "pool.png", [[shards.image(index) for index in row] for row in rows], COLUMNS)
-    pictures = [("pool.png", f"one class a row: {names}")]
+    pictures = [Picture("pool.png", f"one class a row: {names}")]
     if pool.get("filter"):
         _save_rejected(out / "report" / "rejected.png", sampler, shown, pool["filter"]["calibration"])
         caption = f"kept on the left, rejected on the right, as they were drawn; one class a row: {names}"
-        pictures.append(("rejected.png", caption))
+        pictures.append(Picture("rejected.png", caption))
     checkpoint = pool["checkpoint"]
-    write_section(
-        out,
+    Section(
         "pool",
         title="Generated pool",
         text=f"{pool['count']:,} images by {checkpoint['file']} after {checkpoint['nimg']:,} images seen, "
         f"truncation {pool['truncation'] or 'none'}, classes {pool['balance']}, {_filters(pool)}.",
         **_table(pool),
         pictures=pictures,
-    )
+    ).write(out)
 
 
 def _filters(pool: dict[str, Any]) -> str:

@@ -19,10 +19,11 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from cluster_jobs.core.seeds import derive_seed
+from cluster_jobs.data.images import to_float
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stream import permute, scan
+from cluster_jobs.training import cluster_files
 from cluster_jobs.training.run import Run, Stateful
-from s3gan.inference import cluster_files
 from s3gan.inference.sampling import block_size
 from s3gan.training.conditioning import Conditions, Targets, fake_distribution
 from s3gan.training.config import TrainConfig
@@ -162,7 +163,7 @@ class Reclustering:
 
     @torch.no_grad()
     def _pooled(self, images: Tensor) -> Tensor:
-        shown = images.to(self.run.device).float() / 127.5 - 1
+        shown = to_float(images, self.run.device)
         unknown = torch.full((len(shown),), -1, device=shown.device)
         with self.run.autocast():
             return self.game.discriminator(shown, unknown).features.float()

@@ -23,6 +23,7 @@ from torch import Tensor
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json, write_json
 from cluster_jobs.core.seeds import derive_seed, is_validation
+from cluster_jobs.data.images import to_float
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.training.run import Run
 from s3gan.inference.sampling import block_size, draw_noise, make_images, plan_labels
@@ -34,7 +35,7 @@ from s3gan.metrics.trained import cached_state
 from s3gan.networks import Generator
 from s3gan.training.conditioning import Conditions
 from s3gan.training.config import TrainConfig
-from selfsup.encoders.loading import ScriptedEncoder, load_encoder, to_input
+from selfsup.encoders.loading import ScriptedEncoder, load_encoder
 from selfsup.encoders.resnet import Encoder
 from selfsup.labelling.classifier import ShardPictures
 
@@ -176,7 +177,7 @@ class Validation:
             block = torch.zeros(self.block, *self.shape, dtype=torch.uint8)
             if len(indices):
                 block[: len(indices)] = torch.from_numpy(pictures(indices))
-            features = self.encoder(to_input(block, self.run.device))[: len(indices)]
+            features = self.encoder(to_float(block, self.run.device))[: len(indices)]
             found.append(self.run.gather(features.float().contiguous()))
         table = torch.cat(found)
         if not bool(table.isfinite().all()):

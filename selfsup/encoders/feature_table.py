@@ -14,10 +14,12 @@ import torch
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import make_parent, read_json, write_json
+from cluster_jobs.data.images import to_float
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stream import scan
 from cluster_jobs.distributed.job import Job
-from selfsup.encoders.resnet import Encoder, ScriptedEncoder, load_encoder, to_input
+from selfsup.encoders.loading import ScriptedEncoder, load_encoder
+from selfsup.encoders.resnet import Encoder
 
 BLOCK = 256  # pictures a forward pass, the last one padded, so that features do not depend on the number of ranks
 TABLE = ".npy"
@@ -33,7 +35,7 @@ def extract(encoder: Encoder | ScriptedEncoder, shards: Shards, job: Job) -> Ite
     for batch in job.track(batches, len(shards), "images", "features", BLOCK * job.world):
         block = batch.images.new_zeros((BLOCK, *batch.images.shape[1:]))
         block[: len(batch.images)] = batch.images
-        yield batch.indices.numpy(), encoder(to_input(block, job.device))[: len(batch.images)].float()
+        yield batch.indices.numpy(), encoder(to_float(block, job.device))[: len(batch.images)].float()
 
 
 def write_features(

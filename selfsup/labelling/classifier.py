@@ -22,19 +22,12 @@ from torch.nn import functional as F
 from cluster_jobs.cli.config import option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.seeds import derive_seed
+from cluster_jobs.data.images import to_float
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stream import Reader, permute
 from cluster_jobs.distributed.job import Job
-from selfsup.encoders.resnet import (
-    CLASSIFIER_FILE,
-    Encoder,
-    build_encoder,
-    initialise,
-    read_network,
-    rebuild,
-    save_network,
-    to_input,
-)
+from selfsup.encoders.loading import CLASSIFIER_FILE, read_network, rebuild, save_network
+from selfsup.encoders.resnet import Encoder, build_encoder, initialise
 from selfsup.pretext import augment
 from selfsup.pretext.rotation import RotationTask
 
@@ -225,7 +218,7 @@ class Draws:
         """Pictures (size, C, H, W) float32 in [-1, 1], and their indices."""
         chosen = self._indices(np.arange(step * self.size, (step + 1) * self.size))
         draws = augment.draw(self.size, self.recipe.shift, self.recipe.flip, self.seed, self.purpose, step)
-        pictures = to_input(torch.as_tensor(self.pictures[chosen]), device)
+        pictures = to_float(torch.as_tensor(self.pictures[chosen]), device)
         return augment.apply(pictures, draws), chosen
 
     def _indices(self, positions: np.ndarray) -> np.ndarray:
@@ -270,7 +263,7 @@ def _agree(module: nn.Module, job: Job) -> None:
 @torch.no_grad()
 def predict(classifier: Classifier, images: Iterable[Tensor], device: torch.device | str) -> Tensor:
     """Logits (N, classes) float32 on the CPU for batches of uint8 pictures (n, C, H, W), in their order."""
-    parts = [classifier(to_input(batch, device)).float().cpu() for batch in images]
+    parts = [classifier(to_float(batch, device)).float().cpu() for batch in images]
     return torch.cat(parts) if parts else torch.zeros(0, classifier.classes)
 
 

@@ -16,7 +16,7 @@ from cluster_jobs.core.files import write_atomically, write_json
 from cluster_jobs.data.label_table import LabelTable, aligned_labels, read_table
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.reporting.grids import save_grid
-from cluster_jobs.reporting.section import write_section
+from cluster_jobs.reporting.section import Picture, Section
 from selfsup.labelling.clustering import agreement, size_entropy
 
 SHOWN_CLASSES = 64
@@ -59,15 +59,14 @@ def write_report(out: Path, table: LabelTable, shards: Shards, truth: Truth | No
     if confusion is not None and inferred.any():
         pictures.append(_matrix(report / f"{out.stem}_confusion.png", confusion, table.classes))
     write_json(out.with_suffix(".metrics.json"), metrics)
-    write_section(
-        out.parent,
+    Section(
         out.stem,
         title=f"Labels: {out.stem} ({metrics['method']})",
         text=f"{len(table):,} of {len(shards):,} samples have a label.",
         columns=["measure", "value"],
         rows=[[name, readable(value)] for name, value in metrics.items()],
         pictures=pictures,
-    )
+    ).write(out.parent)
     return metrics
 
 
@@ -126,7 +125,7 @@ def score(table: LabelTable, labels: np.ndarray, truth: Truth) -> tuple[dict[str
     return scores, confusion
 
 
-def _examples(file: Path, table: LabelTable, labels: np.ndarray, shards: Shards) -> tuple[str, str]:
+def _examples(file: Path, table: LabelTable, labels: np.ndarray, shards: Shards) -> Picture:
     """One row of images for each class: the surest of those that were not given, or the first where all were."""
     indices = np.flatnonzero(labels >= 0)
     given = table.origin == "true"
@@ -143,19 +142,19 @@ def _examples(file: Path, table: LabelTable, labels: np.ndarray, shards: Shards)
     most = f"the first {len(shown)} of {len(table.classes)} classes" if len(shown) < len(table.classes) else "classes"
     order = "nearest to its centroid first" if "cluster" in table.origin else "surest first"
     names = ", ".join(table.classes[number] for number in shown[:20])
-    return file.name, f"A row for each label ({most}), {order}: {names}{', …' if len(shown) > 20 else ''}"
+    return Picture(file.name, f"A row for each label ({most}), {order}: {names}{', …' if len(shown) > 20 else ''}")
 
 
-def _histogram(file: Path, confidence: np.ndarray) -> tuple[str, str]:
+def _histogram(file: Path, confidence: np.ndarray) -> Picture:
     figure = Figure(figsize=(5, 3), layout="constrained")
     axes = figure.add_subplot()
     axes.hist(confidence, bins=40, range=(0, 1))
     axes.set(xlabel="confidence", ylabel="samples", xlim=(0, 1))
     _save(figure, file)
-    return file.name, f"How sure the classifier is of the {len(confidence):,} labels it inferred"
+    return Picture(file.name, f"How sure the classifier is of the {len(confidence):,} labels it inferred")
 
 
-def _matrix(file: Path, confusion: np.ndarray, classes: list[str]) -> tuple[str, str]:
+def _matrix(file: Path, confusion: np.ndarray, classes: list[str]) -> Picture:
     figure = Figure(figsize=(5, 4.5), layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
@@ -165,7 +164,7 @@ def _matrix(file: Path, confusion: np.ndarray, classes: list[str]) -> tuple[str,
     axes.set(xlabel="inferred label", ylabel="true label")
     figure.colorbar(image, label="share of the true class")
     _save(figure, file)
-    return file.name, "Inferred against true labels, outside the budget (scoring only)"
+    return Picture(file.name, "Inferred against true labels, outside the budget (scoring only)")
 
 
 def _save(figure: Figure, file: Path) -> None:

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cluster_jobs.data.images import to_float
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stream import scan
 from cluster_jobs.reporting.grids import save_grid
-from cluster_jobs.reporting.section import write_section
+from cluster_jobs.reporting.section import Picture, Section
 from cluster_jobs.training.run import Run
-from selfsup.encoders.resnet import to_input
 from selfsup.pretext import PretextModel, PretextTask
 
 SHEET_PICTURES = 10
@@ -47,7 +47,7 @@ class HeldOut:
         """Loss and accuracy. Sums over pictures that one rank each reads, so the number of ranks does not matter."""
         sums = torch.zeros(2, device=self.run.device)
         for images in self._batches():
-            inputs, answers = self.task.examples(to_input(images, self.run.device), "held out")
+            inputs, answers = self.task.examples(to_float(images, self.run.device), "held out")
             outputs = self.model(inputs)
             sums += torch.stack([self.task.losses(outputs, answers).sum(), self.task.correct(outputs, answers).sum()])
         loss, accuracy = (self.run.reduce(sums) / len(self.indices)).tolist()
@@ -68,7 +68,7 @@ class HeldOut:
         if self.run.is_main and len(self.indices):
             shown = self.indices[:SHEET_PICTURES]
             images = next(scan(self.shards, len(shown), indices=shown, damaged=self.run.config.damaged.name)).images
-            inputs, _ = self.task.examples(to_input(images, self.run.device), "held out")
+            inputs, _ = self.task.examples(to_float(images, self.run.device), "held out")
             save_grid(path, *self.task.sheet(images, self.model(inputs).cpu()))
 
     def report(self, nimg: int) -> None:
@@ -81,7 +81,9 @@ class HeldOut:
         columns = ["task", "images seen", "held-out images", "accuracy", "chance"]
         rows = [[self.name, nimg, len(self.indices), accuracy, self.task.chance]]
         pictures = (
-            [(file, "Held-out images: the answer, and the guess where it is wrong.")] if len(self.indices) else []
+            [Picture(file, "Held-out images: the answer, and the guess where it is wrong.")]
+            if len(self.indices)
+            else []
         )
         title = f"Pretraining: {self.name}"
-        write_section(self.run.dir, "pretrain", title=title, columns=columns, rows=rows, pictures=pictures)
+        Section("pretrain", title=title, columns=columns, rows=rows, pictures=pictures).write(self.run.dir)

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from cluster_jobs.cli.config import to_dict
 from cluster_jobs.core.seeds import derive_seed, generator
+from cluster_jobs.data.images import to_float
 from cluster_jobs.distributed.job import Job
 from cluster_jobs.training.checkpoint import State
 from s3gan.metrics.labelled import digest
 from s3gan.metrics.trained import cached_state
-from selfsup.encoders.resnet import to_input
 from simgan.estimators.recipe import EstimatorRecipe
 
 BLOCK = 250  # images a forward pass, always (the last one padded): results depend on the size of the block
@@ -91,7 +91,7 @@ def fit(problem: Problem, data: Annotated, recipe: EstimatorRecipe, *, seed: int
     batches = draws(len(data), recipe, seed)
     for step in job.track(range(recipe.steps), recipe.steps * recipe.batch, "images", what, recipe.batch):
         chosen = next(batches)
-        images = to_input(torch.from_numpy(data.images[chosen]), job.device)
+        images = to_float(torch.from_numpy(data.images[chosen]), job.device)
         answers = targets[chosen].to(job.device)
         random = generator(job.device, seed, "estimator augmentation", step)
         images, answers = problem.augment(images, answers, random)
@@ -146,5 +146,5 @@ def predict(network: nn.Module, images: np.ndarray, device: torch.device, size: 
         part = images[start : start + size]
         block = np.zeros((size, *images.shape[1:]), np.uint8)
         block[: len(part)] = part
-        found.append(network(to_input(torch.from_numpy(block), device))[: len(part)].cpu().numpy())
+        found.append(network(to_float(torch.from_numpy(block), device))[: len(part)].cpu().numpy())
     return np.concatenate(found)

@@ -11,20 +11,15 @@ from torch import nn
 from cluster_jobs.cli.config import to_dict
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json
-from cluster_jobs.data.images import height_and_width, shape_text
+from cluster_jobs.data.images import height_and_width, shape_text, to_float, to_uint8
 from cluster_jobs.data.shard_writer import stored_size
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.training.run import load_run
-from selfsup.encoders.resnet import weights_digest
+from selfsup.encoders.loading import weights_digest
 from simgan.networks.refiner import Refiner
 
 BLOCK = 100  # images a forward pass, always (the last one padded): results depend on the size of the block
 SHAPE = ("width", "blocks", "stem", "fold", "noise")
-
-
-def to_input(images: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """uint8 (N, C, H, W) to float32 in [-1, 1] on the device."""
-    return images.to(device, non_blocking=True).float() / 127.5 - 1
 
 
 def describe_network(config: Any, synthetic: Shards, real: Shards, encoder: nn.Module | None) -> dict[str, Any]:
@@ -82,8 +77,6 @@ def refine_images(refiner: Refiner, images: np.ndarray, device: torch.device) ->
         part = images[start : start + BLOCK]
         block = np.zeros((BLOCK, *images.shape[1:]), np.uint8)
         block[: len(part)] = part
-        values = refiner(to_input(torch.from_numpy(block), device))
-        refined[start : start + BLOCK] = (
-            ((values + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()[: len(part)]
-        )
+        values = refiner(to_float(torch.from_numpy(block), device))
+        refined[start : start + BLOCK] = to_uint8(values).cpu().numpy()[: len(part)]
     return refined

@@ -5,23 +5,23 @@ from typing import Any
 import numpy as np
 
 from cluster_jobs.data.shards import Shards
-from cluster_jobs.reporting.exhibit import Exhibit, Picture
+from cluster_jobs.reporting.section import Picture, Section
 from simgan.tasks.protocol import Refined, sheet
 
 ROWS, COLUMNS = 10, 6  # of each kind in the picture: a class a row
 
 
-def sections(scores: dict[str, Any], pool: Refined, real: Shards) -> list[Exhibit]:
+def sections(scores: dict[str, Any], pool: Refined, real: Shards) -> list[Section]:
     """A table of scores, one of accuracies per class, and pictures where every class has enough."""
     return [score_section(scores), class_section(scores, real.classes), *pair_section(pool, real)]
 
 
-def score_section(scores: dict[str, Any]) -> Exhibit:
+def score_section(scores: dict[str, Any]) -> Section:
     """A row for each domain that a classifier was trained on."""
     distances, accuracies, kept = scores["distances"], scores["accuracies"], scores["labels_kept"]
     name = distances["simulated"]["name"]
     floor = distances["real test"]
-    return Exhibit(
+    return Section(
         "scores",
         title="Simulated, refined, real: what a classifier learns from each",
         text=f"{name}: Frechet distance to the real training images on the features "
@@ -43,10 +43,10 @@ def score_section(scores: dict[str, Any]) -> Exhibit:
     )
 
 
-def class_section(scores: dict[str, Any], classes: list[str]) -> Exhibit:
+def class_section(scores: dict[str, Any], classes: list[str]) -> Section:
     """A row for each class."""
     accuracies = scores["accuracies"]
-    return Exhibit(
+    return Section(
         "classes",
         title="Simulated, refined, real: accuracy on real test images by class",
         columns=["class", *accuracies],
@@ -57,7 +57,7 @@ def class_section(scores: dict[str, Any], classes: list[str]) -> Exhibit:
     )
 
 
-def pair_section(pool: Refined, real: Shards) -> list[Exhibit]:
+def pair_section(pool: Refined, real: Shards) -> list[Section]:
     """Simulated | refined | real: a class a row, the refined images below one another as their originals are."""
     truth = np.asarray(real.hidden_labels())
     rows: list[np.ndarray] = []
@@ -70,7 +70,7 @@ def pair_section(pool: Refined, real: Shards) -> list[Exhibit]:
         return []  # no class has enough images on both sides
     picture = Picture("pairs.png", "simulated | refined | real", sheet(np.stack(rows), 3 * COLUMNS))
     return [
-        Exhibit(
+        Section(
             "pairs",
             title="Simulated | refined | real",
             text=f"A class a row: {COLUMNS} simulated images, the same {COLUMNS} refined, and {COLUMNS} real ones.",

@@ -7,7 +7,7 @@ import numpy as np
 
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.distributed.job import Job
-from cluster_jobs.reporting.exhibit import Exhibit
+from cluster_jobs.reporting.section import Section
 from simgan.tasks.digits import distances
 from simgan.tasks.protocol import Domains, Refined, Scored, ScoreKeys, check_same_shape, pair_section
 
@@ -52,11 +52,11 @@ def change(images: Refined) -> dict[str, float]:
     }
 
 
-def section(scores: dict[str, Any]) -> Exhibit:
+def section(scores: dict[str, Any]) -> Section:
     """A row for each split, and what distances there are in the text."""
     found = scores.get("distances", {})
     text = "; ".join(f"{name}: {score['name']} {score['value']:.2f}" for name, score in found.items())
-    return Exhibit(
+    return Section(
         "scores",
         title="What refining changes",
         text=f"Frechet distances to real training images: {text}."

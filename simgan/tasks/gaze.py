@@ -9,7 +9,7 @@ from cluster_jobs.cli.config import to_dict
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.distributed.job import Job
-from cluster_jobs.reporting.exhibit import Exhibit, Picture
+from cluster_jobs.reporting.section import Picture, Section
 from simgan.conventions.gaze_frame import degrees_between, unit
 from simgan.estimators.fit import Annotated, predict, trained_estimator
 from simgan.estimators.gaze import GazeProblem
@@ -120,10 +120,10 @@ def displacement(unseen: Refined) -> tuple[dict[str, float], np.ndarray, np.ndar
 
 def sections(
     scores: dict[str, Any], errors: dict[str, np.ndarray], before: np.ndarray, after: np.ndarray
-) -> list[Exhibit]:
+) -> list[Section]:
     """The table of errors with its curve, and how far irises moved with a scatter plot."""
     iris, recipe = scores["iris"], scores["estimator"]
-    table = Exhibit(
+    table = Section(
         "scores",
         title="Simulated, refined, real: how well gaze is read off real images",
         text=f"One estimator trained on each ({recipe['width']:g} × the paper's width, {recipe['steps']:,} steps of "
@@ -134,7 +134,7 @@ def sections(
         rows=error_rows(scores["gaze"], "mean_degrees", "median_degrees", "within_7_degrees", "°"),
         pictures=[Picture("gaze.png", "cumulative gaze error", curve(errors))],
     )
-    moved = Exhibit(
+    moved = Section(
         "iris",
         title="Does the iris stay where it was?",
         text=f"Displacement of the fitted iris, {iris['count']} images that R never saw: {iris['mean']:.2f} ± "

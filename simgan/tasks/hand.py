@@ -14,7 +14,7 @@ from torch import nn
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.distributed.job import Job
-from cluster_jobs.reporting.exhibit import Exhibit, Picture
+from cluster_jobs.reporting.section import Picture, Section
 from simgan.estimators.fit import Annotated, predict, trained_estimator
 from simgan.estimators.hourglass import HandProblem, heat_side
 from simgan.tasks.figures import cumulative
@@ -132,11 +132,11 @@ def found_apart(network: nn.Module, unseen: Refined, job: Job) -> float:
     return float(np.linalg.norm(after - before, axis=-1).mean())
 
 
-def sections(scores: dict[str, Any], errors: dict[str, np.ndarray], side: int) -> list[Exhibit]:
+def sections(scores: dict[str, Any], errors: dict[str, np.ndarray], side: int) -> list[Section]:
     """The table of errors with its curve, and how far joints moved."""
     recipe, moved, near = scores["estimator"], scores["displacement"], f"{close(side):.3g} px"
     return [
-        Exhibit(
+        Section(
             "scores",
             title="Simulated, refined, real: how well joints are found in real images",
             text=f"One hourglass trained on each ({recipe['width']:g} × the paper's width, {recipe['steps']:,} steps "
@@ -147,7 +147,7 @@ def sections(scores: dict[str, Any], errors: dict[str, np.ndarray], side: int) -
             rows=error_rows(scores["joints"], "mean_pixels", "median_pixels", "within_5_of_224", " px"),
             pictures=[Picture("joints.png", "joints within a distance", curve(errors, side))],
         ),
-        Exhibit(
+        Section(
             "displacement",
             title="Do the joints stay where they were?",
             text=f"Displacement of the patches around joints in {moved['images']:,} images that R never saw: "

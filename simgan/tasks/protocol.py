@@ -14,8 +14,8 @@ from cluster_jobs.core.errors import UserError
 from cluster_jobs.data.images import encode_png, shape_text
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.distributed.job import Job
-from cluster_jobs.reporting.exhibit import Exhibit, Picture
 from cluster_jobs.reporting.grids import grid
+from cluster_jobs.reporting.section import Picture, Section
 from s3gan.metrics.cas import ClassifierRecipe
 from simgan.estimators.recipe import EstimatorRecipe
 
@@ -121,7 +121,7 @@ class Scored:
     """``scores`` (JSON) and the sections of the report; ``drift`` is None where a task has no labels to lose."""
 
     scores: dict[str, Any]
-    sections: list[Exhibit]
+    sections: list[Section]
     drift: Drift | None
 
 
@@ -163,7 +163,7 @@ def sheet(images: np.ndarray, columns: int) -> bytes:
     return encode_png(picture.transpose(2, 0, 1))
 
 
-def pair_section(domains: Domains) -> Exhibit:
+def pair_section(domains: Domains) -> Section:
     """Rows of simulated images, the same refined, and real ones."""
     pool, count = domains.pool, min(PAIRS, len(domains.pool.before), len(domains.train)) // COLUMNS * COLUMNS
     rows = []
@@ -173,7 +173,7 @@ def pair_section(domains: Domains) -> Exhibit:
     text = "Rows of three: simulated, the same refined, real."
     title = "Simulated, refined, real"
     if not rows:
-        return Exhibit("pairs", title=title, text="Too few images for a picture.")
-    return Exhibit(
+        return Section("pairs", title=title, text="Too few images for a picture.")
+    return Section(
         "pairs", title=title, text=text, pictures=[Picture("pairs.png", text, sheet(np.stack(rows), COLUMNS))]
     )

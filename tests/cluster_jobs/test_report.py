@@ -16,7 +16,7 @@ from cluster_jobs.report import main as report
 from cluster_jobs.report import render
 from cluster_jobs.reporting.curves import Series, chart, group, read_series, short, thin, ticks
 from cluster_jobs.reporting.html import cell, charts, table
-from cluster_jobs.reporting.section import write_section
+from cluster_jobs.reporting.section import Picture, Section
 
 
 class Reader(HTMLParser):
@@ -81,15 +81,14 @@ def make_root(root: Path) -> None:
     write_json(root / "stages/labels/stage.json", {"command": "", "seconds": 75.0, "lives": 1})
     write_json(root / "stages/gan/exit.json", {"state": "failed", "code": 2, "message": "a < b", "command": ""})
     draw(root / "z labels/report/p.png")
-    write_section(
-        root / "z labels",
+    Section(
         "t",
         title="Labels <script>",
         text="First.\n\nSecond.",
         columns=["measure", "value"],
         rows=[["accuracy", 0.87654321], ["count", 12345], ["nobody knows", None]],
-        pictures=[("p.png", "a caption & more")],
-    )
+        pictures=[Picture("p.png", "a caption & more")],
+    ).write(root / "z labels")
     make_run(root / "gan")
 
 
@@ -143,7 +142,7 @@ def test_the_command_writes_the_page_and_refuses_what_it_cannot_show(
 
 def test_a_section_shows_no_picture_from_elsewhere(tmp_path: Path) -> None:
     draw(tmp_path / "secret.png")
-    write_section(tmp_path / "stage", "s", title="t", pictures=[("../../secret.png", "c")])
+    Section("s", title="t", pictures=[Picture("../../secret.png", "c")]).write(tmp_path / "stage")
     with pytest.raises(UserError, match=r"picture '../../secret.png': expected a file in"):
         render(tmp_path)
 

@@ -6,10 +6,12 @@ import torch
 from accelerate import Accelerator
 
 from cluster_jobs.core.errors import UserError
+from cluster_jobs.data.images import to_float
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.distributed.job import Job
 from selfsup.encoders.feature_table import features_of, read_features
-from selfsup.encoders.resnet import build_encoder, save_encoder, to_input
+from selfsup.encoders.loading import save_encoder
+from selfsup.encoders.resnet import build_encoder
 from selfsup.features import main
 from tests.cluster_jobs.tiny import write_tiny_shards
 from tests.processes import fork_ranks
@@ -40,7 +42,7 @@ def test_a_table_holds_the_encoders_features_of_every_sample_in_index_order(shar
     table = read_features(tmp_path / "table.npy", shards)
     images = np.stack([shards.image(index) for index in range(len(shards))])
     with torch.no_grad():
-        expected = build_encoder("resnet8", 1, 4, seed=1).eval()(to_input(torch.from_numpy(images), "cpu"))
+        expected = build_encoder("resnet8", 1, 4, seed=1).eval()(to_float(torch.from_numpy(images), "cpu"))
     torch.testing.assert_close(torch.from_numpy(np.array(table)), expected)
     assert np.array_equal(features_of(str(tmp_path / "table.npy"), shards, job), table)
     assert np.array_equal(features_of(str(encoder), shards, job), table)

@@ -10,7 +10,7 @@ import scipy.linalg
 import torch
 
 from cluster_jobs.core.seeds import derive_seed, is_validation
-from cluster_jobs.data.images import encode_png
+from cluster_jobs.data.images import encode_png, to_float
 from cluster_jobs.data.shard_writer import Sample, finish_index, write_shard
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.training.checkpoint import CheckpointStore
@@ -19,7 +19,8 @@ from s3gan import train
 from s3gan.inference.loading import load_generator
 from s3gan.inference.sampling import draw_noise, plan_labels
 from s3gan.metrics.kernel import kernel_distance
-from selfsup.encoders.resnet import build_encoder, load_encoder, save_encoder, to_input
+from selfsup.encoders.loading import load_encoder, save_encoder
+from selfsup.encoders.resnet import build_encoder
 from tests.processes import fork, fork_ranks
 from tests.s3gan.toy_data import CLASSES, make_table
 
@@ -87,7 +88,7 @@ def test_scores_are_those_of_the_saved_weights_computed_plainly(data: Path, eval
     shards = Shards(data / "train")
     encoder, _ = load_encoder(data / "encoder.safetensors", 1, "cpu")
     held = [index for index, name in enumerate(shards.keys(0)) if is_validation(name)]
-    real = encoder(to_input(torch.from_numpy(np.stack([shards.image(index) for index in held])), "cpu"))
+    real = encoder(to_float(torch.from_numpy(np.stack([shards.image(index) for index in held])), "cpu"))
     for line in records(run)[1:]:
         generator, _ = load_generator(run, str(run / f"checkpoints/{line['nimg']:012d}.safetensors"))
         found = []

@@ -6,7 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from cluster_jobs.core.errors import UserError
-from selfsup.encoders.resnet import build_encoder, to_input
+from cluster_jobs.data.images import to_float
+from selfsup.encoders.resnet import build_encoder
 from selfsup.labelling.classifier import (
     Classifier,
     ClassifierRecipe,
@@ -93,7 +94,7 @@ def test_every_picture_comes_once_an_epoch_whatever_the_batch():
 def test_the_loss_is_the_labelled_cross_entropy_plus_the_weighted_rotation_loss():
     images, labels = bars(6)
     classifier = Classifier(build_encoder("resnet8", 1, 4), 3).eval()
-    x, answers = to_input(torch.from_numpy(images), "cpu"), torch.from_numpy(labels)
+    x, answers = to_float(torch.from_numpy(images), "cpu"), torch.from_numpy(labels)
     even = torch.ones(3)
     turned, rotations = rotate_all(x[4:])
     by_hand = F.cross_entropy(classifier(x[:4]), answers[:4]) + 0.5 * F.cross_entropy(
