@@ -15,13 +15,15 @@ import torch
 from cluster_jobs.cli.config import MISSING, CommandKeys, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json
+from cluster_jobs.core.output_directory import OutputDirectory
 from cluster_jobs.core.versions import DISTRIBUTION, installed
+from cluster_jobs.data.pool import POOL_FILE
 from cluster_jobs.distributed.job import Job
 from cluster_jobs.training.frozen_config import read_frozen
 from s3gan.inference.loading import load_generator
 from s3gan.inference.network_file import read_network
 from s3gan.inference.sampling import Balance, block_size, class_weights, label_table, order_labels, plan_labels
-from s3gan.pools import directory as pool
+from s3gan.pools import directory
 from s3gan.pools.class_counts import read_counts
 from s3gan.pools.filters import (
     FilterKeys,
@@ -81,25 +83,27 @@ def main(config: GenerateConfig) -> None:
     labels, names = plan(config, network), network["class_names"]
     filters = open_filters(config, config.run, info["path"], network, job.device)
     planned = describe(config, network, info, labels, filters)
-    pool.refuse_another_pool(out, planned)
     block = block_size(network["size"])
     maker = Maker(generator, filters.criteria, config.seed, config.truncation, block, job.device)
-    if not on_all(job, (out / "pool.json").is_file()):
-        begin(out, planned, maker, config, job)
-    job.barrier()
-    thresholds = read_thresholds(read_json(out / "pool.json"), filters.criteria, names, out / "pool.json")
-    sampler = Sampler(maker, thresholds, labels, filters.limit)
-    if on_all(job, (out / "index.json").is_file()):
-        job.say(f"{out} is finished: {len(labels):,} images")
-    else:
-        pool.write_shards(out, sampler, names, config.part, config.parts, job)
+    output = OutputDirectory(out)
+    with output.locked(job.on_main, f"part-{config.part}-of-{config.parts}" if config.parts > 1 else ""):
+        job.on_main(lambda: begin_directory(output, planned, shared=config.parts > 1))
+        if not on_all(job, (out / POOL_FILE).is_file()):
+            begin(out, planned, maker, config, job)
         job.barrier()
-        job.on_main(lambda: pool.finish(out, network))
-    if not (out / "index.json").is_file():
-        job.say(f"part {config.part} of {config.parts} is done, the others are still at work")
-    elif job.is_main:
-        write_report(out, read_json(out / "pool.json"), sampler)
-    job.barrier()
+        thresholds = read_thresholds(read_json(out / POOL_FILE), filters.criteria, names, out / POOL_FILE)
+        sampler = Sampler(maker, thresholds, labels, filters.limit)
+        if on_all(job, output.is_finished()):
+            job.say(f"{out} is finished: {len(labels):,} images")
+        else:
+            directory.write_shards(out, sampler, names, config.part, config.parts, job)
+            job.barrier()
+            job.on_main(lambda: directory.finish(out, network))
+        if not output.is_finished():
+            job.say(f"part {config.part} of {config.parts} is done, the others are still at work")
+        elif job.is_main:
+            write_report(out, read_json(out / POOL_FILE), sampler)
+        job.barrier()
 
 
 def on_all(job: Job, value: bool) -> bool:
@@ -141,6 +145,13 @@ def describe(
     }
 
 
+def begin_directory(output: OutputDirectory, planned: dict[str, Any], shared: bool) -> None:
+    """Refuses a directory of something else; removes what killed commands left where no other one is at work."""
+    output.check(POOL_FILE, planned, free=directory.FREE)
+    if not shared:
+        output.remove_leftovers()
+
+
 def begin(out: Path, planned: dict[str, Any], maker: Maker, config: GenerateConfig, job: Job) -> None:
     """Sets the filters' thresholds and writes pool.json. A collective."""
     if maker.criteria:
@@ -149,7 +160,7 @@ def begin(out: Path, planned: dict[str, Any], maker: Maker, config: GenerateConf
         found = calibrate(maker, wanted, config.calibration, job)
         refuse_what_keeps_too_little(found, wanted, config, names)
         planned = planned | {"calibrated": calibrated(found, list(maker.criteria), names)}
-    job.on_main(lambda: pool.begin(out, planned))
+    job.on_main(lambda: directory.begin(out, planned))
 
 
 if __name__ == "__main__":

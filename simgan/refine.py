@@ -14,14 +14,17 @@ import numpy as np
 
 from cluster_jobs.cli.config import MISSING, CommandKeys, command, option
 from cluster_jobs.core.errors import UserError
-from cluster_jobs.core.files import parse_json, read_json, write_json
+from cluster_jobs.core.files import write_json
+from cluster_jobs.core.output_directory import OutputDirectory
+from cluster_jobs.data import pool
 from cluster_jobs.data.images import encode_png
-from cluster_jobs.data.shard_writer import Sample, finish_index, shard_done, write_shard
+from cluster_jobs.data.shard_writer import Sample, shard_done, write_shard
 from cluster_jobs.data.shards import Shards
-from cluster_jobs.data.stores.base import child
 from cluster_jobs.distributed.job import Job
 from simgan.networks.refiner import Refiner
 from simgan.networks.trained_refiner import BLOCK, check_images, load_refiner, refine_images
+
+MOVABLE = ("run", "synthetic")  # fields of pool.json: a directory that has moved is still the same one
 
 
 @dataclass
@@ -47,22 +50,23 @@ def main(config: RefineConfig) -> None:
             f"synthetic={config.synthetic!r} holds the real images that {config.run} was trained with, whose labels "
             "may be hidden ones; expected simulated images"
         )
-    pool = describe(config, synthetic, info)
-    refuse_another_pool(out, pool)
-    job.barrier()  # every rank has compared before one writes
-    if (out / "index.json").is_file():
-        job.say(f"{out} is finished: {len(synthetic):,} images")
-        return
-    if job.is_main:
-        write_json(out / "pool.json", pool)
-    job.barrier()
-    write_shards(out, refiner, synthetic, job)
-    job.barrier()
-    if job.is_main:
-        mode = "L" if synthetic.channels == 1 else "RGB"
-        shards = len(synthetic.shard_names)
-        finish_index(out, shards, classes=synthetic.classes, size=synthetic.shape[1:], mode=mode)
-    job.barrier()
+    output, described = OutputDirectory(out), describe(config, synthetic, info)
+    with output.locked(job.on_main):
+        job.on_main(lambda: begin(output, described))
+        if output.is_finished():
+            job.say(f"{out} is finished: {len(synthetic):,} images")
+        else:
+            write_shards(out, refiner, synthetic, job)
+            job.barrier()
+            shards = len(synthetic.shard_names)
+            job.on_main(lambda: pool.finish_pool(out, shards, synthetic.classes, synthetic.shape))
+
+
+def begin(output: OutputDirectory, described: dict[str, Any]) -> None:
+    """Writes pool.json, or refuses a directory that holds something else."""
+    if not output.check(pool.POOL_FILE, described, free=MOVABLE):
+        write_json(output.path / pool.POOL_FILE, described)
+    output.remove_leftovers()
 
 
 def describe(config: RefineConfig, synthetic: Shards, info: dict[str, Any]) -> dict[str, Any]:
@@ -71,7 +75,7 @@ def describe(config: RefineConfig, synthetic: Shards, info: dict[str, Any]) -> d
     A simulator's labels are no secret: they are read from the shards' ``.cls``, and go with the images. Where these
     are no simulator's but another pool, ``synthetic_pool`` says what made it.
     """
-    labels, source = synthetic.hidden_labels(), synthetic.store.document("pool.json")
+    labels = synthetic.hidden_labels()
     counts = np.bincount(labels[labels >= 0], minlength=len(synthetic.classes))
     return {
         "made_by": "simgan.refine",
@@ -80,7 +84,7 @@ def describe(config: RefineConfig, synthetic: Shards, info: dict[str, Any]) -> d
         "network": info["network"],
         "synthetic": config.synthetic,
         "synthetic_fingerprint": synthetic.fingerprint,
-        "synthetic_pool": None if source is None else parse_json(source, child(config.synthetic, "pool.json")),
+        "synthetic_pool": pool.read_pool(synthetic),
         "label_table": None,
         "truncation": None,
         "filter": None,
@@ -93,28 +97,9 @@ def describe(config: RefineConfig, synthetic: Shards, info: dict[str, Any]) -> d
     }
 
 
-def refuse_another_pool(out: Path, pool: dict[str, Any]) -> None:
-    """Raises UserError where ``out`` holds another pool, or shards that this command did not write."""
-    path = out / "pool.json"
-    if not path.is_file():
-        if out.is_dir() and any(out.iterdir()):
-            raise UserError(f"out={str(out)!r} holds something else; choose a new or empty directory")
-        return
-    found = read_json(path)
-    places = {"run", "synthetic"}  # a moved directory is still the same one
-    differing = [name for name in sorted({*found, *pool} - places) if found.get(name) != pool.get(name)]
-    if differing:
-        what = "; ".join(f"{name}: {found.get(name)!r} -> {pool.get(name)!r}" for name in differing)
-        raise UserError(f"out={str(out)!r} was refined with another configuration ({what}); choose another out")
-
-
 def write_shards(out: Path, refiner: Refiner, synthetic: Shards, job: Job) -> None:
     """This rank's share of the shards that are not there yet. A killed run loses at most the shard in work."""
-    ends = np.cumsum(synthetic.shard_counts)
-    missing = [number for number in range(len(ends)) if not shard_done(out, number)]
-    job.barrier()  # every rank has looked before one adds a shard, so that all share out the same list
-    labels = synthetic.hidden_labels()
-    total, weight = len(synthetic) * len(missing) // len(ends), -(-len(synthetic) // len(ends)) * job.world
+    ends, labels = np.cumsum(synthetic.shard_counts), synthetic.hidden_labels()
 
     def samples(number: int) -> Iterator[Sample]:
         begin, end = int(ends[number] - synthetic.shard_counts[number]), int(ends[number])
@@ -127,8 +112,14 @@ def write_shards(out: Path, refiner: Refiner, synthetic: Shards, job: Job) -> No
                 name = synthetic.key(index).partition("/")[2]
                 yield Sample(name, encode_png(image), "png", label, synthetic.annotation(index))
 
-    for number in job.track(missing[job.rank :: job.world], total, "images", "refining", weight):
-        write_shard(out, number, samples(number))
+    pool.write_missing(
+        range(len(ends)),
+        lambda number: shard_done(out, number),
+        lambda number: write_shard(out, number, samples(number)),
+        sizes=synthetic.shard_counts.tolist(),
+        job=job,
+        what="refining",
+    )
 
 
 if __name__ == "__main__":

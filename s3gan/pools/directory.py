@@ -1,4 +1,7 @@
-"""The directory of a pool in the making: pool.json, shards, its end. Several processes and commands may share it."""
+"""A pool of generated images in the making: its shards, how many images each took, and its end.
+
+Several processes and several commands, each with a part of the shards, may write it at the same time.
+"""
 
 from __future__ import annotations
 
@@ -13,41 +16,14 @@ import torch
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import exclusive, make_parent, read_json, write_atomically, write_json
 from cluster_jobs.data.images import encode_png
-from cluster_jobs.data.shard_writer import (
-    PARTS,
-    SHARD_SAMPLES,
-    Sample,
-    finish_index,
-    shard_done,
-    shard_name,
-    write_shard,
-)
+from cluster_jobs.data.pool import POOL_FILE, finish_pool, shard_samples, shard_sizes, write_missing
+from cluster_jobs.data.shard_writer import PARTS, Sample, shard_done, shard_name, write_shard
 from cluster_jobs.distributed.job import Job
 from s3gan.pools.rejection import Exhausted, Sampler
 
-# of pool.json: places, circumstances and results, in which a command that goes on with the pool may differ
-FREE = {"run", "versions", "calibrated", "drawn", "kept_rate"}
-
-
-def refuse_another_pool(out: Path, pool: dict[str, Any]) -> None:
-    """Raises UserError where `out` holds another pool than `pool` describes, or shards that are no pool."""
-    path = out / "pool.json"
-    if not path.is_file():
-        if out.is_dir() and any(out.glob("*.tar")):
-            raise UserError(f"out={str(out)!r} holds shards that are no pool; choose an empty directory")
-        return
-    found = read_json(path)
-    one, two = _without_place(found), _without_place(pool)
-    differing = [name for name in sorted({*one, *two} - FREE) if one.get(name) != two.get(name)]
-    if differing:
-        what = "; ".join(f"{name}: {found.get(name)!r} -> {pool.get(name)!r}" for name in differing)
-        raise UserError(f"out={str(out)!r} was generated with another configuration ({what}); choose another out")
-
-
-def _without_place(pool: dict[str, Any]) -> dict[str, Any]:
-    """pool.json without where the label table lies: that of a run's clusters lies in the run, which may have moved."""
-    table = pool.get("label_table")
-    return pool | {"label_table": table and {name: value for name, value in table.items() if name != "path"}}
+# fields of pool.json in which a command that goes on with the pool may differ: where its inputs lie (the label table of
+# a run's clusters lies in the run, which may have moved), circumstances, and results
+FREE = ("run", "label_table.path", "versions", "calibrated", "drawn", "kept_rate")
 
 
 def begin(out: Path, pool: dict[str, Any]) -> None:
@@ -56,32 +32,28 @@ def begin(out: Path, pool: dict[str, Any]) -> None:
     make_parent(lock)
     lock.touch()
     with exclusive(lock):
-        if not (out / "pool.json").is_file():
-            write_json(out / "pool.json", pool)
-
-
-def shard_total(count: int) -> int:
-    return -(-count // SHARD_SAMPLES)
+        if not (out / POOL_FILE).is_file():
+            write_json(out / POOL_FILE, pool)
 
 
 def write_shards(out: Path, sampler: Sampler, classes: list[str], part: int, parts: int, job: Job) -> None:
-    """This rank's share of the shards that are not there yet. A killed command loses at most the shards in work.
+    """This rank's share of the part's shards that are not there yet.
 
     Raises:
         UserError: the filters keep next to nothing of a class; on all ranks.
     """
     labels = sampler.labels
-    numbers = range(part, shard_total(len(labels)), parts)
-    missing = [number for number in numbers if not _done(out, number)]
-    job.barrier()  # every rank has looked before one adds a shard, so that all share out the same list
-    images = min(len(numbers) * SHARD_SAMPLES, len(labels))
-    mine = job.track(missing[job.rank :: job.world], images, "images", "generating", SHARD_SAMPLES * job.world)
+    sizes = shard_sizes(len(labels))
+
+    def write(number: int) -> None:
+        drawn = np.zeros(len(classes), np.int64)
+        write_shard(out, number, _shard(sampler, number, drawn))
+        _write_drawn(out, number, drawn)
+
     exhausted = torch.tensor([-1, 0], device=job.device)
     try:
-        for number in mine:
-            drawn = np.zeros(len(classes), np.int64)
-            write_shard(out, number, _shard(sampler, number, drawn))
-            _write_drawn(out, number, drawn)
+        numbers = range(part, len(sizes), parts)
+        write_missing(numbers, lambda number: _done(out, number), write, sizes=sizes, job=job, what="generating")
     except Exhausted as error:
         exhausted += torch.tensor([error.index + 1, error.attempts], device=job.device)
     index, attempts = max(job.gather(exhausted[None]).tolist())
@@ -95,8 +67,7 @@ def write_shards(out: Path, sampler: Sampler, classes: list[str], part: int, par
 
 def _shard(sampler: Sampler, number: int, drawn: np.ndarray) -> Iterator[Sample]:
     """The samples of a shard; adds to `drawn` (classes,) how many images each class took."""
-    first = number * SHARD_SAMPLES
-    for index, attempt, image in sampler.samples(range(first, min(first + SHARD_SAMPLES, len(sampler.labels)))):
+    for index, attempt, image in sampler.samples(shard_samples(number, len(sampler.labels))):
         label = int(sampler.labels[index])
         drawn[label] += attempt + 1
         yield Sample(f"{index:08d}", encode_png(image), label=label)
@@ -118,17 +89,16 @@ def _write_drawn(out: Path, number: int, drawn: np.ndarray) -> None:
 
 def finish(out: Path, network: dict[str, Any]) -> None:
     """Ends the pool once all parts have written their shards; two parts may end at the same time."""
-    pool = read_json(out / "pool.json")
-    total = shard_total(pool["count"])
+    pool = read_json(out / POOL_FILE)
+    total = len(shard_sizes(pool["count"]))
     if not (out / shard_name(0)).is_file():
         return
     with exclusive(out / shard_name(0)):
         if (out / "index.json").is_file() or not all(_done(out, number) for number in range(total)):
             return
         if pool.get("filter"):
-            write_json(out / "pool.json", pool | _kept(out, total, pool["counts"]))
-        mode = "L" if network["channels"] == 1 else "RGB"
-        finish_index(out, total, classes=network["class_names"], size=network["size"], mode=mode)
+            write_json(out / POOL_FILE, pool | _kept(out, total, pool["counts"]))
+        finish_pool(out, total, network["class_names"], (network["channels"], network["size"], network["size"]))
 
 
 def _kept(out: Path, total: int, counts: dict[str, int]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import yaml
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json
+from cluster_jobs.data import pool as data_pool
 from cluster_jobs.data.shards import Shards
 from s3gan import generate
 from s3gan.inference.loading import load_generator
@@ -40,7 +41,7 @@ def run(tmp_path, template):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(pools, "SHARD_SAMPLES", 20)
+    monkeypatch.setattr(data_pool, "SHARD_SAMPLES", 20)
 
 
 def pool(run, out, *words):
@@ -253,7 +254,7 @@ def test_no_run_or_a_directory_of_other_shards_is_refused(run, tmp_path, capsys)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "000000.tar").write_bytes(b"precious")
     assert pool(run, tmp_path / "mine") == 2
-    assert "holds shards that are no pool" in capsys.readouterr().err
+    assert "holds something else" in capsys.readouterr().err
     assert (tmp_path / "mine" / "000000.tar").read_bytes() == b"precious"
 
 

@@ -10,6 +10,7 @@ import torch
 
 from cluster_jobs.core import seeds
 from cluster_jobs.core.files import read_json
+from cluster_jobs.data import pool as data_pool
 from cluster_jobs.data.shards import Shards
 from s3gan import generate
 from s3gan.inference.loading import load_discriminator, load_generator
@@ -17,7 +18,8 @@ from s3gan.inference.sampling import draw_noise, make_images, plan_labels
 from s3gan.networks import Discriminator
 from s3gan.pools import directory as pools
 from s3gan.pools import filters
-from selfsup.encoders.resnet import build_encoder, save_encoder
+from selfsup.encoders.loading import save_encoder
+from selfsup.encoders.resnet import build_encoder
 from selfsup.labelling.classifier import Classifier, load_classifier, save_classifier
 from tests.s3gan.test_generate import LAUNCH, content, pool, start
 from tests.s3gan.toy_classifier import make_classifier
@@ -45,7 +47,7 @@ def run(tmp_path, template):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(pools, "SHARD_SAMPLES", 20)
+    monkeypatch.setattr(data_pool, "SHARD_SAMPLES", 20)
 
 
 def agree(run):
@@ -194,11 +196,11 @@ def test_an_unfinished_filtered_pool_goes_on_with_its_thresholds(run, tmp_path, 
 def test_a_pool_killed_between_its_kept_rates_and_its_index_is_finished(run, tmp_path, small_shards, monkeypatch):
     words = ["count=30", "keep_score=0.5", FEW]
     pool(run, tmp_path / "whole", *words)
-    finish = pools.finish_index
-    monkeypatch.setattr(pools, "finish_index", lambda *given, **named: 1 / 0)
+    finish = pools.finish_pool
+    monkeypatch.setattr(pools, "finish_pool", lambda *given, **named: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         pool(run, tmp_path / "pool", *words)
-    monkeypatch.setattr(pools, "finish_index", finish)
+    monkeypatch.setattr(pools, "finish_pool", finish)
     assert pool(run, tmp_path / "pool", *words) == 0
     assert content(tmp_path / "pool") == content(tmp_path / "whole")
 
@@ -208,7 +210,7 @@ def test_other_filters_for_the_same_pool_are_refused(run, tmp_path, capsys):
     before = content(tmp_path / "pool")
     for words in (["keep_score=0.6", FEW], [], ["keep_score=0.5", FEW, agree(run)]):
         assert pool(run, tmp_path / "pool", "count=10", *words) == 2
-        assert "another configuration (filter: " in capsys.readouterr().err
+        assert "another configuration (filter" in capsys.readouterr().err
     assert content(tmp_path / "pool") == before
 
 

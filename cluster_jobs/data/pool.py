@@ -1,0 +1,82 @@
+"""A pool: labelled shards that a command made, and ``pool.json``, which says what made them.
+
+A pool in the making has ``pool.json`` and some shards; with ``index.json`` it is finished. Processes share out the
+shards, each of which is whole or absent, so that a killed command loses at most those in work.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from cluster_jobs.core.files import parse_json
+from cluster_jobs.data.shard_writer import SHARD_SAMPLES, finish_index
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stores.base import child
+
+POOL_FILE = "pool.json"
+Item = TypeVar("Item")
+
+
+class Ranks(Protocol):
+    """What is needed of :class:`cluster_jobs.distributed.job.Job`, which lies above this room."""
+
+    rank: int
+    world: int
+
+    def barrier(self) -> None: ...
+
+    def track(self, items: Iterable[Item], total: int, unit: str, what: str = "", weight: int = 1) -> Iterator[Item]:
+        """Yields the items behind a progress bar."""
+
+
+def read_pool(shards: Shards) -> dict[str, Any] | None:
+    """What ``pool.json`` says; None for shards that are no pool. Raises UserError where it is damaged."""
+    content = shards.store.document(POOL_FILE)
+    return None if content is None else parse_json(content, child(str(shards.directory), POOL_FILE))
+
+
+def shard_sizes(count: int) -> list[int]:
+    """How many samples each shard of a pool of ``count`` samples holds."""
+    return [min(SHARD_SAMPLES, count - first) for first in range(0, count, SHARD_SAMPLES)]
+
+
+def shard_samples(number: int, count: int) -> range:
+    """The samples of shard ``number`` of a pool of ``count`` samples."""
+    first = number * SHARD_SAMPLES
+    return range(first, min(first + SHARD_SAMPLES, count))
+
+
+def write_missing(
+    numbers: Iterable[int],
+    done: Callable[[int], bool],
+    write: Callable[[int], None],
+    *,
+    sizes: Sequence[int],
+    job: Ranks,
+    what: str,
+) -> None:
+    """This rank's share of the shards that are missing, behind a progress bar. A collective.
+
+    Args:
+        numbers: the shards that the command is to write.
+        done: whether a shard is there already.
+        write: makes a shard.
+        sizes: the samples of each shard of the pool.
+        what: names the progress bar.
+    """
+    missing = [number for number in numbers if not done(number)]
+    job.barrier()  # every rank has looked before one adds a shard, so that all share out the same list
+    total = sum(sizes[number] for number in missing)
+    for number in job.track(missing[job.rank :: job.world], total, "images", what, max(sizes) * job.world):
+        write(number)
+
+
+def finish_pool(directory: Path, shards: int, classes: Sequence[str], shape: tuple[int, int, int]) -> None:
+    """Writes the index, which makes the pool a finished one.
+
+    Args:
+        shards: how many there are; all are done.
+        shape: (C, H, W) of every image.
+    """
+    channels, height, width = shape
+    finish_index(directory, shards, classes=classes, size=(height, width), mode="L" if channels == 1 else "RGB")
