@@ -15,7 +15,7 @@ from typing import Any
 from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json, write_atomically
-from cluster_jobs.pipelines.display import clock
+from cluster_jobs.core.progress import duration
 from cluster_jobs.reporting import html as page
 from cluster_jobs.reporting.curves import read_series
 
@@ -148,11 +148,11 @@ def stages_chapter(root: Path, stages: dict[str, Any]) -> tuple[str, str]:
         took = read_json(directory / "stage.json") if (directory / "stage.json").is_file() else {}
         total += took.get("seconds", 0.0)
         done += ended["state"] == "done"
-        time = clock(took["seconds"]) if took else ""
+        time = duration(took["seconds"]) if took else ""
         rows.append([name, ended["state"], time, ", ".join(stage["needs"]), ended.get("message", "")])
         commands.append(page.folded(name, stage["command"], wrap=True))
     columns = ["stage", "state", "time", "after", "message"]
-    summary = f"{done} of {len(stages)} stages done; {clock(total)} of work in all."
+    summary = f"{done} of {len(stages)} stages done; {duration(total)} of work in all."
     return page.table(columns, rows) + "<h3>Commands</h3>" + "".join(commands), summary
 
 

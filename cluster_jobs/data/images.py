@@ -33,10 +33,17 @@ def shape_text(shape: Iterable[int]) -> str:
     return " × ".join(map(str, shape))
 
 
+def eight_bits(picture: Image.Image) -> Image.Image:
+    """A grey picture of 16 bits as one of 8 bits, each value v as round(v / 257); any other picture as it is."""
+    if not picture.mode.startswith("I"):  # Pillow's I;16 and, in older versions, I
+        return picture
+    levels = (np.asarray(picture, np.int64) + 128) // 257  # convert("L") would clip the values at 255
+    return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
+
+
 def to_array(picture: Image.Image, size: Size, mode: str) -> np.ndarray:
     """A picture as uint8 (C, height, width): transparency on white, scaled to cover ``size``, centre crop."""
-    if picture.mode.startswith("I;16"):  # Pillow would clip 16 bits, not scale them
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    picture = eight_bits(picture)
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         layer = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)

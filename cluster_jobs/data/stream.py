@@ -148,19 +148,17 @@ class Order:
 class Batch:
     """This rank's part of one global batch.
 
-    ``images`` uint8 (n, C, H, W); ``indices`` int64 (n,), the samples' indices; ``labels`` int64 (n,), -1 for
-    unlabelled; ``position`` the stream position of the *global* batch's first sample, which keys the batch's
-    randomness.
+    ``images`` uint8 (n, C, H, W); ``indices`` int64 (n,), the samples' indices, by which labels are looked up;
+    ``position`` the stream position of the *global* batch's first sample, which keys the batch's randomness.
     """
 
     images: torch.Tensor
     indices: torch.Tensor
-    labels: torch.Tensor
     position: int
 
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory (called by the data loader's pinning thread)."""
-        return Batch(self.images.pin_memory(), self.indices.pin_memory(), self.labels.pin_memory(), self.position)
+        return Batch(self.images.pin_memory(), self.indices.pin_memory(), self.position)
 
 
 class Reader:
@@ -169,15 +167,12 @@ class Reader:
     def __init__(
         self,
         shards: Shards,
-        labels: np.ndarray | None,
         damaged: str = "fatal",
         subset: np.ndarray | None = None,
         *,
         cache: bool = True,
     ) -> None:
-        if labels is not None and len(labels) != len(shards):
-            raise UserError(f"{len(labels)} labels for {len(shards)} samples in {shards.directory}")
-        self.shards, self.labels, self.replace = shards, labels, damaged == "replace"
+        self.shards, self.replace = shards, damaged == "replace"
         self.subset = None if subset is None else np.sort(subset)
         shape = (len(shards), *shards.shape)
         keep = cache and int(np.prod(shape)) <= CACHE_BYTES
@@ -191,8 +186,7 @@ class Reader:
         images = np.empty((len(indices), *self.shards.shape), np.uint8)
         for place, index in enumerate(indices):
             images[place], used[place] = self._image(int(index))
-        labels = np.full(len(used), -1, np.int64) if self.labels is None else self.labels[used].astype(np.int64)
-        return Batch(torch.from_numpy(images), torch.from_numpy(used), torch.from_numpy(labels), position)
+        return Batch(torch.from_numpy(images), torch.from_numpy(used), position)
 
     def _image(self, index: int) -> tuple[np.ndarray, int]:
         if len(self._cached) and self._cached[index]:
@@ -241,7 +235,6 @@ class Stream:
         batch: images a global batch.
         mine: the places of every global batch that this rank reads (`cluster_jobs.distributed.batch_split`); all by
             default.
-        labels: int32 (count,) with -1 for unlabelled, or None.
         subset: the sample indices that the stream is made of, ascending int64; all by default.
 
     Raises:
@@ -255,7 +248,6 @@ class Stream:
         seed: int,
         batch: int,
         mine: slice = slice(None),
-        labels: np.ndarray | None = None,
         window: str = "64",
         workers: int = 0,
         damaged: str = "fatal",
@@ -267,9 +259,9 @@ class Stream:
         if subset is not None:
             counts, sizes = np.array([len(subset)]), sizes.sum(keepdims=True) * len(subset) // len(shards)
         self.shards, self.batch, self.mine = shards, batch, mine
-        self.labels, self.workers, self.damaged, self.subset = labels, workers, damaged, subset
+        self.workers, self.subset = workers, subset
         self.order = Order(counts, sizes, seed=seed, window=window)
-        self._reader = Reader(shards, labels, damaged, subset, cache=workers == 0)
+        self._reader = Reader(shards, damaged, subset, cache=workers == 0)
 
     def indices(self, start: int) -> np.ndarray:
         """This rank's sample indices of the global batch that begins at position ``start``."""
@@ -308,7 +300,6 @@ def scan(
     rank: int = 0,
     world: int = 1,
     indices: np.ndarray | None = None,
-    labels: np.ndarray | None = None,
     damaged: str = "fatal",
 ) -> Iterator[Batch]:
     """Every sample once, in index order: the finite stream of evaluations, the same number of batches on every rank.
@@ -316,7 +307,7 @@ def scan(
     ``batch`` is global; this rank's slice may be short or empty at the end (it is yielded with n = 0, so that
     collectives in the loop match). ``Batch.position`` is the place of the global batch in the scan.
     """
-    reader = Reader(shards, labels, damaged, indices, cache=False)
+    reader = Reader(shards, damaged, indices, cache=False)
     chosen = np.arange(len(shards)) if indices is None else np.asarray(indices)
     share = -(-batch // world)
     step = share * world

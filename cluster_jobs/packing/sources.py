@@ -66,8 +66,6 @@ def decode(content: bytes, size: Size, mode: str) -> np.ndarray:
             least = 2 * max(height_and_width(size))  # both sides alike: the picture may be turned below
             opened.draft(opened.mode, (least, least))  # large JPEGs decode at a fraction, never below twice the size
             picture: Image.Image = ImageOps.exif_transpose(opened)
-            if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to 8 bits
-                picture = Image.fromarray(((np.asarray(picture, np.int64) + 128) // 257).clip(0, 255).astype(np.uint8))
             return to_array(picture, size, mode)
     except MemoryError:
         raise

@@ -10,6 +10,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from cluster_jobs.core.progress import duration
+
 PLAIN_INTERVAL_SECONDS = 60.0
 STYLES = {
     "waiting": "dim",
@@ -41,13 +43,6 @@ class Line:
         """The last line of the log, once there is more than the command."""
         last = "".join(tail(self.log, 1))
         return "" if last.startswith("$ ") else last
-
-
-def clock(seconds: float) -> str:
-    """Seconds as ``m:ss`` or ``h:mm:ss``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def tail(log: Path, lines: int) -> list[str]:
@@ -89,7 +84,7 @@ class Display:
             now = time.monotonic()
             if line.state != state or (state == "running" and now - when > PLAIN_INTERVAL_SECONDS):
                 progress = line.progress if line.state == state else ""
-                print(f"{line.state:>8}  {line.name}  {clock(line.elapsed)}  {progress}".rstrip(), flush=True)
+                print(f"{line.state:>8}  {line.name}  {duration(line.elapsed)}  {progress}".rstrip(), flush=True)
                 self._shown[line.name] = line.state, now
 
     def _table(self) -> Table:
@@ -100,6 +95,6 @@ class Display:
         table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         for line in self.lines:
             progress = line.progress if line.state in ("running", "failed", "stopped") else ""
-            elapsed = clock(line.elapsed) if line.state != "waiting" else ""
+            elapsed = duration(line.elapsed) if line.state != "waiting" else ""
             table.add_row(Text(line.state, STYLES[line.state]), line.name, elapsed, Text(progress, "dim"))
         return table

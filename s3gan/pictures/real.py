@@ -12,7 +12,7 @@ from cluster_jobs.data.label_table import open_merged
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stores.base import child
 from cluster_jobs.data.stream import Reader
-from s3gan.inference.cluster_files import clusters_of
+from cluster_jobs.training.cluster_files import clusters_of
 from s3gan.inference.network_file import read_network
 from s3gan.metrics.labelled import choose
 
@@ -39,7 +39,7 @@ class Real:
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """Images uint8 (n, C, H, W)."""
-        return Reader(self.shards, None, cache=False).read(indices, 0).images.numpy()
+        return Reader(self.shards, cache=False).read(indices, 0).images.numpy()
 
     @property
     def described(self) -> str:

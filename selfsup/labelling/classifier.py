@@ -29,7 +29,7 @@ from cluster_jobs.distributed.job import Job
 from selfsup.encoders.loading import CLASSIFIER_FILE, read_network, rebuild, save_network
 from selfsup.encoders.resnet import Encoder, build_encoder, initialise
 from selfsup.pretext import augment
-from selfsup.pretext.rotation import RotationTask
+from selfsup.pretext.rotation import rotate_all, rotation_head, rotation_losses
 
 BESIDE = ".classifier.safetensors"  # how the name of a classifier's file ends beside its label table
 
@@ -48,7 +48,7 @@ class ShardPictures:
 
     def __init__(self, shards: Shards, indices: np.ndarray | None = None, damaged: str = "fatal") -> None:
         self.indices = np.arange(len(shards)) if indices is None else indices
-        self._reader = Reader(shards, None, damaged)
+        self._reader = Reader(shards, damaged)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -97,7 +97,7 @@ class Classifier(nn.Module):
         self.encoder, self.classes = encoder, classes
         self.facts: dict[str, Any] = {}
         self.head = nn.Linear(encoder.num_features, classes)
-        self.rotation_head = RotationTask().heads(encoder.num_features)
+        self.rotation_head = rotation_head(encoder.num_features)
         initialise(self.head, 0, "classes")
 
     def features(self, x: Tensor) -> Tensor:
@@ -196,14 +196,13 @@ def losses(
     ``weights`` (classes,) weigh the answers. Everything passes the encoder at once, so that batch norm sees one
     mixture of upright and turned pictures.
     """
-    task = RotationTask()
-    turned, rotations = task.examples(others) if others is not None else (pictures[:0], answers[:0])
+    turned, rotations = rotate_all(others) if others is not None else (pictures[:0], answers[:0])
     features = classifier.encoder(torch.cat([pictures, turned]))
     split = [len(pictures), len(turned)]
     upright, rotated = features.split(split)
     loss = (F.cross_entropy(classifier.head(upright), answers, reduction="none") * weights[answers]).mean()
     if others is not None:
-        loss = loss + rotation_weight * task.losses(classifier.rotation_head(rotated), rotations).mean()
+        loss = loss + rotation_weight * rotation_losses(classifier.rotation_head(rotated), rotations).mean()
     return loss
 
 

@@ -2,13 +2,15 @@
 
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from cluster_jobs.data.shard_writer import Sample, write_shard
+from cluster_jobs.data.shard_writer import PARTS, Sample, write_shard
 from cluster_jobs.data.shards import Shards
 from tests.cluster_jobs.pack_runs import members, pack, snapshot
 from tests.cluster_jobs.pictures import encode, noise
@@ -99,3 +101,17 @@ def test_shards_that_pack_wrote_are_not_indexed_again(tmp_path: Path, capsys: py
     before = snapshot(tmp_path)
     assert pack("source=webdataset", f"path={tmp_path}/d/test") == 2
     assert "ready as they are" in capsys.readouterr().err and snapshot(tmp_path) == before
+
+
+def test_sixteen_bit_grey_is_read_alike_from_a_folder_and_from_indexed_shards(tmp_path: Path) -> None:
+    values = np.arange(1 << 16).reshape(256, 256)
+    png = encode(Image.fromarray(values.astype(np.uint16)), "PNG")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "all.png").write_bytes(png)
+    write_shard(tmp_path / "wds", 0, [Sample("all", png, "png")])
+    shutil.rmtree(tmp_path / "wds" / PARTS)  # as somebody else's shards have no index
+    assert pack("source=folder", f"path={tmp_path}/images", f"out={tmp_path}/packed", "size=256") == 0
+    assert pack("source=webdataset", f"path={tmp_path}/wds", "size=256") == 0
+    expected = np.round(values / 257).astype(np.uint8)[None]
+    for directory in (tmp_path / "packed" / "train", tmp_path / "wds"):
+        assert np.array_equal(Shards(directory).image(0), expected), directory

@@ -99,7 +99,7 @@ def test_the_page_shows_what_the_stages_left_in_their_order(tmp_path: Path) -> N
     for words in (
         "One & only.", "Labels <script>", "Second.", "0.8765", "12,345", "n/a", "a caption & more",
         "after 2,000 images",
-        "name: <b>bold</b>", "python -m x 'out=a b'", "1 of 2 stages done; 1:15 of work in all.", "a < b",
+        "name: <b>bold</b>", "python -m x 'out=a b'", "1 of 2 stages done; 1m15s of work in all.", "a < b",
     ):  # fmt: skip
         assert words in page.text, words
     assert len([tag for tag, _ in page.tags if tag == "polyline"]) == 2

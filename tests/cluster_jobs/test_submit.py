@@ -13,7 +13,7 @@ from PIL import Image
 
 from cluster_jobs.core.errors import Preempted, UserError
 from cluster_jobs.core.files import read_json
-from cluster_jobs.pipelines.display import clock, tail
+from cluster_jobs.pipelines.display import tail
 from cluster_jobs.pipelines.launch import launch_words
 from cluster_jobs.pipelines.local import Local, StageFailed
 from cluster_jobs.pipelines.pipeline import BUILT_IN, Pipeline, load
@@ -287,10 +287,6 @@ def test_the_tail_of_a_log_is_what_a_terminal_would_show(tmp_path: Path) -> None
     log.write_text("first\n\x1b[32mgreen\x1b[0m\n 10 %\r 90 %\r\n\n")
     assert tail(log, 2) == ["green", " 90 %"]
     assert tail(tmp_path / "none", 2) == []
-
-
-def test_a_clock_reads_minutes_and_hours() -> None:
-    assert [clock(s) for s in (0, 59.6, 61, 3600)] == ["0:00", "1:00", "1:01", "1:00:00"]
 
 
 @pytest.mark.slow

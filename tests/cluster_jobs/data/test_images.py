@@ -2,9 +2,10 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from cluster_jobs.data.images import encode_png, to_array
+from cluster_jobs.data.images import encode_png, to_array, to_float, to_uint8
 
 
 def decoded(content: bytes) -> np.ndarray:
@@ -61,8 +62,16 @@ def test_another_shape_is_scaled_by_its_shorter_side_and_cropped_in_the_middle(w
         assert result[0, 2:-2, 2:-2].min() > 200
 
 
-def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
-    pixels = (np.arange(16).reshape(4, 4) * 4096).astype(np.uint16)
+def test_sixteen_bits_are_rounded_to_eight() -> None:
+    values = np.arange(1 << 16).reshape(256, 256)
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    assert np.array_equal(to_array(Image.open(buffer), 4, "L")[0], np.arange(0, 256, 16).reshape(4, 4))
+    Image.fromarray(values.astype(np.uint16)).save(buffer, "PNG")
+    assert np.array_equal(to_array(Image.open(buffer), 256, "L")[0], np.round(values / 257))
+
+
+def test_every_level_survives_the_way_to_a_network_and_back() -> None:
+    levels = torch.arange(256, dtype=torch.uint8)
+    seen = to_float(levels, "cpu")
+    assert seen.dtype == torch.float32 and seen[[0, -1]].tolist() == [-1, 1]
+    assert torch.equal(to_uint8(seen), levels)
+    assert to_uint8(torch.tensor([-1.5, -1, 0.001, 1, 2])).tolist() == [0, 0, 128, 255, 255]

@@ -151,32 +151,21 @@ def test_the_images_are_those_of_the_indices(tiny: Shards) -> None:
     for batch in take(Stream(tiny, seed=0, batch=5), 0, 9):
         assert batch.images.dtype == torch.uint8 and batch.images.shape == (5, 1, 8, 8)
         assert np.array_equal(batch.images.numpy(), tiny_images()[batch.indices.numpy()])
-        assert batch.labels.tolist() == [-1] * 5
 
 
 def test_reader_processes_give_the_same_batches_as_none(tiny: Shards, small_blocks: None) -> None:
-    labels = np.arange(21, dtype=np.int32)
-    expected = take(Stream(tiny, seed=1, batch=4, labels=labels, window="2"), 12, 12)
+    expected = take(Stream(tiny, seed=1, batch=4, window="2"), 12, 12)
     for workers in (1, 2):
-        found = take(Stream(tiny, seed=1, batch=4, labels=labels, window="2", workers=workers), 12, 12)
+        found = take(Stream(tiny, seed=1, batch=4, window="2", workers=workers), 12, 12)
         for one, other in zip(expected, found, strict=True):
             assert torch.equal(one.images, other.images) and torch.equal(one.indices, other.indices)
-            assert torch.equal(one.labels, other.labels) and one.position == other.position
+            assert one.position == other.position
 
 
 @pytest.mark.parametrize("start", [0, 1, 4, 20, 21, 22, 63, 1000])
 def test_starting_anywhere_is_reading_on(tiny: Shards, small_blocks: None, start: int) -> None:
     straight = Stream(tiny, seed=2, batch=1, window="2").order.indices(np.arange(start + 12))
     assert seen(take(Stream(tiny, seed=2, batch=4, window="2"), start, 3)) == straight[start:].tolist()
-
-
-def test_labels_come_from_the_table_and_never_from_the_shards(tiny: Shards) -> None:
-    table = np.full(21, -1, np.int32)
-    table[[3, 8]] = [7, 9]
-    for batch in take(Stream(tiny, seed=0, batch=7, labels=table), 0, 3):
-        assert batch.labels.tolist() == table[batch.indices.numpy()].tolist()
-    with pytest.raises(UserError, match="20 labels for 21 samples"):
-        Stream(tiny, seed=0, batch=7, labels=table[1:])
 
 
 def test_a_stream_over_a_subset_holds_it_exactly_once_an_epoch(tiny: Shards) -> None:
@@ -252,13 +241,11 @@ def test_a_damaged_sample_is_fatal_and_named(damaged: Shards, workers: int) -> N
 def test_a_damaged_sample_is_replaced_by_the_next_readable_one(
     damaged: Shards, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    labels = np.arange(21, dtype=np.int32)
-    runs = [take(Stream(damaged, seed=0, batch=7, labels=labels, damaged="replace", workers=n), 0, 6) for n in (0, 2)]
+    runs = [take(Stream(damaged, seed=0, batch=7, damaged="replace", workers=n), 0, 6) for n in (0, 2)]
     for batches in runs:
         for epoch in (batches[:3], batches[3:]):
             assert sorted(seen(epoch)) == sorted([*range(9), 11, 11, *range(11, 21)])
         for batch in batches:
-            assert batch.labels.tolist() == batch.indices.tolist()
             assert np.array_equal(batch.images.numpy(), tiny_images()[batch.indices.numpy()])
     assert seen(runs[0]) == seen(runs[1])
     told = capfd.readouterr().err
@@ -295,8 +282,7 @@ def test_a_scan_meets_every_sample_once_in_index_order(tiny: Shards, batch: int,
             assert np.array_equal(part.images.numpy(), tiny_images()[part.indices.numpy()])
 
 
-def test_a_scan_of_chosen_samples_with_labels(tiny: Shards) -> None:
-    labels = np.arange(100, 121, dtype=np.int32)
-    batches = list(scan(tiny, 2, indices=np.array([20, 3, 3]), labels=labels))
-    assert [batch.labels.tolist() for batch in batches] == [[120, 103], [103]]
+def test_a_scan_of_chosen_samples_keeps_their_order(tiny: Shards) -> None:
+    batches = list(scan(tiny, 2, indices=np.array([20, 3, 3])))
+    assert [batch.indices.tolist() for batch in batches] == [[20, 3], [3]]
     assert [batch.position for batch in batches] == [0, 2]

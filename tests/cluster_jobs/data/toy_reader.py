@@ -23,16 +23,16 @@ class ReaderConfig:
 @command(ReaderConfig, conf="cluster_jobs.conf")
 def main(config: ReaderConfig) -> None:
     shards = Shards(config.data)
-    stream = Stream(shards, seed=1, batch=4, labels=shards.hidden_labels(), window="2")
+    stream = Stream(shards, seed=1, batch=4, window="2")
     print(digest(stream, config.batches), flush=True)
 
 
 def digest(stream: Stream, batches: int) -> str:
-    """A name for the keys, pixels and labels of a stream's first batches."""
-    total = hashlib.sha256()
+    """A digest of the keys, pixels and labels of a stream's first batches."""
+    total, labels = hashlib.sha256(), stream.shards.hidden_labels()
     for batch in itertools.islice(stream.batches(0), batches):
         keys = [stream.shards.key(index) for index in batch.indices.tolist()]
-        total.update(repr((keys, batch.labels.tolist())).encode() + batch.images.numpy().tobytes())
+        total.update(repr((keys, labels[batch.indices.numpy()].tolist())).encode() + batch.images.numpy().tobytes())
     return total.hexdigest()
 
 
