@@ -19,14 +19,18 @@ from rich.console import Console
 from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json, write_json
+from cluster_jobs.core.output_directory import OutputDirectory
 from cluster_jobs.core.workers import cores
-from cluster_jobs.data.shard_writer import finish_index
+from cluster_jobs.data.pool import POOL_FILE, finish_pool, shard_sizes
 from cluster_jobs.mixing import mixture
 from cluster_jobs.mixing.report import print_table, write_report
 from cluster_jobs.mixing.shares import plan, read_shares
 from cluster_jobs.mixing.sources import REAL, SOURCES, Source, match, open_pool, open_real
 
 RESULTS = ("counts", "counts_by_source", "available", "repeated", "dropped", "classes_left_out")  # of pool.json
+# fields in which a command that goes on with the pool may differ: results, and where its sources lie; a source that has
+# moved is still the same one
+FREE = (*RESULTS, "sources.*.directory", "sources.*.pool", "sources.*.label_table")
 
 
 @dataclass
@@ -58,46 +62,64 @@ def main(config: MixConfig) -> None:
     shares = check(config)
     if config.validate:
         return
-    out, console = Path(config.out), Console(highlight=False)
+    output, console = OutputDirectory(config.out), Console(highlight=False)
     classes, sources, left_out = match([open_source(config, name) for name in SOURCES if name in shares])
     described = describe(config, sources)
-    refuse_another_pool(out, described)
-    if (out / "index.json").is_file():
-        mixture.tidy(out)
-        console.print(f"{out} is finished: {config.count:,} images", soft_wrap=True, markup=False)
-        print_table(console, read_json(out / "pool.json"))
-        return
+    with output.locked():
+        output.check(POOL_FILE, described, free=FREE)
+        output.remove_leftovers()
+        if output.is_finished():
+            mixture.tidy(output.path)
+            console.print(f"{config.out} is finished: {config.count:,} images", soft_wrap=True, markup=False)
+            print_table(console, read_json(output.path / POOL_FILE))
+        else:
+            pool = make(config, shares, classes, sources, described, left_out)
+            print_table(console, pool)
+
+
+def make(
+    config: MixConfig,
+    shares: dict[str, Any],
+    classes: list[str],
+    sources: list[Source],
+    described: dict[str, Any],
+    left_out: dict[str, list[str]],
+) -> dict[str, Any]:
+    """Makes the mixture, or what is missing of it. Returns pool.json.
+
+    Args:
+        described: what decides the pool's bytes; results join it in pool.json.
+        left_out: by source the names of its classes that no image of the pool has.
+    """
+    out = Path(config.out)
     total = sum(len(source.indices) for source in sources)
     workers = config.workers if config.workers >= 0 else min(cores(), total // (4 * mixture.BLOCK))
-    hashes, thumbnails = mixture.signatures(sources, _identity(described)["sources"], out, workers)
+    hashes, thumbnails = mixture.signatures(sources, out, workers)
     rows, dropped = mixture.without_duplicates(sources, hashes, thumbnails, config.near)
-    there = mixture.counts_of(sources, rows)
-    capacity = there * np.array([config.repeat if source.name == REAL else 1 for source in sources])
+    available = mixture.counts_of(sources, rows)
+    capacity = available * np.array([config.repeat if source.name == REAL else 1 for source in sources])
     wanted = plan(config.count, [shares[source.name] for source in sources], capacity, config.fill)
-    mixture.check_capacity(wanted, capacity, there, sources)
+    mixture.check_capacity(wanted, capacity, available, sources)
     chosen = mixture.choose(sources, rows, wanted, config.seed)
     names = [source.name for source in sources]
 
     def table(counts: np.ndarray) -> dict[str, dict[str, int]]:
         return {label: dict(zip(names, row, strict=True)) for label, row in zip(classes, counts.tolist(), strict=True)}
 
-    results = {
+    pool = described | {
         "counts": dict(zip(classes, wanted.sum(1).tolist(), strict=True)),
         "counts_by_source": table(wanted),
-        "available": table(there),
-        "repeated": int(np.maximum(wanted - there, 0).sum()),  # images that are not the first of their kind
+        "available": table(available),
+        "repeated": int(np.maximum(wanted - available, 0).sum()),  # images that are not the first of their kind
         "dropped": dropped,
         "classes_left_out": left_out,
     }
-    write_json(out / "pool.json", described | results)
+    write_json(out / POOL_FILE, pool)
     mixture.write_shards(sources, chosen, out, workers)
-    channels, height, width = sources[0].shards.shape
-    size = height if height == width else (height, width)
-    mode = "L" if channels == 1 else "RGB"
-    write_report(out, described | results, sources, chosen)
-    finish_index(out, mixture.shard_total(config.count), classes=classes, size=size, mode=mode)
+    write_report(out, pool, sources, chosen)
+    finish_pool(out, len(shard_sizes(config.count)), classes, sources[0].shards.shape)
     mixture.tidy(out)
-    print_table(console, described | results)
+    return pool
 
 
 def check(config: MixConfig) -> dict[str, Any]:
@@ -131,35 +153,6 @@ def describe(config: MixConfig, sources: list[Source]) -> dict[str, Any]:
         "seed": config.seed,
         "count": config.count,
     }
-
-
-def refuse_another_pool(out: Path, pool: dict[str, Any]) -> None:
-    """Raises UserError where ``out`` holds another pool, or something else."""
-    path = out / "pool.json"
-    if not path.is_file():
-        if out.exists() and (not out.is_dir() or any(not _begun(file.name) for file in out.iterdir())):
-            raise UserError(f"out={str(out)!r} holds something else; choose a new or empty directory")
-        return
-    found, now = (_identity(content) for content in (read_json(path), pool))
-    differing = [name for name in sorted({*found, *now}) if found.get(name) != now.get(name)]
-    if differing:
-        what = "; ".join(f"{name}: {found.get(name)!r} -> {now.get(name)!r}"[:300] for name in differing)
-        raise UserError(f"out={str(out)!r} was mixed with another configuration ({what}); choose another out")
-
-
-def _begun(name: str) -> bool:
-    """Whether a file is one of a mixture that was killed before it wrote pool.json."""
-    return name == mixture.SIGNATURES or (name.startswith(".") and name.endswith(".tmp"))
-
-
-def _identity(pool: dict[str, Any]) -> dict[str, Any]:
-    """pool.json without results and places: a moved source is still the same one."""
-    free = {"directory", "pool", "label_table"}
-    sources = {
-        name: {what: value for what, value in source.items() if what not in free}
-        for name, source in pool.get("sources", {}).items()
-    }
-    return {name: value for name, value in pool.items() if name not in RESULTS} | {"sources": sources}
 
 
 if __name__ == "__main__":

@@ -20,10 +20,12 @@ import pyarrow.parquet as pq
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import make_parent, write_atomically
+from cluster_jobs.core.output_directory import refuse_changes
 from cluster_jobs.core.seeds import key_hash
 from cluster_jobs.data.shards import Shards
 
 ORIGINS = ("true", "inferred", "cluster", "single", "random")
+COLUMNS = ("key", "label", "origin", "confidence")
 METADATA_KEY = b"label_table"  # its JSON stands in the parquet schema's metadata
 
 
@@ -87,8 +89,11 @@ def write_table(path: Path | str, table: LabelTable) -> None:
     write_atomically(path, buffer.getvalue().to_pybytes())
 
 
-def read_table(path: Path | str) -> LabelTable:
+def read_table(path: Path | str, *, probabilities: bool = True) -> LabelTable:
     """Reads a label table.
+
+    Args:
+        probabilities: whether to read soft labels, where there are some; they are large.
 
     Raises:
         UserError: the file is missing, damaged, no label table, or holds a value that no table may hold.
@@ -98,8 +103,9 @@ def read_table(path: Path | str) -> LabelTable:
         raise UserError(f"label table {str(path)!r}: no such file (expected a parquet file that selfsup.label wrote)")
     try:
         with path.open("rb") as file:
-            stored = pq.read_table(file)
+            stored = pq.read_table(file, columns=None if probabilities else [*COLUMNS])
         described = json.loads((stored.schema.metadata or {})[METADATA_KEY])
+        described["fingerprint"]  # noqa: B018  # what has none is no label table
         labels, confidence = (stored[name].to_numpy() for name in ("label", "confidence"))
         table = LabelTable(
             keys=stored["key"].to_pylist(),
@@ -140,10 +146,7 @@ def existing_table(path: Path, origin: dict[str, Any]) -> LabelTable | None:
     if not path.exists():
         return None
     table = read_table(path)
-    found = {name: table.metadata.get(name) for name in origin}
-    differences = [f"{name}: {found[name]!r} -> {value!r}" for name, value in origin.items() if found[name] != value]
-    if differences:
-        raise UserError(f"{path} was made with another configuration ({'; '.join(differences)}); choose another out=")
+    refuse_changes(f"out={str(path)!r}", "out", {name: table.metadata.get(name) for name in origin}, origin)
     return table
 
 
@@ -231,15 +234,15 @@ def _merge_shard(table: LabelTable, cursor: int, keys: list[str]) -> tuple[np.nd
     """The labels (len(keys),) of one shard, and how many rows of the table from ``cursor`` on belong to it."""
     merged = np.full(len(keys), -1, dtype=np.int32)
     rows = pa.array(table.keys[cursor : cursor + len(keys)], pa.string())
-    places = pc.index_in(rows, value_set=pa.array(keys, pa.string())).fill_null(-1).to_numpy()
-    absent = np.flatnonzero(places < 0)
-    places = places[: absent[0]] if absent.size else places  # the first key that is not here begins a later shard
-    backwards = np.flatnonzero(np.diff(places) <= 0)
+    positions = pc.index_in(rows, value_set=pa.array(keys, pa.string())).fill_null(-1).to_numpy()
+    absent = np.flatnonzero(positions < 0)
+    positions = positions[: absent[0]] if absent.size else positions  # the first key not here begins a later shard
+    backwards = np.flatnonzero(np.diff(positions) <= 0)
     if backwards.size:
         key = table.keys[cursor + backwards[0] + 1]
         raise UserError(f"the label table is not in index order, or names a sample twice, at {key!r}")
-    merged[places] = table.labels[cursor : cursor + len(places)]
-    return merged, len(places)
+    merged[positions] = table.labels[cursor : cursor + len(positions)]
+    return merged, len(positions)
 
 
 def _misfit(key: str, shards: Shards) -> str:

@@ -14,6 +14,7 @@ from cluster_jobs.core.files import read_json, write_atomically, write_json
 from cluster_jobs.core.seeds import derive_seed, key_hash
 from cluster_jobs.core.workers import do
 from cluster_jobs.data.images import encode_png
+from cluster_jobs.data.pool import shard_samples, shard_sizes
 from cluster_jobs.data.shard_writer import SHARD_SAMPLES, Sample, shard_done, write_shard
 from cluster_jobs.mixing import duplicates
 from cluster_jobs.mixing.sources import REAL, Source
@@ -35,17 +36,13 @@ class Chosen:
         return len(self.source)
 
 
-def signatures(
-    sources: list[Source], identity: dict[str, Any], out: Path, workers: int
-) -> tuple[np.ndarray, np.ndarray]:
+def signatures(sources: list[Source], out: Path, workers: int) -> tuple[np.ndarray, np.ndarray]:
     """Hashes (n, 16) and thumbnails (n, cells), uint8, of all samples of all sources, one after the other.
 
-    Blocks that an earlier life finished are read back, also where its shares or counts were refused.
-
-    Args:
-        identity: differs where a source differs; the blocks of others are dropped.
+    Blocks that an earlier command finished are read back, also where its shares or counts were refused; those of other
+    sources are dropped.
     """
-    record = out / SIGNATURES / "sources.json"
+    record, identity = out / SIGNATURES / "sources.json", {source.name: source.identity() for source in sources}
     if not record.is_file() or read_json(record) != identity:
         tidy(out)
         write_json(record, identity)
@@ -55,8 +52,8 @@ def signatures(
     missing = [block for block in blocks if not _block_path(out, sources, block).is_file()]
     for _ in do(_sign, (out, sources), missing, min(workers, len(missing))):
         pass
-    found = [np.load(_block_path(out, sources, block)) for block in blocks]
-    return np.concatenate([part["hashes"] for part in found]), np.concatenate([part["thumbnails"] for part in found])
+    stored = [np.load(_block_path(out, sources, block)) for block in blocks]
+    return np.concatenate([part["hashes"] for part in stored]), np.concatenate([part["thumbnails"] for part in stored])
 
 
 def _block_path(out: Path, sources: list[Source], block: tuple[int, int]) -> Path:
@@ -68,10 +65,10 @@ def _sign(context: tuple[Path, list[Source]], block: tuple[int, int]) -> None:
     source = sources[block[0]]
     shards, indices = source.shards, source.indices[block[1] : block[1] + BLOCK]
     shards.prefetch(indices)
-    found = [duplicates.signature(shards.image(int(index))) for index in indices]
+    signed = [duplicates.signature(shards.image(int(index))) for index in indices]
     buffer = io.BytesIO()
-    hashes = np.frombuffer(b"".join(digest for digest, _ in found), np.uint8).reshape(-1, 16)
-    np.savez(buffer, hashes=hashes, thumbnails=np.stack([small for _, small in found]))
+    hashes = np.frombuffer(b"".join(digest for digest, _ in signed), np.uint8).reshape(-1, 16)
+    np.savez(buffer, hashes=hashes, thumbnails=np.stack([small for _, small in signed]))
     write_atomically(_block_path(out, sources, block), buffer.getvalue())
 
 
@@ -112,21 +109,22 @@ def counts_of(sources: list[Source], rows: list[np.ndarray]) -> np.ndarray:
     return np.stack(columns, axis=1).astype(np.int64)
 
 
-def check_capacity(wanted: np.ndarray, capacity: np.ndarray, there: np.ndarray, sources: list[Source]) -> None:
-    """Raises UserError for what the sources cannot give, naming the first class and what is there.
+def check_capacity(wanted: np.ndarray, capacity: np.ndarray, available: np.ndarray, sources: list[Source]) -> None:
+    """Raises UserError for what the sources cannot give, naming the first class and what is available.
 
     Args:
-        wanted, capacity: (classes, sources), asked for and possible with repeats; there: without repeats.
+        wanted, capacity: (classes, sources), asked for and possible with repeats; available: without repeats.
     """
     lacking = np.argwhere(wanted > capacity)
     if len(lacking):
-        label, place = lacking[0].tolist()
-        source, times = sources[place], capacity[label, place] // max(int(there[label, place]), 1)
-        advice = "a greater repeat=, " if source.name == REAL and there[label, place] else ""
+        label, number = lacking[0].tolist()
+        source, there = sources[number], int(available[label, number])
+        times = capacity[label, number] // max(there, 1)
+        advice = "a greater repeat=, " if source.name == REAL and there else ""
         raise UserError(
-            f"{source.name}={source.directory!r} has {there[label, place]} different images of class "
+            f"{source.name}={source.directory!r} has {there} different images of class "
             f"{source.classes[label]!r}{f' for up to {times} places each' if times > 1 else ''}, "
-            f"{wanted[label, place]} are asked for (and too few in {len(lacking)} of {wanted.size} such cells): "
+            f"{wanted[label, number]} are asked for (and too few in {len(lacking)} of {wanted.size} such cells): "
             f"expected {advice}a smaller count=, other shares, or fill=true"
         )
 
@@ -137,14 +135,14 @@ def choose(sources: list[Source], rows: list[np.ndarray], wanted: np.ndarray, se
     Where more are wanted than there are, all are taken equally often (the first ones once more).
     """
     parts: list[tuple[np.ndarray, ...]] = []
-    for place, (source, kept) in enumerate(zip(sources, rows, strict=True)):
+    for number, (source, kept) in enumerate(zip(sources, rows, strict=True)):
         labels = source.labels[kept]
         for label in np.unique(labels).tolist():
-            count, members = int(wanted[label, place]), kept[labels == label]
+            count, members = int(wanted[label, number]), kept[labels == label]
             names = source.keys(members)
             ranks = sorted(range(len(members)), key=lambda row: (key_hash(f"{seed}/{source.name}", names[row]), row))  # noqa: B023
             chosen = np.resize(members[np.array(ranks)], count)
-            parts.append((np.full(count, place, np.int8), chosen, np.full(count, label, np.int32)))
+            parts.append((np.full(count, number, np.int8), chosen, np.full(count, label, np.int32)))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     order = np.random.Generator(np.random.PCG64(derive_seed(seed, "mixture", len(columns[0])))).permutation(
         len(columns[0])
@@ -152,20 +150,17 @@ def choose(sources: list[Source], rows: list[np.ndarray], wanted: np.ndarray, se
     return Chosen(*(column[order] for column in columns))
 
 
-def shard_total(count: int) -> int:
-    return -(-count // SHARD_SAMPLES)
-
-
 def write_shards(sources: list[Source], chosen: Chosen, out: Path, workers: int) -> None:
     """The shards that are not there yet, each whole or absent."""
-    missing = [number for number in range(shard_total(len(chosen))) if not shard_done(out, number)]
+    missing = [number for number in range(len(shard_sizes(len(chosen)))) if not shard_done(out, number)]
     tasks = [(number, _slice(chosen, number)) for number in missing]
     for _ in do(_write, (out, sources), tasks, min(workers, len(missing))):
         pass
 
 
 def _slice(chosen: Chosen, number: int) -> Chosen:
-    part = slice(number * SHARD_SAMPLES, (number + 1) * SHARD_SAMPLES)
+    samples = shard_samples(number, len(chosen))
+    part = slice(samples.start, samples.stop)
     return Chosen(chosen.source[part], chosen.row[part], chosen.label[part])
 
 
@@ -175,15 +170,16 @@ def _write(context: tuple[Path, list[Source]], task: tuple[int, Chosen]) -> None
 
 
 def _samples(sources: list[Source], number: int, chosen: Chosen) -> Iterator[Sample]:
-    for place in range(len(chosen)):
-        source = sources[int(chosen.source[place])]
-        index, shards = int(source.indices[chosen.row[place]]), source.shards
+    """The samples of shard ``number``, whose part of the mixture is ``chosen``."""
+    for row in range(len(chosen)):
+        source = sources[int(chosen.source[row])]
+        index, shards = int(source.indices[chosen.row[row]]), source.shards
         annotation: dict[str, Any] = {"source": source.name, "key": shards.key(index)}
         before = shards.annotation(index)
         if before is not None:
             annotation["annotation"] = before
-        name = f"{number * SHARD_SAMPLES + place:08d}"
-        yield Sample(name, encode_png(shards.image(index)), "png", int(chosen.label[place]), annotation)
+        name = f"{number * SHARD_SAMPLES + row:08d}"
+        yield Sample(name, encode_png(shards.image(index)), "png", int(chosen.label[row]), annotation)
 
 
 def tidy(out: Path) -> None:
