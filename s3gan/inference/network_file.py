@@ -5,8 +5,10 @@ from typing import Any
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json
-from s3gan.inference.cluster_files import changed_network
+from cluster_jobs.training.cluster_files import file_of, in_force, named_by, read_facts
 from s3gan.networks import NETWORKS, Discriminator, Generator, HeadPlan
+
+FLAGS = ("rotation", "predictor")  # auxiliary heads that are stored as true or false
 
 
 def build_generator(network: dict[str, Any]) -> Generator:
@@ -18,8 +20,26 @@ def build_generator(network: dict[str, Any]) -> Generator:
 def build_discriminator(network: dict[str, Any]) -> Discriminator:
     """An untrained discriminator as `network.json` describes it."""
     of = network["size"], network["channels"], network["classes"], network["width"]
-    plan = HeadPlan(**network["heads"])
+    plan = heads_from_json(network["heads"], network["classes"])
     return NETWORKS[network["network"]].discriminator(*of, plan, normalise=network["d_spectral_norm"])
+
+
+def heads_to_json(plan: HeadPlan) -> dict[str, Any]:
+    """A discriminator's heads as `network.json` has them.
+
+    The rotation head and the predictor stand as true or false, any other auxiliary head as its number of outputs.
+    """
+    flags = {name: name in plan.auxiliary for name in FLAGS}
+    others = {name: outputs for name, outputs in plan.auxiliary.items() if name not in FLAGS}
+    return {"projection": plan.projection, **flags, "soft_prediction": plan.soft_prediction, **others}
+
+
+def heads_from_json(record: dict[str, Any], classes: int) -> HeadPlan:
+    """What `heads_to_json` was given, for a discriminator of images with so many classes."""
+    outputs = {name: 4 if name == "rotation" else classes for name in FLAGS}
+    heads = {name: value for name, value in record.items() if name not in ("projection", "soft_prediction") and value}
+    auxiliary = {name: outputs.get(name, value) for name, value in heads.items()}
+    return HeadPlan(record["projection"], auxiliary, record["soft_prediction"])
 
 
 def read_network(run: Path, checkpoint: Path | str | None = None) -> dict[str, Any]:
@@ -39,4 +59,19 @@ def read_network(run: Path, checkpoint: Path | str | None = None) -> dict[str, A
             f"{run / 'network.json'}: network {network.get('network')!r}, expected one of {', '.join(NETWORKS)} "
             "(the run was made by another version)"
         )
-    return network | changed_network(run, None if checkpoint is None else Path(checkpoint))
+    return network | _changed_by_clusters(run, None if checkpoint is None else Path(checkpoint))
+
+
+def _changed_by_clusters(run: Path, checkpoint: Path | None) -> dict[str, Any]:
+    """What the clusters of a checkpoint, None for the newest clusters, change of RUN/network.json: {} where there are
+    none.
+
+    Raises:
+        UserError: the clusters of the checkpoint are gone, or others now.
+    """
+    found, sha256 = (in_force(run), None) if checkpoint is None else named_by(checkpoint) or (None, None)
+    if found is None:
+        return {}
+    facts = read_facts(run, found, sha256)
+    table = {**facts["label_table"], "path": str(file_of(run, found, "parquet"))}
+    return {"class_counts": facts["class_counts"], "fake_weights": facts["fake_weights"], "label_table": table}

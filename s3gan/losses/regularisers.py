@@ -1,4 +1,4 @@
-"""Regularisers of the discriminator as objects: each takes what D was shown and said, and gives (n,) penalties.
+"""Regularisers of the discriminator as objects: from images and the scores that D gave them to (n,) penalties.
 
 The functions are those of `s3gan.losses.penalties`; here stands what each of them is given, and how much it weighs.
 """
@@ -25,15 +25,15 @@ from s3gan.losses.penalties import (
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What D was shown (after augmentation) and what it said: n real images, n fakes, and perhaps more images."""
+class ScoredImages:
+    """A micro-batch that D has scored (after augmentation): n real images, n fakes, and perhaps more images."""
 
     real: Tensor  # (n, C, H, W)
     fake: Tensor
     conditions: Tensor  # of the real images, as `s3gan.networks.Heads` takes them
     images: Tensor  # (2n + m, C, H, W) as one input, real images and fakes first
     scores: Tensor  # (2n + m,)
-    judge: Callable[[Tensor, Tensor], Tensor]  # (images, conditions) -> scores (n,): another look of D
+    score: Callable[[Tensor, Tensor], Tensor]  # (images, conditions) -> scores (n,): another pass of D
 
     @cached_property
     def gradients(self) -> Tensor:
@@ -58,7 +58,7 @@ class Regulariser(Protocol):
     @property
     def needs_gradients(self) -> bool: ...
 
-    def __call__(self, shown: Shown, noise: Tensor) -> Tensor:
+    def __call__(self, scored: ScoredImages, noise: Tensor) -> Tensor:
         """(n,), to be averaged and weighed; noise (n, draws) is uniform in [0, 1)."""
         ...
 
@@ -69,13 +69,13 @@ class SquaredGradient:
 
     name: str
     weight: float
-    place: int  # 0 real, 1 fake
+    side: int  # 0 real, 1 fake
     draws: int = 0
     needs_gradients: bool = True
 
-    def __call__(self, shown: Shown, noise: Tensor) -> Tensor:
-        n = len(shown.real)
-        return squared_gradient(shown.gradients[self.place * n : (self.place + 1) * n])
+    def __call__(self, scored: ScoredImages, noise: Tensor) -> Tensor:
+        n = len(scored.real)
+        return squared_gradient(scored.gradients[self.side * n : (self.side + 1) * n])
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ class GradientPenalty:
     draws: int = 1
     needs_gradients: bool = False
 
-    def __call__(self, shown: Shown, noise: Tensor) -> Tensor:
-        between = interpolate(shown.real.detach(), shown.fake.detach(), noise[:, 0]).requires_grad_()
-        return gradient_penalty(input_gradient(shown.judge(between, shown.conditions), between))
+    def __call__(self, scored: ScoredImages, noise: Tensor) -> Tensor:
+        between = interpolate(scored.real.detach(), scored.fake.detach(), noise[:, 0]).requires_grad_()
+        return gradient_penalty(input_gradient(scored.score(between, scored.conditions), between))
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ class LeCam:
     draws: int = 0
     needs_gradients: bool = False
 
-    def __call__(self, shown: Shown, noise: Tensor) -> Tensor:
-        (real, fake), averages = shown.scores[: 2 * len(shown.real)].chunk(2), self.averages
+    def __call__(self, scored: ScoredImages, noise: Tensor) -> Tensor:
+        (real, fake), averages = scored.scores[: 2 * len(scored.real)].chunk(2), self.averages
         return lecam(real, fake, averages.real, averages.fake) * (averages.weight > 0)
 
 
@@ -116,12 +116,14 @@ class Consistency:
     draws: int = consistency_transform.draws
     needs_gradients: bool = False
 
-    def __call__(self, shown: Shown, noise: Tensor) -> Tensor:
-        changed = consistency_transform(shown.real.detach(), noise)
-        return consistency(shown.scores[: len(shown.real)], shown.judge(changed, shown.conditions))
+    def __call__(self, scored: ScoredImages, noise: Tensor) -> Tensor:
+        changed = consistency_transform(scored.real.detach(), noise)
+        return consistency(scored.scores[: len(scored.real)], scored.score(changed, scored.conditions))
 
 
-def penalise(regularisers: Sequence[Regulariser], shown: Shown, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def penalise(
+    regularisers: Sequence[Regulariser], scored: ScoredImages, noise: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The weighted sum of the mean penalties, and each mean by its name.
 
     noise (n, columns) is uniform in [0, 1): the regularisers take their columns from the left.
@@ -129,6 +131,6 @@ def penalise(regularisers: Sequence[Regulariser], shown: Shown, noise: Tensor) -
     total, means = noise.new_zeros(()), {}
     for regulariser in regularisers:
         own, noise = noise.split([regulariser.draws, noise.shape[1] - regulariser.draws], dim=1)
-        means[f"penalty/{regulariser.name}"] = mean = regulariser(shown, own).mean()
+        means[f"penalty/{regulariser.name}"] = mean = regulariser(scored, own).mean()
         total = total + regulariser.weight * mean
     return total, means

@@ -24,8 +24,7 @@ class Method:
     name: str
     origins: frozenset[str]
     advice: str  # how to make a table that fits
-    rotation: bool = False  # D tells quarter turns of real images apart, G is rewarded for turns that D recognises
-    predictor: bool = False  # D learns to predict the classes of unlabelled images while it trains
+    heads: tuple[str, ...] = ()  # what D learns beside its score: names of `s3gan.auxiliary.AUXILIARY`
     projection: bool = True  # D's score depends on the class
     partial: bool = False  # the table may leave samples unlabelled
     reclusters: bool = False  # classes are clusters of D's features, found anew while it trains

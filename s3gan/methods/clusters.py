@@ -17,4 +17,4 @@ class Clustering(Method):
 
 _CLUSTER = "make clusters with selfsup.label method=kmeans"
 clustering = Clustering("clustering", origins=frozenset({"cluster"}), advice=_CLUSTER)
-clustering_ss = Clustering("clustering_ss", origins=frozenset({"cluster"}), advice=_CLUSTER, rotation=True)
+clustering_ss = Clustering("clustering_ss", origins=frozenset({"cluster"}), advice=_CLUSTER, heads=("rotation",))

@@ -8,5 +8,5 @@ from s3gan.methods.base import Method
 from s3gan.methods.labelled import GIVEN
 
 _BUDGET = "use selfsup.label method=reveal or method=import: labels of a part of the samples"
-s2gan_co = Method("s2gan_co", origins=GIVEN, advice=_BUDGET, predictor=True, partial=True)
-s3gan_co = Method("s3gan_co", origins=GIVEN, advice=_BUDGET, predictor=True, partial=True, rotation=True)
+s2gan_co = Method("s2gan_co", origins=GIVEN, advice=_BUDGET, heads=("predictor",), partial=True)
+s3gan_co = Method("s3gan_co", origins=GIVEN, advice=_BUDGET, heads=("rotation", "predictor"), partial=True)

@@ -31,4 +31,4 @@ _INFER = "infer all labels with selfsup.label method=classifier"
 # "S2GAN": a classifier on self-supervised features predicts the labels before the GAN is trained
 s2gan = Method("s2gan", origins=INFERRED, advice=_INFER)
 # "S3GAN": S2GAN with self-supervision while the GAN is trained (section 3.3)
-s3gan = Method("s3gan", origins=INFERRED, advice=_INFER, rotation=True)
+s3gan = Method("s3gan", origins=INFERRED, advice=_INFER, heads=("rotation",))

@@ -33,4 +33,4 @@ _START = frozenset({"cluster", "random"})
 _ADVICE = "leave labels= out and give classes=, or start from selfsup.label method=kmeans or method=random"
 self_conditioned = SelfConditioned("self_conditioned", origins=_START, advice=_ADVICE)
 # beyond the paper: with the rotation loss of S3GAN
-self_conditioned_ss = SelfConditioned("self_conditioned_ss", origins=_START, advice=_ADVICE, rotation=True)
+self_conditioned_ss = SelfConditioned("self_conditioned_ss", origins=_START, advice=_ADVICE, heads=("rotation",))

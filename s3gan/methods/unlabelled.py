@@ -49,7 +49,7 @@ class RandomLabel(Method):
 _NO_TABLE = "leave labels= out, or use selfsup.label method="
 _SINGLE, _RANDOM = frozenset({"single"}), frozenset({"random"})
 single_label = SingleLabel("single_label", origins=_SINGLE, advice=f"{_NO_TABLE}single")
-single_label_ss = SingleLabel("single_label_ss", origins=_SINGLE, advice=f"{_NO_TABLE}single", rotation=True)
+single_label_ss = SingleLabel("single_label_ss", origins=_SINGLE, advice=f"{_NO_TABLE}single", heads=("rotation",))
 # SSGAN (Chen et al. 2019): unconditional, so D has no projection; what G's one class adds is a learned constant
-ssgan = SingleLabel("ssgan", origins=_SINGLE, advice=f"{_NO_TABLE}single", rotation=True, projection=False)
+ssgan = SingleLabel("ssgan", origins=_SINGLE, advice=f"{_NO_TABLE}single", heads=("rotation",), projection=False)
 random_label = RandomLabel("random_label", origins=_RANDOM, advice=f"{_NO_TABLE}random")

@@ -2,8 +2,9 @@
 
 from enum import Enum
 
-from s3gan.networks.base import Discriminator, Generator, HeadPlan, Heads, Judgement, Network
+from s3gan.networks.base import Discriminator, Generator, Network
 from s3gan.networks.biggan import ARCHITECTURES, LIGHT, BigGan
+from s3gan.networks.heads import HeadPlan, Heads, Judgement
 from s3gan.networks.resnet_cifar import ResNetCifar
 from s3gan.networks.sndcgan import SnDcGan
 

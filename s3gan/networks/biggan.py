@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cluster_jobs.distributed.batchnorm import BatchNorm
-from s3gan.networks.base import Discriminator, Generator, HeadPlan, Heads, Judgement
+from s3gan.networks.base import Discriminator, Generator
+from s3gan.networks.heads import HeadPlan, Heads, Judgement
 from s3gan.networks.layers import (
     ConditionalBatchNorm,
     Conv2d,

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cluster_jobs.distributed.batchnorm import BatchNorm
-from s3gan.networks.base import Discriminator, Generator, HeadPlan, Heads, Judgement, weights_of
+from s3gan.networks.base import Discriminator, Generator
+from s3gan.networks.heads import HeadPlan, Heads, Judgement, one_hot
 from s3gan.networks.layers import (
     ConditionalBatchNorm,
     Conv2d,
@@ -98,7 +99,7 @@ class ResNetGenerator(Generator):
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """z (N, z_dim) ~ N(0, I) and labels (N,) int64 or weights (N, classes) -> (N, C, size, size) in [-1, 1]."""
-        weights = weights_of(labels, self.classes)
+        weights = one_hot(labels, self.classes)
         x = self.seed(z).unflatten(1, (SEED_SIZE, SEED_SIZE, -1)).permute(0, 3, 1, 2)  # channels last is fast
         for block in self.blocks:
             x = block(x, weights)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s3gan.networks.base import Discriminator, Generator, HeadPlan, Heads, Judgement, weights_of
+from s3gan.networks.base import Discriminator, Generator
+from s3gan.networks.heads import HeadPlan, Heads, Judgement, one_hot
 from s3gan.networks.layers import ConditionalBatchNorm, Conv2d, Linear, TransposedConv2d, initialise, initialise_classes
 
 Z_DIM = 128
@@ -65,7 +66,7 @@ class SnDcGanGenerator(Generator):
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """z (N, z_dim) ~ N(0, I) and labels (N,) int64 or weights (N, classes) -> (N, C, size, size) in [-1, 1]."""
-        weights = weights_of(labels, self.classes)
+        weights = one_hot(labels, self.classes)
         x = F.relu(self.seed_norm(self.seed(z)[:, :, None, None], weights))
         x = x.flatten(1).unflatten(1, (self.seed_size, self.seed_size, -1)).permute(0, 3, 1, 2)  # channels last is fast
         for layer, norm in zip(self.layers, self.norms, strict=True):

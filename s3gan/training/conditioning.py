@@ -1,7 +1,7 @@
 """Conditions from a label table: classes, hard or soft labels of real images, how often fakes have each class."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from cluster_jobs.data.label_table import LabelTable, merge, open_merged, read_t
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.training.frozen_config import check_facts
 from cluster_jobs.training.run import Run
+from s3gan.inference.network_file import heads_to_json
 from s3gan.methods import METHODS, Method
 from s3gan.networks import HeadPlan
-from s3gan.networks.base import weights_of
+from s3gan.networks.heads import one_hot
 from s3gan.training.config import FakeLabels, TrainConfig
 
 
@@ -107,7 +108,7 @@ class Targets:
         if self.probabilities is None:
             return labels
         soft = torch.from_numpy(self.probabilities[indices.numpy()].astype(np.float32))
-        return weights_of(labels, soft.shape[1]).lerp(soft, self.label_softness)
+        return one_hot(labels, soft.shape[1]).lerp(soft, self.label_softness)
 
 
 def open_targets(run: Run[TrainConfig], conditions: Conditions, shards: Shards) -> Targets:
@@ -135,14 +136,13 @@ def _write_probabilities(path: Path, labels: np.ndarray, rows: np.ndarray) -> No
     write_atomically(path, aligned.tobytes())
 
 
-def write_network(run: Run[TrainConfig], conditions: Conditions, shards: Shards, z_dim: int) -> None:
+def write_network(run: Run[TrainConfig], conditions: Conditions, shards: Shards, z_dim: int, heads: HeadPlan) -> None:
     """Writes RUN/network.json: all that it takes to build the networks again.
 
     Raises:
         UserError: the run was started with other data or another label table.
     """
     config = run.config
-    method = conditions.method
     network = {
         "network": config.network.name,
         "size": shards.size,
@@ -155,7 +155,7 @@ def write_network(run: Run[TrainConfig], conditions: Conditions, shards: Shards,
         "class_names": conditions.class_names,
         "class_counts": conditions.counts,
         "fake_weights": conditions.weights,
-        "heads": asdict(head_plan(config, method)),
+        "heads": heads_to_json(heads),
         "data_fingerprint": shards.fingerprint,
         "label_table": conditions.described,
     }
@@ -163,8 +163,3 @@ def write_network(run: Run[TrainConfig], conditions: Conditions, shards: Shards,
     check_facts(path, network, "other data or another label table")
     run.barrier()  # every rank has compared before one writes
     run.on_main(lambda: write_json(path, network))
-
-
-def head_plan(config: TrainConfig, method: Method) -> HeadPlan:
-    """The heads that a method's discriminator has."""
-    return HeadPlan(method.projection, method.rotation, method.predictor, config.soft_predictions)

@@ -158,7 +158,7 @@ class TrainConfig(TrainKeys):
             method.check(None, 0)
             method.class_names(None, self.classes)
         shown = 4 * self.rotated_batch_fraction
-        if method.rotation and self.batch % shown:
+        if "rotation" in method.heads and self.batch % shown:
             raise UserError(
                 f"batch={self.batch} does not divide by 4 * rotated_batch_fraction = {shown}: "
                 "an image is shown in all four turns or not at all"
@@ -194,4 +194,4 @@ class TrainConfig(TrainKeys):
     @property
     def turned(self) -> int:
         """Images of a global batch that are also shown turned."""
-        return self.batch // (4 * self.rotated_batch_fraction) if METHODS[self.method.name].rotation else 0
+        return self.batch // (4 * self.rotated_batch_fraction) if "rotation" in METHODS[self.method.name].heads else 0

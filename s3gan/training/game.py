@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from cluster_jobs.core import seeds
-from cluster_jobs.core.errors import UserError
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.distributed.batch_split import strided
 from cluster_jobs.distributed.batchnorm import synchronise
@@ -17,25 +16,16 @@ from cluster_jobs.training.run import Run
 from s3gan.augmentation import AUGMENTATIONS, Setting
 from s3gan.augmentation.ada import AdaptiveAugmentation
 from s3gan.augmentation.base import Augmentation, NoAugmentation
+from s3gan.auxiliary import AUXILIARY, AuxiliaryHead
 from s3gan.losses.adversarial import LOSSES, AdversarialLoss
 from s3gan.losses.penalties import ScoreAverages
 from s3gan.losses.regularisers import Consistency, GradientPenalty, LeCam, Regulariser, SquaredGradient
-from s3gan.networks import NETWORKS, Discriminator, Generator
-from s3gan.training.conditioning import Conditions, head_plan
+from s3gan.methods import Method
+from s3gan.networks import NETWORKS, Discriminator, Generator, HeadPlan
+from s3gan.training.conditioning import Conditions
 from s3gan.training.config import TrainConfig
 from s3gan.training.fakes import Fakes
 from s3gan.training.memory import memory_lines
-
-
-@dataclass(frozen=True)
-class Rotation:
-    """Rotation self-supervision (Lucic et al. 2019, section 3.3): the last `images` of a rank's share (all of them: the
-    last of the batch) are also shown turned by 90, 180 and 270 degrees; D learns the turns of real images, and G is
-    rewarded for turns that D recognises."""
-
-    images: int = 0  # 0: off
-    weight_d: float = 1.0
-    weight_g: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -49,10 +39,9 @@ class Game:
     optimizer_g: torch.optim.Optimizer
     optimizer_d: torch.optim.Optimizer
     fakes: Fakes
-    rotation: Rotation
+    heads: tuple[AuxiliaryHead, ...] = ()  # what D learns beside its score, in this order
     autocast: Callable[[], AbstractContextManager] = nullcontext
-    accumulate: int = 1  # micro-batches a rank and step; `rotation.images` divides by it
-    prediction_weight: float = 1.0  # of the predictor's cross-entropy, where D has one
+    accumulate: int = 1  # micro-batches a rank and step
     world: int = 1
     reduce: Callable[[Tensor], Tensor] = torch.clone  # the sum over ranks
     loss: AdversarialLoss = LOSSES["hinge"]
@@ -78,16 +67,13 @@ def make_game(
 ) -> tuple[Game, Ema[Generator]]:
     """The two players with keyed initial weights, their optimizers, and the generator's average."""
     network, classes = NETWORKS[config.network.name], len(conditions.class_names)
-    parts = run.world * config.accumulate
-    if config.turned % parts:
-        raise UserError(
-            f"batch={config.batch}: the {config.turned} images to turn do not divide over {run.world} processes "
-            f"of accumulate={config.accumulate} micro-batches"
-        )
+    heads = make_heads(config, conditions.method, run.world)
     torch.manual_seed(seeds.derive_seed(config.seed, "networks"))
     of = shards.size, shards.channels, classes, config.width
     generator = network.generator(*of, normalise=config.g_spectral_norm, embedding_std=config.embedding_std)
-    discriminator = network.discriminator(*of, head_plan(config, conditions.method), normalise=config.d_spectral_norm)
+    discriminator = network.discriminator(
+        *of, head_plan(config, conditions.method, heads, classes), normalise=config.d_spectral_norm
+    )
     generator, discriminator = generator.to(run.device), discriminator.to(run.device)
     ema = Ema(generator)  # before the run wraps it and the ranks share moments
     betas = (config.beta1, config.beta2)
@@ -95,7 +81,7 @@ def make_game(
         torch.optim.Adam(generator.parameters(), config.g_lr, betas, fused=True),
         torch.optim.Adam(discriminator.parameters(), config.d_lr, betas, fused=True),
     )
-    for line in memory_lines(run, generator, discriminator, optimizers, shards.channels, config.turned // parts):
+    for line in memory_lines(run, generator, discriminator, optimizers, shards.channels, heads):
         run.say(line)
     if run.world > 1:
         synchronise(generator, run.reduce)
@@ -108,7 +94,7 @@ def make_game(
         device=run.device,
         weights=conditions.device_weights(run.device),
     )
-    setting = Setting(config.batch, conditions.method.rotation)
+    setting = Setting(config.batch, rotation="rotation" in conditions.method.heads)
     augment, averages = AUGMENTATIONS[config.augment.name](setting), ScoreAverages().to(run.device)
     if isinstance(augment, nn.Module):
         augment = augment.to(run.device)
@@ -119,10 +105,9 @@ def make_game(
         run.prepare(discriminator),
         *optimizers,
         fakes,
-        Rotation(config.turned // run.world, config.rotation_weight_d, config.rotation_weight_g),
+        heads,
         autocast=run.autocast,
         accumulate=config.accumulate,
-        prediction_weight=config.prediction_weight,
         world=run.world,
         reduce=run.reduce,
         loss=LOSSES[config.loss.name],
@@ -145,3 +130,13 @@ def make_regularisers(config: TrainConfig, averages: ScoreAverages) -> tuple[Reg
         Consistency(config.consistency),
     )
     return tuple(regulariser for regulariser in possible if regulariser.weight > 0)
+
+
+def make_heads(config: TrainConfig, method: Method, ranks: int) -> tuple[AuxiliaryHead, ...]:
+    """The auxiliary heads of a method, in the order of their table."""
+    return tuple(make(config, ranks) for name, make in AUXILIARY.items() if name in method.heads)
+
+
+def head_plan(config: TrainConfig, method: Method, heads: tuple[AuxiliaryHead, ...], classes: int) -> HeadPlan:
+    """The heads that a method's discriminator has."""
+    return HeadPlan(method.projection, {head.name: head.outputs(classes) for head in heads}, config.soft_predictions)

@@ -1,4 +1,4 @@
-"""A conditional GAN as the training loop sees it: every batch is a step of D, every `d_steps`-th one also a step of G."""
+"""A conditional GAN as the training loop sees it: each batch is a step of D, every `d_steps`-th also a step of G."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace

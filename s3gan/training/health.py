@@ -48,7 +48,7 @@ class Limits:
     max_d_loss: float
     min_diversity: float
 
-    def complaint(self, means: Mapping[str, float]) -> str | None:
+    def problem(self, means: Mapping[str, float]) -> str | None:
         """What is wrong, in words; "" for nothing, None where steps that are not finite hide it."""
         for player in ("d", "g"):
             skipped = means.get(f"skipped/{player}", 0.0)

@@ -1,12 +1,14 @@
 """The memory that training a conditional GAN takes on each process, for the lines at the start of a run."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
 from cluster_jobs.distributed.batchnorm import synchronise
 from cluster_jobs.training.memory import Networks, measure, module_bytes, report
 from cluster_jobs.training.run import Run
-from s3gan.losses.auxiliary import quarter_turns
+from s3gan.auxiliary import AuxiliaryHead
 from s3gan.networks import Generator
 from s3gan.training.config import TrainConfig
 
@@ -17,9 +19,9 @@ def memory_lines(
     discriminator: nn.Module,
     optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer],
     channels: int,
-    turned: int,
+    heads: Sequence[AuxiliaryHead],
 ) -> list[str]:
-    """Lines on the two networks, before the run prepares them; `turned` images of a micro-batch are also turned."""
+    """Lines on the two networks, before the run prepares them, and D's auxiliary heads with their views of images."""
     count, size = run.local_batch // run.config.accumulate, generator.size
     device = generator.device
 
@@ -32,11 +34,12 @@ def memory_lines(
         networks["discriminator"].requires_grad_(False)
         with run.autocast():
             fakes = networks["generator"](torch.empty(count, generator.z_dim, device=device), labels(count))
-            shown = torch.cat([fakes, quarter_turns(fakes[count - turned :])])
+            shown = torch.cat([fakes, *(head.views(fakes) for head in heads)])
             return networks["discriminator"](shown, labels(len(shown)))
 
     def discriminator_pass(networks: Networks) -> object:
-        shown = torch.empty(2 * count + 3 * turned, channels, size, size, device=device)
+        images = torch.empty(count, channels, size, size, device=device)
+        shown = torch.cat([images, images, *(head.views(images) for head in heads)])
         with run.autocast():
             return networks["discriminator"](shown, labels(len(shown)))
 

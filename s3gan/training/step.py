@@ -1,4 +1,4 @@
-"""One discriminator step and one generator step of a conditional GAN with rotation self-supervision.
+"""One discriminator step and one generator step of a conditional GAN with its auxiliary heads.
 
 Both run over any number of ranks: noise and fake labels are drawn for the global batch and sliced, losses are means
 over equal shares, and the two prepared modules average their gradients. Nothing here waits for the device.
@@ -10,19 +10,44 @@ gradient is that of the undivided share up to rounding.
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cluster_jobs.training.optimizer_step import Metrics, micro_batches, update
 from s3gan.augmentation.ada import AdaptiveAugmentation
-from s3gan.losses.auxiliary import prediction_loss, quarter_turns, rotation_loss
+from s3gan.auxiliary.base import DiscriminatorPass, GeneratorPass
 from s3gan.losses.penalties import orthogonality_of
-from s3gan.losses.regularisers import Shown, penalise
-from s3gan.networks.base import weights_of
+from s3gan.losses.regularisers import ScoredImages, penalise
+from s3gan.networks.heads import one_hot
 from s3gan.networks.layers import iterate_spectral_norm
 from s3gan.training.game import Game
 from s3gan.training.health import signals
+
+
+class DiscriminatorBatch(NamedTuple):
+    """What one rank's discriminator step is made of: n real images, and the noise of n fakes."""
+
+    images: Tensor  # (n, C, H, W) in [-1, 1]
+    conditions: Tensor  # labels (n,) int64, or soft labels (n, classes) float32
+    labelled: Tensor  # (n,) weights of a mean over the labelled real images
+    z: Tensor  # (n, z_dim)
+    fake_labels: Tensor  # (n,) int64
+    real_noise: Tensor  # (n, draws) uniform in [0, 1), of the real images' augmentation
+    fake_noise: Tensor  # the same for the fakes
+    penalty_noise: Tensor  # (n, draws) uniform in [0, 1), of the regularisers
+
+
+class GeneratorBatch(NamedTuple):
+    """What one rank's generator step is made of: the noise of n fakes, and n real images for a loss of pairs."""
+
+    z: Tensor  # (n, z_dim)
+    labels: Tensor  # (n,) int64
+    fake_noise: Tensor  # (n, draws) uniform in [0, 1), of the fakes' augmentation
+    real_noise: Tensor  # the same for the real images
+    images: Tensor  # (n, C, H, W) in [-1, 1]
+    conditions: Tensor  # of the real images
 
 
 def discriminator_step(game: Game, images: Tensor, conditions: Tensor, position: int) -> Metrics:
@@ -31,34 +56,42 @@ def discriminator_step(game: Game, images: Tensor, conditions: Tensor, position:
     Conditions are those of `s3gan.networks.Heads`: labels (n,) int64 or soft labels (n, classes) float32.
     """
     _iterate_spectral_norms(game)
-    known = conditions >= 0 if conditions.ndim == 1 else conditions.sum(1) > 0.5
-    labelled = known.float() * _share_of_known(game, known)
-    drawn = game.fakes.draw("discriminator", position)
-    noise = [
-        game.fakes.uniform("augment real", position, game.augment.draws),
-        game.fakes.uniform("augment fake", position, game.augment.draws),
-        game.fakes.uniform("regularise", position, sum(regulariser.draws for regulariser in game.regularisers)),
-    ]
-    parts = micro_batches(game.accumulate, (images, conditions, labelled, *drawn, *noise))
-    metrics, skipped = update(
-        game.optimizer_d, game.prepared_discriminator, parts, lambda part: _discriminator_loss(game, *part)
+    labelled = _label_weights(game, conditions)
+    z, fake_labels = game.fakes.draw("discriminator", position)
+    batch = DiscriminatorBatch(
+        images,
+        conditions,
+        labelled,
+        z,
+        fake_labels,
+        real_noise=game.fakes.uniform("augment real", position, game.augment.draws),
+        fake_noise=game.fakes.uniform("augment fake", position, game.augment.draws),
+        penalty_noise=game.fakes.uniform("regularise", position, sum(each.draws for each in game.regularisers)),
     )
+    batches, loss = micro_batches(game.accumulate, batch), partial(_discriminator_loss, game)
+    metrics, skipped = update(game.optimizer_d, game.prepared_discriminator, batches, loss)
     _observe(game, metrics)
     return metrics | {"skipped/d": skipped}
 
 
 def generator_step(game: Game, images: Tensor, conditions: Tensor, position: int) -> Metrics:
-    """Updates G against the frozen D: its scores, and its recognition of turned fakes.
+    """Updates G against the frozen D: by its scores of fakes and by its auxiliary heads.
 
     The real images and their conditions are those of the discriminator's step; only a loss of pairs looks at them.
     """
     _iterate_spectral_norms(game)
-    noise = [game.fakes.uniform(f"{what}, generator", position, game.augment.draws) for what in ("fake", "real")]
-    parts = micro_batches(game.accumulate, (*game.fakes.draw("generator", position), *noise, images, conditions))
-    game.discriminator.requires_grad_(False)  # its gradients are neither needed nor averaged
-    metrics, skipped = update(
-        game.optimizer_g, game.prepared_generator, parts, lambda part: _generator_loss(game, *part)
+    z, labels = game.fakes.draw("generator", position)
+    batch = GeneratorBatch(
+        z,
+        labels,
+        fake_noise=game.fakes.uniform("fake, generator", position, game.augment.draws),
+        real_noise=game.fakes.uniform("real, generator", position, game.augment.draws),
+        images=images,
+        conditions=conditions,
     )
+    batches, loss = micro_batches(game.accumulate, batch), partial(_generator_loss, game)
+    game.discriminator.requires_grad_(False)  # its gradients are neither needed nor averaged
+    metrics, skipped = update(game.optimizer_g, game.prepared_generator, batches, loss)
     game.discriminator.requires_grad_(True)
     return metrics | {"skipped/g": skipped}
 
@@ -80,53 +113,55 @@ def _iterate_spectral_norms(game: Game) -> None:
         iterate_spectral_norm(player, 1)
 
 
-def _share_of_known(game: Game, known: Tensor) -> Tensor:
-    """What makes the mean over equal shares of n images a mean over the global batch's labelled images: a scalar."""
-    if game.discriminator.heads.predictor is None:
-        return known.new_zeros((), dtype=torch.float32)
-    return len(known) * game.world / game.reduce(known.sum().float()).clamp(min=1)
+def _label_weights(game: Game, conditions: Tensor) -> Tensor:
+    """Weights (n,) that make the mean over equal shares of n images a mean over the global batch's labelled images.
 
-
-def _discriminator_loss(
-    game: Game,
-    images: Tensor,
-    conditions: Tensor,
-    labelled: Tensor,
-    z: Tensor,
-    fake_labels: Tensor,
-    real_noise: Tensor,
-    fake_noise: Tensor,
-    noise: Tensor,
-) -> tuple[Tensor, Metrics]:
-    """Real, fake and turned real images pass D together. Turned fakes have no part in its loss: D does not see them.
-
-    `labelled` (n,) weighs the predictor's loss of each real image: 0 where its class is unknown.
+    0 where the class is unknown, and for all images where no head asks for them.
     """
+    known = conditions >= 0 if conditions.ndim == 1 else conditions.sum(1) > 0.5
+    if not any(head.labelled_only for head in game.heads):
+        return known.new_zeros(len(known), dtype=torch.float32)
+    return known.float() * (len(known) * game.world / game.reduce(known.sum().float()).clamp(min=1))
+
+
+def _discriminator_loss(game: Game, batch: DiscriminatorBatch) -> tuple[Tensor, Metrics]:
+    """Real images, fakes, and the heads' views of real images pass D together."""
     with torch.no_grad(), game.autocast():
-        plain = images, game.generator(z, fake_labels).float()
-        images, fakes = game.augment(plain[0], real_noise), game.augment(plain[1], fake_noise)
+        generated = game.generator(batch.z, batch.fake_labels).float()
+        images, fakes = game.augment(batch.images, batch.real_noise), game.augment(generated, batch.fake_noise)
+    conditions, fake_labels = batch.conditions, batch.fake_labels
     if conditions.is_floating_point():
-        fake_labels = weights_of(fake_labels, conditions.shape[1])
-    count, turned = len(images), game.rotation.images // game.accumulate
-    shown = torch.cat([images, fakes, quarter_turns(images[count - turned :])])
+        fake_labels = one_hot(fake_labels, conditions.shape[1])
+    views = [head.views(images) for head in game.heads]
+    shown = torch.cat([images, fakes, *views])
     shown.requires_grad_(any(regulariser.needs_gradients for regulariser in game.regularisers))
-    judged = game.prepared_discriminator(
-        shown, torch.cat([conditions, fake_labels, *[conditions[count - turned :]] * 3])
-    )
+    view_conditions = [head.view_conditions(conditions) for head in game.heads]
+    judged = game.prepared_discriminator(shown, torch.cat([conditions, fake_labels, *view_conditions]))
+    count = len(images)
     real, fake = judged.score[:count], judged.score[count : 2 * count]
     loss = game.loss.discriminator(real, fake).mean()
     sign = torch.sign(real if game.loss.absolute else real - fake).mean()
     metrics = {"loss/d": loss, "score/real": real.mean(), "score/fake": fake.mean(), "score/sign": sign}
-    metrics |= signals(*plain, real, fake)
-    if judged.rotation is not None:
-        upright = judged.rotation[count - turned : count]
-        metrics |= _rotation_metrics("d", torch.cat([upright, judged.rotation[2 * count :]]))
-        loss = loss + game.rotation.weight_d * metrics["loss/rotation_d"]
-    if judged.prediction is not None:
-        metrics |= _prediction_metrics(judged.prediction[:count], conditions, labelled)
-        loss = loss + game.prediction_weight * metrics["loss/prediction_d"]
-    seen = Shown(images, fakes, conditions, shown, judged.score, partial(_score, game))
-    penalty, measured = penalise(game.regularisers, seen, noise)
+    metrics |= signals(batch.images, generated, real, fake)
+    sizes = [count, count, *map(len, views)]
+    for number, head in enumerate(game.heads):
+        outputs = judged.auxiliary[head.name].split(sizes)
+        term = head.discriminator_term(
+            DiscriminatorPass(
+                real=outputs[0],
+                fake=outputs[1],
+                views=outputs[2 + number],
+                images=images,
+                fakes=fakes,
+                conditions=conditions,
+                fake_labels=fake_labels,
+                labelled=batch.labelled,
+                z=batch.z,
+            )
+        )
+        loss, metrics = loss + term.weight * term.loss, metrics | term.metrics
+    scored = ScoredImages(images, fakes, conditions, shown, judged.score, partial(_score, game))
+    penalty, measured = penalise(game.regularisers, scored, batch.penalty_noise)
     loss, metrics = loss + penalty, metrics | measured
     if game.orthogonal_d:
         metrics["penalty/orthogonal_d"] = orthogonality_of(game.discriminator)
@@ -139,51 +174,29 @@ def _score(game: Game, images: Tensor, conditions: Tensor) -> Tensor:
     return score
 
 
-def _generator_loss(
-    game: Game,
-    z: Tensor,
-    labels: Tensor,
-    fake_noise: Tensor,
-    real_noise: Tensor,
-    images: Tensor,
-    conditions: Tensor,
-) -> tuple[Tensor, Metrics]:
-    fakes = game.prepared_generator(z, labels)
+def _generator_loss(game: Game, batch: GeneratorBatch) -> tuple[Tensor, Metrics]:
+    """Fakes and the heads' views of them pass D together."""
+    fakes = game.prepared_generator(batch.z, batch.labels)
     with game.autocast():
-        fakes = game.augment(fakes, fake_noise)
-        count, turned = len(fakes), game.rotation.images // game.accumulate
-        shown = torch.cat([fakes, quarter_turns(fakes[count - turned :])])
-        judged = game.discriminator(shown, torch.cat([labels, labels[count - turned :].repeat(3)]))
+        fakes = game.augment(fakes, batch.fake_noise)
+        views = [head.views(fakes) for head in game.heads]
+        view_labels = [head.view_conditions(batch.labels) for head in game.heads]
+        judged = game.discriminator(torch.cat([fakes, *views]), torch.cat([batch.labels, *view_labels]))
         real = None
         if game.loss.paired:
             with torch.no_grad():
-                real = game.discriminator(game.augment(images, real_noise), conditions).score.float()
+                seen = game.augment(batch.images, batch.real_noise)
+                real = game.discriminator(seen, batch.conditions).score.float()
+    count = len(fakes)
     loss = game.loss.generator(judged.score[:count].float(), real).mean()
     metrics = {"loss/g": loss}
-    if judged.rotation is not None:
-        metrics |= _rotation_metrics("g", judged.rotation[count - turned :])
-        loss = loss + game.rotation.weight_g * metrics["loss/rotation_g"]
+    sizes = [count, *map(len, views)]
+    for number, head in enumerate(game.heads):
+        outputs = judged.auxiliary[head.name].split(sizes)
+        term = head.generator_term(GeneratorPass(outputs[0], outputs[1 + number], fakes, batch.labels, batch.z))
+        if term is not None:
+            loss, metrics = loss + term.weight * term.loss, metrics | term.metrics
     if game.orthogonal_g:
         metrics["penalty/orthogonal_g"] = orthogonality_of(game.generator)
         loss = loss + game.orthogonal_g * metrics["penalty/orthogonal_g"]
     return loss, metrics
-
-
-def _rotation_metrics(player: str, logits: Tensor) -> Metrics:
-    """Loss and accuracy of the logits (4n, 4) of n images turned by 0, 90, 180 and 270 degrees, in blocks of n."""
-    turns = torch.arange(4, device=logits.device).repeat_interleave(len(logits) // 4)
-    accuracy = (logits.argmax(1) == turns).float().mean()
-    return {
-        f"loss/rotation_{player}": rotation_loss(logits, turns).mean(),
-        f"accuracy/rotation_{player}": accuracy,
-    }
-
-
-def _prediction_metrics(logits: Tensor, conditions: Tensor, labelled: Tensor) -> Metrics:
-    """Loss and accuracy of the predictor's logits (n, classes), as means over the labelled images."""
-    targets = weights_of(conditions, logits.shape[1])
-    right = logits.argmax(1) == targets.argmax(1)
-    return {
-        "loss/prediction_d": (labelled * prediction_loss(logits, targets)).mean(),
-        "accuracy/prediction_d": (labelled * right).mean(),
-    }

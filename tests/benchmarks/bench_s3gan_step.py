@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s3gan.auxiliary.rotation import Rotation
 from s3gan.losses.adversarial import hinge_d, hinge_g
 from s3gan.losses.auxiliary import quarter_turns, rotation_loss
 from s3gan.networks import HeadPlan
 from s3gan.networks.biggan import LIGHT, BigGanDiscriminator, BigGanGenerator
 from s3gan.networks.layers import Conv2d, DownConv2d, UpConv2d, iterate_spectral_norm, normalised_weight
 from s3gan.training.fakes import Fakes
-from s3gan.training.game import Game, Rotation
+from s3gan.training.game import Game
 from s3gan.training.step import discriminator_step, generator_step
 
 CLASSES, SIZE = 10, 32
@@ -71,14 +72,14 @@ def make_game(width: int, batch: int, fused: bool) -> Game:
     torch.manual_seed(0)
     generator, discriminator = (
         BigGanGenerator(LIGHT[32], 1, CLASSES, width),
-        BigGanDiscriminator(LIGHT[32], 1, CLASSES, width, HeadPlan(rotation=True)),
+        BigGanDiscriminator(LIGHT[32], 1, CLASSES, width, HeadPlan(auxiliary={"rotation": 4})),
     )
     fakes = Fakes(0, batch, slice(None), generator.z_dim, CLASSES, torch.device("cpu"))
     optimizers = [
         torch.optim.Adam(player.parameters(), 2e-4, (0.0, 0.999), fused=fused, foreach=False)
         for player in (generator, discriminator)
     ]
-    return Game(generator, discriminator, generator, discriminator, *optimizers, fakes, Rotation(batch // 16))
+    return Game(generator, discriminator, generator, discriminator, *optimizers, fakes, (Rotation(batch // 16),))
 
 
 def ours(game: Game, images: Tensor, labels: Tensor, position: int) -> None:
@@ -93,7 +94,7 @@ def iterate(game: Game) -> None:
 
 
 def plain(game: Game, images: Tensor, labels: Tensor, position: int) -> None:
-    turned = game.rotation.images
+    turned = len(images) // 16
     turns = torch.arange(1, 4).repeat_interleave(turned)
     for step in range(2):
         iterate(game)
@@ -101,7 +102,7 @@ def plain(game: Game, images: Tensor, labels: Tensor, position: int) -> None:
         real = game.discriminator(images, labels)
         fake = game.discriminator(game.generator(z, fake_labels).detach(), fake_labels)
         rotated = game.discriminator(quarter_turns(images[-turned:]), labels[-turned:].repeat(3))
-        loss = hinge_d(real.score, fake.score).mean() + rotation_loss(rotated.rotation, turns).mean()
+        loss = hinge_d(real.score, fake.score).mean() + rotation_loss(rotated.auxiliary["rotation"], turns).mean()
         game.optimizer_d.zero_grad()
         loss.backward()
         if loss.isfinite().item():
@@ -111,7 +112,7 @@ def plain(game: Game, images: Tensor, labels: Tensor, position: int) -> None:
     fakes = game.generator(z, labels)
     score = game.discriminator(fakes, labels).score
     rotated = game.discriminator(quarter_turns(fakes[-turned:]), labels[-turned:].repeat(3))
-    loss = hinge_g(score).mean() + 0.2 * rotation_loss(rotated.rotation, turns).mean()
+    loss = hinge_g(score).mean() + 0.2 * rotation_loss(rotated.auxiliary["rotation"], turns).mean()
     game.optimizer_g.zero_grad()
     loss.backward()
     if loss.isfinite().item():

@@ -160,7 +160,7 @@ def test_the_discriminator_sees_augmented_images_and_turns_those() -> None:
     score = other.discriminator(images, labels).score
     torch.testing.assert_close(metrics["score/real"], score.mean().detach(), rtol=1e-4, atol=1e-5)
     turned = torch.cat([images[-2:].rot90(turn, (2, 3)) for turn in range(4)])
-    logits = other.discriminator(turned, labels[-2:].repeat(4)).rotation
+    logits = other.discriminator(turned, labels[-2:].repeat(4)).auxiliary["rotation"]
     expected = F.cross_entropy(logits, torch.arange(4).repeat_interleave(2))
     torch.testing.assert_close(metrics["loss/rotation_d"], expected.detach(), rtol=1e-4, atol=1e-5)
 

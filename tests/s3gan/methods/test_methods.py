@@ -6,6 +6,7 @@ import torch
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.data.label_table import LabelTable
+from s3gan.auxiliary import AUXILIARY
 from s3gan.methods import METHODS, MethodName
 
 SAMPLES = 6
@@ -40,9 +41,10 @@ def table(*origins: str, made_by: str = "somebody") -> LabelTable:
 def test_every_method_has_a_name_on_the_command_line() -> None:
     assert [member.name for member in MethodName] == list(METHODS)
     assert set(METHODS) == set(FITTING)
-    assert {name for name, method in METHODS.items() if method.rotation} == ROTATING
-    assert {name for name, method in METHODS.items() if method.predictor} == {"s2gan_co", "s3gan_co"}
+    assert {name for name, method in METHODS.items() if "rotation" in method.heads} == ROTATING
+    assert {name for name, method in METHODS.items() if "predictor" in method.heads} == {"s2gan_co", "s3gan_co"}
     assert {name for name, method in METHODS.items() if not method.projection} == {"ssgan"}
+    assert {head for method in METHODS.values() for head in method.heads} <= set(AUXILIARY)
 
 
 @pytest.mark.parametrize("name", FITTING)

@@ -75,7 +75,9 @@ def test_parameters_are_as_many_as_in_the_published_networks(
     with torch.device("meta"):
         assert count(BigGanGenerator(ARCHITECTURES[size], colours, classes, CH)) == generator
         plain, rotating = (
-            BigGanDiscriminator(ARCHITECTURES[size], colours, classes, CH, HeadPlan(rotation=rotation))
+            BigGanDiscriminator(
+                ARCHITECTURES[size], colours, classes, CH, HeadPlan(auxiliary={"rotation": 4} if rotation else {})
+            )
             for rotation in (False, True)
         )
         assert count(plain) == discriminator

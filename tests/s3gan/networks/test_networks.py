@@ -20,10 +20,13 @@ from s3gan.networks.layers import SelfAttention, SpectralNorm, iterate_spectral_
 from tests.s3gan.toy_run import make_run
 
 CLASSES, WIDTH = 3, 4
-FULL = HeadPlan(rotation=True, predictor=True)
 SIZES = [(name, size) for name, network in NETWORKS.items() for size in network.sizes]
 every_family = pytest.mark.parametrize("name", NETWORKS)
 both_ways = pytest.mark.parametrize("normalise", [False, True])
+
+
+def full_plan(classes: int) -> HeadPlan:
+    return HeadPlan(auxiliary={"rotation": 4, "predictor": classes})
 
 
 def make_generator(name: str, *, classes: int = CLASSES, normalise: bool = False, std: float = 0.0) -> Generator:
@@ -32,10 +35,10 @@ def make_generator(name: str, *, classes: int = CLASSES, normalise: bool = False
 
 
 def make_discriminator(
-    name: str, plan: HeadPlan = FULL, *, classes: int = CLASSES, normalise: bool = False
+    name: str, plan: HeadPlan | None = None, *, classes: int = CLASSES, normalise: bool = False
 ) -> Discriminator:
     torch.manual_seed(1)
-    return NETWORKS[name].discriminator(32, 1, classes, WIDTH, plan, normalise=normalise)
+    return NETWORKS[name].discriminator(32, 1, classes, WIDTH, plan or full_plan(classes), normalise=normalise)
 
 
 def draw(generator: Generator, count: int = 6) -> tuple[Tensor, Tensor]:
@@ -48,15 +51,15 @@ def draw(generator: Generator, count: int = 6) -> tuple[Tensor, Tensor]:
 def test_every_size_makes_and_judges_images(name: str, size: int, channels: int) -> None:
     with torch.device("meta"):
         generator = NETWORKS[name].generator(size, channels, 5, WIDTH, normalise=False, embedding_std=0.5)
-        discriminator = NETWORKS[name].discriminator(size, channels, 5, WIDTH, FULL, normalise=False)
+        discriminator = NETWORKS[name].discriminator(size, channels, 5, WIDTH, full_plan(5), normalise=False)
         labels = torch.zeros(2, dtype=torch.int64)
         images = generator(torch.zeros(2, generator.z_dim), labels)
         judgement = discriminator(images, labels)
     assert (generator.size, generator.classes) == (size, 5)
     assert images.shape == (2, channels, size, size)
     assert judgement.score.shape == (2,)
-    assert judgement.rotation is not None and judgement.rotation.shape == (2, 4)
-    assert judgement.prediction is not None and judgement.prediction.shape == (2, 5)
+    assert judgement.auxiliary["rotation"].shape == (2, 4)
+    assert judgement.auxiliary["predictor"].shape == (2, 5)
     assert judgement.features.shape == (2, discriminator.num_features)
 
 
@@ -93,7 +96,7 @@ def test_a_score_is_linear_in_the_features_plus_their_projection_on_what_is_know
     torch.testing.assert_close(judged.score, expected)
     weights = torch.eye(CLASSES)[labels.clamp(min=0)] * (labels >= 0)[:, None]
     torch.testing.assert_close(discriminator(x, weights).score, judged.score)
-    assert judged.rotation is None and judged.prediction is None
+    assert judged.auxiliary == {}
 
 
 @every_family
@@ -108,7 +111,7 @@ def test_a_single_class_is_enough(name: str) -> None:
     generator = make_generator(name, classes=1)
     z, labels = draw(generator)
     judged = make_discriminator(name, classes=1)(generator(z, labels), labels)
-    assert judged.score.isfinite().all() and judged.prediction is not None and judged.prediction.shape == (6, 1)
+    assert judged.score.isfinite().all() and judged.auxiliary["predictor"].shape == (6, 1)
 
 
 @every_family
@@ -136,8 +139,7 @@ def test_gradients_reach_every_parameter(name: str, normalise: bool) -> None:
                 layer.scale.data.fill_(0.5)  # at its start, zero, it hides its layers
     z, labels = draw(generator)
     judged = discriminator(generator.eval()(z, labels), labels)  # batch norm in training hides biases before it
-    assert judged.rotation is not None and judged.prediction is not None
-    (judged.score.sum() + judged.rotation.square().sum() + judged.prediction.square().sum()).backward()
+    (judged.score.sum() + sum(said.square().sum() for said in judged.auxiliary.values())).backward()
     for player in (generator, discriminator):
         dead = [n for n, value in player.named_parameters() if value.grad is None or not value.grad.any()]
         assert not dead

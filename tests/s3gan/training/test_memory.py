@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from s3gan.auxiliary.rotation import Rotation
 from s3gan.losses.auxiliary import quarter_turns
 from s3gan.networks import HeadPlan
 from s3gan.networks.biggan import LIGHT, BigGanDiscriminator, BigGanGenerator
@@ -33,14 +34,14 @@ def test_the_lines_say_what_real_steps_keep_and_nothing_moves(half: bool) -> Non
     torch.manual_seed(0)
     generator, discriminator = (
         BigGanGenerator(LIGHT[32], 3, 5, 8),
-        BigGanDiscriminator(LIGHT[32], 3, 5, 8, HeadPlan(rotation=True)),
+        BigGanDiscriminator(LIGHT[32], 3, 5, 8, HeadPlan(auxiliary={"rotation": 4})),
     )
     optimizers = tuple(torch.optim.Adam(network.parameters(), 1e-3) for network in (generator, discriminator))
     autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=half)
     run: Any = SimpleNamespace(local_batch=2 * COUNT, config=SimpleNamespace(accumulate=2), world=1, autocast=autocast)
     before = {name: value.clone() for name, value in [*generator.state_dict().items()]}
     draws = torch.get_rng_state()
-    lines = memory_lines(run, generator, discriminator, optimizers, 3, TURNED)  # type: ignore[arg-type]
+    lines = memory_lines(run, generator, discriminator, optimizers, 3, [Rotation(TURNED)])  # type: ignore[arg-type]
     assert torch.equal(draws, torch.get_rng_state())
     assert all(torch.equal(before[name], value) for name, value in generator.state_dict().items())
 

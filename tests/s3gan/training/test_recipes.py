@@ -9,8 +9,8 @@ import s3gan.conf
 from cluster_jobs.cli.config import parse
 from s3gan.methods import METHODS
 from s3gan.networks import NETWORKS
-from s3gan.training.conditioning import head_plan
 from s3gan.training.config import TrainConfig
+from s3gan.training.game import head_plan, make_heads
 
 FOLDER = Path(__file__).parents[3] / "s3gan" / "conf" / "recipe"
 MADE_FOR = {  # size in pixels, channels, classes
@@ -37,7 +37,8 @@ def test_a_recipe_composes_and_its_networks_make_and_judge_an_image(name: str) -
     config = compose(name)
     config.check()
     size, channels, classes = MADE_FOR[name]
-    network, plan = NETWORKS[config.network.name], head_plan(config, METHODS[config.method.name])
+    network, method = NETWORKS[config.network.name], METHODS[config.method.name]
+    plan = head_plan(config, method, make_heads(config, method, ranks=1), classes)
     with torch.device("meta"):
         of = size, channels, classes, config.width
         generator = network.generator(*of, normalise=False, embedding_std=config.embedding_std)
@@ -46,7 +47,7 @@ def test_a_recipe_composes_and_its_networks_make_and_judge_an_image(name: str) -
         images = generator(torch.zeros(2, generator.z_dim), labels)
         judged = discriminator(images, labels)
     assert images.shape == (2, channels, size, size)
-    assert judged.rotation is not None and judged.score.shape == (2,)
+    assert judged.auxiliary["rotation"].shape == (2, 4) and judged.score.shape == (2,)
 
 
 @pytest.mark.parametrize("name", MADE_FOR)

@@ -7,13 +7,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cluster_jobs.distributed.batch_split import interleaved
+from cluster_jobs.distributed.batch_split import strided
+from s3gan.auxiliary import AuxiliaryHead
+from s3gan.auxiliary.prediction import Prediction
+from s3gan.auxiliary.rotation import Rotation
 from s3gan.methods import METHODS, Method
 from s3gan.networks import HeadPlan
 from s3gan.networks.biggan import LIGHT, BigGanDiscriminator, BigGanGenerator
 from s3gan.networks.layers import SpectralNorm, iterate_spectral_norm
 from s3gan.training.fakes import Fakes
-from s3gan.training.game import Game, Rotation
+from s3gan.training.game import Game
 from s3gan.training.step import discriminator_step, generator_step
 
 BATCH, TURNED, CLASSES = 8, 2, 3
@@ -28,9 +31,12 @@ def make_game(
     predictor: bool = False,
     soft: bool = False,
     prediction_weight: float = 1.0,
-    plan: HeadPlan | None = None,
+    projection: bool = True,
+    extra: tuple[AuxiliaryHead, ...] = (),
 ) -> Game:
-    plan = plan or HeadPlan(True, rotation, predictor, soft)
+    heads: list[AuxiliaryHead] = [Rotation(TURNED // accumulate, weight_d, weight_g)] if rotation else []
+    heads += [*([Prediction(prediction_weight)] if predictor else []), *extra]
+    plan = HeadPlan(projection, {head.name: head.outputs(CLASSES) for head in heads}, soft)
     torch.manual_seed(0)
     generator = BigGanGenerator(LIGHT[32], 1, CLASSES, 4)
     discriminator = BigGanDiscriminator(LIGHT[32], 1, CLASSES, 4, plan)
@@ -42,9 +48,8 @@ def make_game(
         torch.optim.Adam(generator.parameters(), 1e-3, (0.0, 0.999), fused=True),
         torch.optim.Adam(discriminator.parameters(), 1e-3, (0.0, 0.999), fused=True),
         Fakes(0, BATCH, ALL, generator.z_dim, CLASSES, CPU),
-        Rotation(TURNED if plan.rotation else 0, weight_d, weight_g),
+        tuple(heads),
         accumulate=accumulate,
-        prediction_weight=prediction_weight,
     )
 
 
@@ -67,9 +72,10 @@ def test_the_discriminators_loss_is_the_hinge_and_the_rotation_of_the_last_real_
     z, fake_labels = other.fakes.draw("discriminator", 0)
     fakes = other.generator(z, fake_labels).detach()
     turned = [torch.rot90(images[-TURNED:], turn, (2, 3)) for turn in range(1, 4)]
-    score, logits, _, _ = other.discriminator(
+    score, auxiliary, _ = other.discriminator(
         torch.cat([images, fakes, *turned]), torch.cat([labels, fake_labels, *[labels[-TURNED:]] * 3])
     )
+    logits = auxiliary["rotation"]
     hinge = F.relu(1 - score[:BATCH]).mean() + F.relu(1 + score[BATCH : 2 * BATCH]).mean()
     turns = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
     rotation = F.cross_entropy(torch.cat([logits[BATCH - TURNED : BATCH], logits[2 * BATCH :]]), turns)
@@ -90,8 +96,8 @@ def test_the_generators_loss_is_the_score_and_the_rotation_of_the_last_fakes() -
     z, labels = other.fakes.draw("generator", 5)
     fakes = other.generator(z, labels)
     turned = [torch.rot90(fakes[-TURNED:], turn, (2, 3)) for turn in range(1, 4)]
-    score, logits, _, _ = other.discriminator(torch.cat([fakes, *turned]), torch.cat([labels, *[labels[-TURNED:]] * 3]))
-    rotation = F.cross_entropy(logits[BATCH - TURNED :], torch.arange(4).repeat_interleave(TURNED))
+    score, auxiliary, _ = other.discriminator(torch.cat([fakes, *turned]), torch.cat([labels, *[labels[-TURNED:]] * 3]))
+    rotation = F.cross_entropy(auxiliary["rotation"][BATCH - TURNED :], torch.arange(4).repeat_interleave(TURNED))
     (-score[:BATCH].mean() + 0.3 * rotation).backward()
     torch.testing.assert_close(metrics["loss/rotation_g"], rotation.detach())
     for mine, plain in zip(game.generator.parameters(), other.generator.parameters(), strict=True):
@@ -168,13 +174,12 @@ def test_without_rotation_there_is_no_rotation_head_and_no_turned_image() -> Non
     game, (images, labels) = make_game(rotation=False), real_batch()
     assert "loss/rotation_d" not in discriminator_step(game, images, labels, 0)
     assert "loss/rotation_g" not in generator_step(game, *real_batch(), 0)
-    assert game.discriminator.heads.rotation is None
+    assert not hasattr(game.discriminator.heads, "rotation")
 
 
 def test_a_weight_of_zero_still_gives_the_rotation_head_a_gradient() -> None:
     game, (images, labels) = make_game(weight_d=0.0), real_batch()
     discriminator_step(game, images, labels, 0)
-    assert game.discriminator.heads.rotation is not None
     assert torch.equal(game.discriminator.heads.rotation.bias.grad, torch.zeros(4))
 
 
@@ -193,7 +198,7 @@ def test_ranks_draw_the_shares_of_one_global_batch() -> None:
     weights = torch.tensor([0.0, 0.25, 0.75])
     for chosen in (None, weights):
         z, labels = Fakes(3, 12, ALL, 5, CLASSES, CPU, chosen).draw("discriminator", 24)
-        for mine in (interleaved(12, rank, 3) for rank in range(3)):
+        for mine in (strided(12, rank, 3) for rank in range(3)):
             drawn = Fakes(3, 12, mine, 5, CLASSES, CPU, chosen).draw("discriminator", 24)
             assert torch.equal(z[mine], drawn[0]) and torch.equal(labels[mine], drawn[1])
 
@@ -223,13 +228,13 @@ def test_the_predictor_learns_from_labelled_images_and_conditions_the_others_beh
     z, fake_labels = other.fakes.draw("discriminator", 0)
     fakes = other.generator(z, fake_labels).detach()
     with torch.no_grad():
-        guess = other.discriminator(images, labels).prediction
+        guess = other.discriminator(images, labels).auxiliary["predictor"]
     known = F.one_hot(labels, CLASSES).float()
     filled = torch.where((torch.arange(BATCH) < 3)[:, None], known, F.one_hot(guess.argmax(1), CLASSES).float())
     if soft:
         filled = torch.where((torch.arange(BATCH) < 3)[:, None], known, guess.softmax(1))
     real, fake = other.discriminator(images, filled), other.discriminator(fakes, fake_labels)
-    entropy = F.cross_entropy(real.prediction[:3], labels[:3])
+    entropy = F.cross_entropy(real.auxiliary["predictor"][:3], labels[:3])
     (F.relu(1 - real.score).mean() + F.relu(1 + fake.score).mean() + 0.6 * entropy).backward()
     torch.testing.assert_close(metrics["loss/prediction_d"], entropy.detach())
     accuracy = (guess[:3].argmax(1) == labels[:3]).float().mean()
@@ -241,7 +246,6 @@ def test_the_predictor_learns_from_labelled_images_and_conditions_the_others_beh
 def test_the_adversarial_loss_sends_no_gradient_to_the_predictor() -> None:
     game, (images, labels) = make_game(rotation=False, predictor=True, soft=True, prediction_weight=0.0), real_batch()
     discriminator_step(game, images, unlabel(labels), 0)
-    assert game.discriminator.heads.predictor is not None
     assert all(not parameter.grad.any() for parameter in game.discriminator.heads.predictor.parameters())
 
 
@@ -287,13 +291,12 @@ def test_an_image_of_unknown_class_is_scored_without_the_projection_where_nothin
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_a_step_of_each_method_changes_every_parameter_of_its_player_and_has_the_methods_heads(method: Method) -> None:
-    plan = HeadPlan(method.projection, method.rotation, method.predictor)
-    game, (images, labels) = make_game(plan=plan), real_batch()
+    rotation, predictor = ("rotation" in method.heads, "predictor" in method.heads)
+    game, (images, labels) = make_game(rotation, predictor=predictor, projection=method.projection), real_batch()
     given = unlabel(labels) if method.partial else labels
     wanted = method.real_labels(given, lambda: labels)
     heads = {name for name, head in game.discriminator.heads.named_children() if head is not None}
-    expected = {"score"} | {name for name in ("projection", "rotation", "predictor") if getattr(method, name)}
-    assert heads == expected
+    assert heads == {"score", *method.heads} | ({"projection"} if method.projection else set())
     before = {player: state(player) for player in (game.generator, game.discriminator)}
     discriminator_step(game, images, wanted, 0)
     weights = {name for name, _ in game.discriminator.named_parameters()}
