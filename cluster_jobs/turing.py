@@ -15,6 +15,7 @@ from rich.table import Table
 from cluster_jobs.cli.config import command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json, write_atomically, write_json
+from cluster_jobs.core.output_directory import OutputDirectory
 from cluster_jobs.data.images import shape_text
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.reporting.section import Section
@@ -80,10 +81,11 @@ def make_test(config: TuringConfig) -> None:
         )
     test = draw(real, fake, config.count, config.examples, config.seed)
     found = key_of(test, real, fake, config.seed)
-    if (out / KEY).is_file() and read_json(out / KEY) != found:
-        raise UserError(f"out={config.out}: holds another test, whose key would be lost; choose another directory")
-    write_json(out / KEY, found)
-    write_atomically(out / PAGE, page(test, config.title, config.scale).encode())
+    with OutputDirectory(out, last=PAGE).locked():
+        if (out / KEY).is_file() and read_json(out / KEY) != found:
+            raise UserError(f"out={config.out}: holds another test, whose key would be lost; choose another directory")
+        write_json(out / KEY, found)
+        write_atomically(out / PAGE, page(test, config.title, config.scale).encode())
     print(f"{out / PAGE}: send it to people; {out / KEY}: keep it; put what they save beside it and run score=")
 
 

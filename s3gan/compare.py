@@ -13,6 +13,7 @@ from rich.table import Table
 
 from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.core.files import make_parent, write_atomically, write_json
+from cluster_jobs.core.output_directory import OutputDirectory
 from cluster_jobs.reporting.section import Picture
 from s3gan.comparison.figure import draw
 from s3gan.comparison.ratios import compare, to_csv, to_json
@@ -44,12 +45,13 @@ def main(config: CompareConfig) -> None:
     labels = read_labels(Path(config.labels)) if config.labels else {}
     comparison = compare(study, config.reference)
     out = Path(config.out)
-    make_parent(out / "report" / FIGURE)
-    write_json(out / "comparison.json", to_json(comparison, labels))
-    write_atomically(out / "comparison.csv", to_csv(comparison).encode())
-    write_atomically(out / "comparison.md", markdown(comparison, labels, f"report/{FIGURE}").encode())
-    write_atomically(out / "report" / FIGURE, draw(comparison))
-    write_sections(out, comparison, labels, Picture(FIGURE, caption(comparison)))
+    with OutputDirectory(out).locked():
+        make_parent(out / "report" / FIGURE)
+        write_json(out / "comparison.json", to_json(comparison, labels))
+        write_atomically(out / "comparison.csv", to_csv(comparison).encode())
+        write_atomically(out / "comparison.md", markdown(comparison, labels, f"report/{FIGURE}").encode())
+        write_atomically(out / "report" / FIGURE, draw(comparison))
+        write_sections(out, comparison, labels, Picture(FIGURE, caption(comparison)))
     console = Console()
     console.width = max(console.width, PLAIN_WIDTH)
     for name, measure in study.measures.items():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cluster_jobs.cli.config import command
 from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.output_directory import OutputDirectory
 from cluster_jobs.data.label_table import aligned_labels, read_table
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stores.base import child
@@ -41,28 +42,29 @@ def main(config: EvaluateConfig) -> None:
     cache = Path(config.cache) if config.cache else out / "cache"
     evaluation = Evaluation(train, test, names, config.classifier, config.seed, cache, job)
     parts = plan(config, evaluation, subject)
-    scores = ScoreFile(out / "scores.json", {name: part.inputs for name, part in parts.items()})
-    written = (out / "report" / f"scores{config.suffix}.json").is_file()
-    job.barrier()  # every rank has looked before one writes
-    shown = None
-    if scores.any_due() or not written:
-        for number, draw in enumerate(subject.draws):
-            due = scores.due(number)
-            if not due and number:
-                continue
-            images = draw.make()
-            shown = shown or Shown(subject.origin, images, subject.class_names, names, ShardPictures(train))
-            for name in due:
-                scores.add(name, number, attempt(parts[name].compute, draw, images))
-                if job.is_main:
-                    scores.write()
-    results = {name.removesuffix(config.suffix): found for name, found in scores.results().items()}
-    draws = scores.by_draw([name + config.suffix for name in DISTANCES])
-    if shown and job.is_main:
-        write_summary(out, results, shown, draws, config.suffix)
-    for line in result_lines(results, draws):
-        job.say(line)
-    job.barrier()
+    with OutputDirectory(out, last="scores.json").locked(job.on_main):
+        scores = ScoreFile(out / "scores.json", {name: part.inputs for name, part in parts.items()})
+        written = (out / "report" / f"scores{config.suffix}.json").is_file()
+        job.barrier()  # every rank has looked before one writes
+        shown = None
+        if scores.any_due() or not written:
+            for number, draw in enumerate(subject.draws):
+                due = scores.due(number)
+                if not due and number:
+                    continue
+                images = draw.make()
+                shown = shown or Shown(subject.origin, images, subject.class_names, names, ShardPictures(train))
+                for name in due:
+                    scores.add(name, number, attempt(parts[name].compute, draw, images))
+                    if job.is_main:
+                        scores.write()
+        results = {name.removesuffix(config.suffix): found for name, found in scores.results().items()}
+        draws = scores.by_draw([name + config.suffix for name in DISTANCES])
+        if shown and job.is_main:
+            write_summary(out, results, shown, draws, config.suffix)
+        for line in result_lines(results, draws):
+            job.say(line)
+        job.barrier()
 
 
 def attempt(part: Callable[[Draw, Labelled], Result], draw: Draw, images: Labelled) -> Result:

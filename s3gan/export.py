@@ -16,6 +16,7 @@ import numpy as np
 
 from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.output_directory import OutputFile
 from cluster_jobs.data.shards import Shards
 from s3gan.pools import image_folder, npz
 from s3gan.pools.exported import Exported
@@ -48,7 +49,7 @@ class ExportConfig:
     validate: bool = option(False, "check and print the configuration, then exit")
 
 
-WRITERS: dict[Format, Callable[[Path, Exported], bool]] = {
+WRITERS: dict[Format, Callable[[OutputFile, Exported], bool]] = {
     Format.imagefolder: image_folder.write,
     Format.npz: npz.write,
 }
@@ -62,7 +63,9 @@ def main(config: ExportConfig) -> None:
     if config.validate:
         return
     exported = choose(Shards(config.pool), config.unlabelled)
-    written = WRITERS[config.format](out, exported)
+    output = OutputFile(out)
+    with output.locked():
+        written = WRITERS[config.format](output, exported)
     images, classes = len(exported.indices), len(set(exported.labels.tolist()))
     print(f"{config.out}{'' if written else ' is finished'}: {images:,} images of {classes:,} classes", flush=True)
 

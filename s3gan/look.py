@@ -14,6 +14,7 @@ import torch
 
 from cluster_jobs.cli.config import MISSING, CommandKeys, command, option
 from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.output_directory import OutputDirectory
 from cluster_jobs.distributed.job import Job
 from cluster_jobs.reporting.section import Section, left_out
 from s3gan.inference.loading import load_generator
@@ -77,19 +78,19 @@ def main(config: LookConfig) -> None:
     def keep(make: Callable[[], Section], origin: str = drawn_by) -> None:
         job.on_main(lambda: write_section(make(), origin, out))
 
-    look_alone(config, painter, classes, keep)
-    keep(lambda: film(run, job.device), "")
-    if real is None:
-        for section in (neighbours.SECTION, spectrum.SECTION, diversity.SECTION):
-            keep(partial(left_out, *section, "it needs real images (data=DIR)"))
-    else:
-        look_beside(config, painter, classes, real, keep)
+    with OutputDirectory(out).locked(job.on_main):
+        look_alone(config, painter, classes, keep)
+        keep(lambda: film(run, job.device), "")
+        if real is None:
+            for section in (neighbours.SECTION, spectrum.SECTION, diversity.SECTION):
+                keep(partial(left_out, *section, "it needs real images (data=DIR)"))
+        else:
+            look_beside(config, painter, classes, real, keep)
 
-
-def write_section(section: Section, origin: str, out: Path) -> None:
-    """Writes a section and prints its files; `origin`, where it is not empty, says in the section what drew it."""
-    files = replace(section, text="\n\n".join(filter(None, (section.text, origin)))).write(out)
-    print(f"{section.title}: {', '.join(map(str, files)) or section.text}", flush=True)
+    def write_section(section: Section, origin: str, out: Path) -> None:
+        """Writes a section and prints its files; `origin`, where it is not empty, says in the section what drew it."""
+        files = replace(section, text="\n\n".join(filter(None, (section.text, origin)))).write(out)
+        print(f"{section.title}: {', '.join(map(str, files)) or section.text}", flush=True)
 
 
 def look_alone(config: LookConfig, painter: Painter, classes: list[int], keep: Keep) -> None:

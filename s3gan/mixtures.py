@@ -15,6 +15,7 @@ import numpy as np
 from cluster_jobs.cli.config import MISSING, CommandKeys, command, group, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import write_json
+from cluster_jobs.core.output_directory import OutputDirectory
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stores.base import child
 from cluster_jobs.distributed.job import Job
@@ -65,26 +66,27 @@ def main(config: MixturesConfig) -> None:
         row: {seed: Mixture(directory, judge.train, judge.names) for seed, directory in by_seed.items()}
         for row, by_seed in found.items()
     }
-    leaks = {row: leak_of(by_seed, judge) for row, by_seed in rows.items()}
-    scores: dict[str, dict[int, dict[str, float]]] = {row: {} for row in rows}
-    for row, by_seed in rows.items():
-        for seed, mixture in by_seed.items():
-            held_out = {} if leaks[row] else {"held_out": judge.on_held_out(mixture, seed)}
-            scores[row][seed] = held_out | {"test": judge.on_test(mixture, seed)}
-            said = (f"{share:.1%} ({name.replace('_', ' ')})" for name, share in scores[row][seed].items())
-            job.say(f"{row} seed {seed}: {', '.join(said)}")
-    shares = {row: next(iter(by_seed.values())).pool["shares"] for row, by_seed in rows.items()}
-    result = summarise(scores, shares, leaks, config.reference) | {
-        "budget": int((judge.budget >= 0).sum()),
-        "validation": bool(config.validation),
-        "held_out": int((judge.labels >= 0).sum()),
-        "folds": int(judge.folds.max()) + 1,
-        "tested": len(judge.test),
-    }
-    if job.is_main:
-        write_json(out / "mixtures.json", result)
-        tell(out, result)
-    job.barrier()
+    with OutputDirectory(out).locked(job.on_main):
+        leaks = {row: leak_of(by_seed, judge) for row, by_seed in rows.items()}
+        scores: dict[str, dict[int, dict[str, float]]] = {row: {} for row in rows}
+        for row, by_seed in rows.items():
+            for seed, mixture in by_seed.items():
+                held_out = {} if leaks[row] else {"held_out": judge.on_held_out(mixture, seed)}
+                scores[row][seed] = held_out | {"test": judge.on_test(mixture, seed)}
+                said = (f"{share:.1%} ({name.replace('_', ' ')})" for name, share in scores[row][seed].items())
+                job.say(f"{row} seed {seed}: {', '.join(said)}")
+        shares = {row: next(iter(by_seed.values())).pool["shares"] for row, by_seed in rows.items()}
+        result = summarise(scores, shares, leaks, config.reference) | {
+            "budget": int((judge.budget >= 0).sum()),
+            "validation": bool(config.validation),
+            "held_out": int((judge.labels >= 0).sum()),
+            "folds": int(judge.folds.max()) + 1,
+            "tested": len(judge.test),
+        }
+        if job.is_main:
+            write_json(out / "mixtures.json", result)
+            tell(out, result)
+        job.barrier()
 
 
 def find(mixes: Path, reference: str) -> dict[str, dict[int, Path]]:

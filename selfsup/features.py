@@ -9,10 +9,11 @@ from pathlib import Path
 
 from cluster_jobs.cli.config import MISSING, CommandKeys, command, option
 from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.output_directory import OutputFile
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.distributed.job import Job
 from selfsup.encoders.feature_table import TABLE, write_features
-from selfsup.encoders.resnet import load_encoder
+from selfsup.encoders.loading import load_encoder
 from selfsup.labelling.provenance import labels_behind
 
 
@@ -41,7 +42,9 @@ def main(config: FeaturesConfig) -> None:
         "encoder_table": labels_behind(config.encoder),
     }
     job.barrier()  # every rank has looked at its inputs before one writes
-    write_features(out, encoder, shards, facts, job)
+    output = OutputFile(out)
+    with output.locked(job.on_main):
+        write_features(output, encoder, shards, facts, job)
     job.say(f"{out}: {len(shards)} samples, features of {description}")
 
 

@@ -15,10 +15,11 @@ from typing import Any
 
 from cluster_jobs.cli.config import MISSING, CommandKeys, command, group, option, to_dict
 from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.output_directory import OutputFile
 from cluster_jobs.data.label_table import LabelTable, check_fraction, existing_table, write_table
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.distributed.job import Job
-from selfsup.encoders.resnet import CLASSIFIER_FILE
+from selfsup.encoders.loading import CLASSIFIER_FILE
 from selfsup.labelling import inferred
 from selfsup.labelling.classifier import ClassifierRecipe, classifier_beside
 from selfsup.labelling.clustering import Space
@@ -106,18 +107,19 @@ def main(config: LabelConfig) -> None:
     shards, out = Shards(config.data), Path(config.out)
     origin = {"method": config.method.name, "fingerprint": shards.fingerprint, **identity(config, labeller)}
     truth = read_truth(config.truth, shards) if config.truth else None
-    table = existing_table(out, origin)
-    job.barrier()  # every rank has looked before one writes
-    if table is None:
-        provenance = {"encoder_table": labels_behind(config.encoder)} if "encoder" in labeller.uses else {}
-        table = labeller.label(config, shards, job)
+    with OutputFile(out).locked(job.on_main):  # besides the table there are a classifier, scores and pictures
+        table = existing_table(out, origin)
+        job.barrier()  # every rank has looked before one writes
+        if table is None:
+            provenance = {"encoder_table": labels_behind(config.encoder)} if "encoder" in labeller.uses else {}
+            table = labeller.label(config, shards, job)
+            if table is not None and job.is_main:
+                table.metadata |= origin | provenance
+                write_table(out, table)
         if table is not None and job.is_main:
-            table.metadata |= origin | provenance
-            write_table(out, table)
-    if table is not None and job.is_main:
-        for name, value in write_report(out, table, shards, truth).items():
-            job.say(f"{name}: {readable(value)}")
-    job.barrier()
+            for name, value in write_report(out, table, shards, truth).items():
+                job.say(f"{name}: {readable(value)}")
+        job.barrier()
 
 
 def check(config: LabelConfig, labeller: Labeller) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 
 from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.core.errors import UserError
-from cluster_jobs.core.files import make_parent, read_json, write_json
+from cluster_jobs.core.files import read_json, write_json
+from cluster_jobs.core.output_directory import OutputDirectory
 from cluster_jobs.reporting.section import Section
 from s3gan.metrics.paired import Ratio, paired_ratio
 
@@ -61,16 +62,16 @@ def main(config: CompareConfig) -> None:
     group, found = read_rows(Path(config.scores))
     rows, measured = summarise(group, found), MEASURED[group]
     out = Path(config.out)
-    make_parent(out / "report" / f"{group}.json")
     told = [{name: asdict(value) if isinstance(value, Ratio) else value for name, value in row.items()} for row in rows]
-    write_json(out / "comparison.json", {"rows": told})
     columns, cells = list(rows[0]), [[_cell(value) for value in row.values()] for row in rows]
     text = (
         f"Mean ± standard deviation over seeds; tested on real images. Errors in {measured.unit}, shares in %, "
         "movements in pixels. Ratios to as many simulated images: geometric means over seeds, with 95 % t intervals. "
         "Drifted: seeds whose run is flagged."
     )
-    Section(group, title=measured.title, text=text, columns=columns, rows=cells).write(out)
+    with OutputDirectory(out).locked():
+        write_json(out / "comparison.json", {"rows": told})
+        Section(group, title=measured.title, text=text, columns=columns, rows=cells).write(out)
     for line in (columns, *cells):
         print("  ".join(f"{cell!s:<16}" for cell in line))
 

@@ -13,6 +13,7 @@ import numpy as np
 from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import write_json
+from cluster_jobs.core.output_directory import OutputDirectory
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stores.base import child
 from cluster_jobs.distributed.job import Job
@@ -59,10 +60,11 @@ def main(config: EvaluateConfig) -> None:
     check_images(synthetic["train"], info["network"])
     pool, unseen = (refine(refiner, synthetic[split], config.limit, job) for split in ("train", "test"))
     cache = Path(config.cache) if config.cache else out / "cache"
-    scored = task.score(Domains(pool, unseen, real["train"], real["test"]), config, cache, job)
-    if job.is_main:
-        write(out, scored, info["nimg"], info["weights"])
-    job.barrier()
+    with OutputDirectory(out).locked(job.on_main):
+        scored = task.score(Domains(pool, unseen, real["train"], real["test"]), config, cache, job)
+        if job.is_main:
+            write(out, scored, info["nimg"], info["weights"])
+        job.barrier()
 
 
 def refine(refiner: Refiner, synthetic: Shards, limit: int, job: Job) -> Refined:

@@ -130,10 +130,12 @@ class OutputDirectory(Output):
         return True
 
     def check_empty(self) -> None:
-        """Raises UserError where the directory holds a file; hidden ones, among them those of commands that were killed
-        before they described it, do not count."""
-        if self.path.is_dir() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
-            raise UserError(f"{self.name} holds something else; choose a new or empty directory")
+        """Raises UserError where the directory holds a file, at any depth. Hidden ones do not count: commands that were
+        killed before they described it leave some."""
+        for _, folders, files in os.walk(self.path):
+            if any(not name.startswith(".") for name in files):
+                raise UserError(f"{self.name} holds something else; choose a new or empty directory")
+            folders[:] = [name for name in folders if not name.startswith(".")]
 
     def remove_leftovers(self) -> None:
         """Removes the temporary files of commands that were killed; to be called by one that holds all of it."""

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json, write_json
+from cluster_jobs.core.output_directory import OutputDirectory, refuse_changes
 from cluster_jobs.core.workers import cores, do
 from cluster_jobs.data.shard_writer import PARTS, forget_shard
 from cluster_jobs.data.shards import Shards
@@ -45,14 +46,27 @@ def pack(
     Raises:
         UserError: ``out`` holds something else, or more than ``allow_bad`` files are no pictures.
     """
-    complete = all(maker.finished() for maker in makers.values())
+    output = OutputDirectory(out)
+    with output.locked():
+        _pack(makers, output, configuration, allow_bad, workers, console)
+
+
+def _pack(
+    makers: Makers,
+    output: OutputDirectory,
+    configuration: dict[str, Any],
+    allow_bad: int,
+    workers: int,
+    console: Console,
+) -> None:
+    out, complete = output.path, all(maker.finished() for maker in makers.values())
     state = {
         "configuration": configuration,
         "digests": {split: maker.digest() for split, maker in makers.items()},
         "stamps": {split: [maker.stamp(number) for number in range(maker.shards())] for split, maker in makers.items()},
     }
-    _check_state(state, makers, out, console)
-    _tidy(makers, out)
+    _check_state(state, makers, output, console)
+    _remove_leftovers(makers, output)
     if complete:
         console.print(Text(f"{str(out)!r} is already finished"), soft_wrap=True)
         return
@@ -80,25 +94,22 @@ def pack(
         console.print(f"left out {count} file(s) that are no pictures; {BAD_FILES} names them")
 
 
-def _check_state(state: dict[str, Any], makers: Makers, out: Path, console: Console) -> None:
+def _check_state(state: dict[str, Any], makers: Makers, output: OutputDirectory, console: Console) -> None:
     """Refuses a directory that something else is in. Where the source has changed since, refuses a finished one, and
     drops of an unfinished one the shards that the change concerns."""
+    out = output.path
     if not (out / STATE).is_file():
         for maker in makers.values():
             if maker.finished():
                 index = str(maker.directory / "index.json")
                 raise UserError(f"{index!r} was not written by this command; its shards are ready as they are")
         in_place = any(isinstance(maker, Index) and maker.in_place() for maker in makers.values())
-        if out.exists() and not out.is_dir():
-            raise UserError(f"out={str(out)!r} is a file, expected a directory")
-        if not in_place and any(path.is_file() and path.suffix != ".tmp" for path in out.rglob("*")):
-            raise UserError(f"out={str(out)!r} holds something else; choose a new or empty directory")
+        if not in_place:
+            output.check_empty()
         return
     old = read_json(out / STATE)
     before, now = old["configuration"], state["configuration"]
-    changes = [f"{name} {before.get(name)!r} → {now[name]!r}" for name in now if before.get(name) != now[name]]
-    if changes:
-        raise UserError(f"out={str(out)!r} was packed with another configuration: {', '.join(changes)}")
+    refuse_changes(output.name, output.option, {name: before.get(name) for name in now}, now)
     finished = any(maker.finished() for maker in makers.values())
     if old["digests"] != state["digests"]:
         if finished:
@@ -131,13 +142,11 @@ def _changed_shards(before: dict[str, list[str]], now: dict[str, list[str]]) -> 
     ]
 
 
-def _tidy(makers: Makers, out: Path) -> None:
-    """Removes what an earlier life left when it was killed between a temporary file and its final name."""
-    for name in (STATE, BAD_FILES, "index.json"):
-        for directory in (out, *(maker.directory for maker in makers.values())):
-            for path in directory.glob(f".{name}.*.tmp"):
-                path.unlink()
+def _remove_leftovers(makers: Makers, output: OutputDirectory) -> None:
+    """Removes what an earlier command left that was killed."""
+    output.remove_leftovers()
     for maker in makers.values():
+        OutputDirectory(maker.directory).remove_leftovers()
         if maker.finished():
             shutil.rmtree(maker.directory / PARTS, ignore_errors=True)
 

@@ -9,12 +9,12 @@ import re
 import shutil
 import unicodedata
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json, write_atomically, write_json
+from cluster_jobs.core.output_directory import OutputFile
 from cluster_jobs.data.images import encode_png
 from s3gan.pools.exported import Exported
 
@@ -27,20 +27,21 @@ RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|export\.json|
 LONGEST = 200  # bytes of a name, which leaves room for an extension
 
 
-def write(out: Path, exported: Exported) -> bool:
+def write(output: OutputFile, exported: Exported) -> bool:
     """Writes the directory, or goes on with what a killed export left; False if it is there already.
 
     Raises:
-        UserError: ``out`` holds something else, two classes or samples would share a name, or a sample is damaged.
+        UserError: ``out=`` holds something else, two classes or samples would share a name, or a sample is damaged.
     """
+    out = output.path
     if out.is_dir() and any(out.iterdir()):
         if (out / RECORD).is_file() and read_json(out / RECORD) == exported.identity:
             return False
-        raise UserError(f"out={str(out)!r} holds something else; choose a new or empty directory")
+        raise UserError(f"{output.name} holds something else; choose a new or empty directory")
     if out.exists() and not out.is_dir():
-        raise UserError(f"out={str(out)!r} is a file; choose a new or empty directory")
+        raise UserError(f"{output.name} is a file; choose a new or empty directory")
     folders, names = class_folders(exported), file_names(exported)
-    partial = out.with_name(f".{out.name}.partial")
+    partial = output.temporary("partial")
     if not (partial / RECORD).is_file() or read_json(partial / RECORD) != exported.identity:
         shutil.rmtree(partial, ignore_errors=True)
         write_json(partial / RECORD, exported.identity)
@@ -54,7 +55,7 @@ def write(out: Path, exported: Exported) -> bool:
         write_atomically(partial / DONE, str(chunk.stop).encode())
     write_atomically(partial / CLASSES, _class_table(exported, folders))
     (partial / DONE).unlink()
-    partial.replace(out)
+    output.commit(partial)
     return True
 
 

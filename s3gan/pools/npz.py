@@ -5,42 +5,39 @@ a member of the zip is an array's header and then its bytes.
 """
 
 import json
-import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.output_directory import OutputFile
 from s3gan.pools.exported import Exported
 
 
-def write(path: Path, exported: Exported) -> bool:
+def write(output: OutputFile, exported: Exported) -> bool:
     """Writes the file; False if it is there already.
 
     Raises:
-        UserError: ``path`` is something else, or a sample is damaged.
+        UserError: the file is something else, or a sample is damaged.
     """
+    path = output.path
     source = json.dumps(exported.identity)
     if path.exists():
         if _source(path) == source:
             return False
-        raise UserError(f"out={str(path)!r} is something else; choose a new file")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.tmp")
-    with open(partial, "wb") as stream:
-        with zipfile.ZipFile(stream, "w") as archive:
-            for name, array in (
-                ("labels", exported.labels),
-                ("class_names", np.array(exported.class_names, np.str_)),
-                ("source", np.array(source)),
-            ):
-                with archive.open(_member(name), "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
-            _write_images(archive, exported)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
+        raise UserError(f"{output.name} is something else; choose a new file")
+    partial = output.temporary()
+    with open(partial, "wb") as stream, zipfile.ZipFile(stream, "w") as archive:
+        for name, array in (
+            ("labels", exported.labels),
+            ("class_names", np.array(exported.class_names, np.str_)),
+            ("source", np.array(source)),
+        ):
+            with archive.open(_member(name), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+        _write_images(archive, exported)
+    output.commit(partial)
     return True
 
 

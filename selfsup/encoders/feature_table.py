@@ -4,7 +4,6 @@ A feature table is a .npy file, float32 (samples, features) in index order, memo
 .json beside it, written last, that says which data and which encoder made it. It stands wherever ``encoder=`` does.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ import numpy as np
 import torch
 
 from cluster_jobs.core.errors import UserError
-from cluster_jobs.core.files import make_parent, read_json, write_json
+from cluster_jobs.core.files import read_json, write_json
+from cluster_jobs.core.output_directory import OutputFile
 from cluster_jobs.data.images import to_float
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stream import scan
@@ -39,14 +39,13 @@ def extract(encoder: Encoder | ScriptedEncoder, shards: Shards, job: Job) -> Ite
 
 
 def write_features(
-    out: Path, encoder: Encoder | ScriptedEncoder, shards: Shards, facts: dict[str, Any], job: Job
+    output: OutputFile, encoder: Encoder | ScriptedEncoder, shards: Shards, facts: dict[str, Any], job: Job
 ) -> None:
     """Writes the table; each rank writes its own rows. The files appear whole, the .json last."""
-    unfinished = out.with_name(f".{out.name}.unfinished")
+    unfinished, description = output.temporary(), output.path.with_suffix(".json")
     shape = (len(shards), encoder.num_features)
 
     def begin() -> None:
-        make_parent(out)
         np.lib.format.open_memmap(unfinished, "w+", np.float32, shape).flush()
 
     job.on_main(begin)
@@ -56,11 +55,9 @@ def write_features(
     rows.flush()
     job.barrier()
     if job.is_main:
-        out.with_suffix(".json").unlink(missing_ok=True)  # the old table is none from here on
-        with open(unfinished, "rb+") as stream:
-            os.fsync(stream.fileno())
-        unfinished.replace(out)
-        write_json(out.with_suffix(".json"), facts)
+        description.unlink(missing_ok=True)  # the old table is none from here on
+        output.commit(unfinished)
+        write_json(description, facts)
     job.barrier()
 
 

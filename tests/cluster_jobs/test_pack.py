@@ -39,7 +39,7 @@ def test_a_changed_configuration_is_refused_with_the_difference(tmp_path: Path, 
     before = snapshot(tmp_path)
     assert pack("source=digits", f"out={tmp_path}/d", "size=16", "shard_samples=500") == 2
     message = capsys.readouterr().err
-    assert "size 8 → 16" in message and "shard_samples 1000 → 500" in message and "mode" not in message
+    assert "size: 8 -> 16" in message and "shard_samples: 1000 -> 500" in message and "mode" not in message
     assert message.count("\n") == 1
     assert snapshot(tmp_path) == before
 
@@ -168,7 +168,7 @@ def test_a_folder_without_any_picture_is_refused(tmp_path: Path, capsys: pytest.
         (["source=digits", "out={}/out", "classes=a,b"], "its own class names"),
         (["source=digits", "out={}/full"], "holds something else"),
         (["source=digits", "out={}/full/file"], "is a file"),
-        (["source=digits", "out={}/full/file/x"], "cannot make the directory"),
+        (["source=digits", "out={}/full/file/x"], "cannot write there"),
         (["source=digits", "out={}/out", "test=1"], "test=1"),
         (["source=digits", "out={}/out", "test=-0.1"], "test=-0.1"),
         (["source=digits", "out={}/out", "size=0"], "size=0: expected 4 to 4096"),
