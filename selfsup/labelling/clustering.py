@@ -10,7 +10,10 @@ from enum import Enum
 import faiss
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from scipy.special import comb
+from scipy.stats import entropy
 from sklearn.cluster import kmeans_plusplus
+from sklearn.metrics import mutual_info_score
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.seeds import derive_seed
@@ -140,8 +143,7 @@ def size_entropy(sizes: np.ndarray) -> float:
     """The entropy of cluster sizes over log k, in [0, 1]; 1 for a single cluster."""
     if len(sizes) < 2:
         return 1.0
-    shares = sizes[sizes > 0] / sizes.sum()
-    return max(0.0, float(-(shares * np.log(shares)).sum() / np.log(len(sizes))))
+    return float(entropy(sizes, base=len(sizes)))
 
 
 @dataclass(frozen=True)
@@ -181,22 +183,20 @@ def mutual_information(table: np.ndarray) -> float:
     Args:
         table: (clusters, classes) integers, the samples in each pair of parts; at least one sample.
     """
-    joint = table / table.sum()
-    first, second = joint.sum(axis=1), joint.sum(axis=0)
-    entropies = [-(shares[shares > 0] * np.log(shares[shares > 0])).sum() for shares in (first, second)]
-    mean = sum(entropies) / 2
+    mean = (entropy(table.sum(axis=1)) + entropy(table.sum(axis=0))) / 2
     if mean == 0:
         return 1.0  # one cluster, one class: equal partitions
-    used = joint > 0
-    information = (joint[used] * np.log(joint[used] / np.outer(first, second)[used])).sum()
-    return float(np.clip(information / mean, 0, 1))
+    return float(np.clip(mutual_info_score(None, None, contingency=table) / mean, 0, 1))
 
 
 def _adjusted_rand(table: np.ndarray) -> float:
-    """Hubert & Arabie 1985: pairs together in both, less what chance gives, over its maximum less the same."""
+    """Hubert & Arabie 1985: pairs together in both, less what chance gives, over its maximum less the same.
+
+    By hand, because scikit-learn's function takes a label a sample and not their table.
+    """
 
     def pairs(counts: np.ndarray) -> float:
-        return float((counts.astype(np.float64) * (counts - 1) / 2).sum())
+        return float(comb(counts, 2).sum())
 
     together = pairs(table)
     first, second = pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
