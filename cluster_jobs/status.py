@@ -56,12 +56,12 @@ def row(
 ) -> dict[str, Any]:
     """One stage as the table shows it."""
     record, queued = exit_record(root, name), jobs.get(job or "")
-    life = read_json(path) if (path := root / "stages" / name / "stage.json").is_file() else {"lives": 0}
+    attempts = read_json(path) if (path := root / "stages" / name / "stage.json").is_file() else {"lives": 0}
     return {
         "stage": name,
         "job": job or "",
         "state": stage_state(record, queued, job),
-        "restarts": queued.restarts if queued else max(life["lives"] - 1, 0),
+        "restarts": queued.restarts if queued else max(attempts["lives"] - 1, 0),
         "message": record.get("message") or (queued.reason if queued and queued.state == "PENDING" else ""),
         **training([base / output for output in stage["outputs"]]),
     }
@@ -82,10 +82,10 @@ def training(outputs: list[Path]) -> dict[str, str]:
     """Images seen, rate and time left of a stage that trains; empty for one that does not."""
     for output in outputs:
         if (output / PROGRESS_FILE).is_file():
-            found = read_json(output / PROGRESS_FILE)
-            rate, left = found["images_per_second"], found["seconds_left"]
+            progress = read_json(output / PROGRESS_FILE)
+            rate, left = progress["images_per_second"], progress["seconds_left"]
             return {
-                "images": f"{found['nimg']:,} of {found['total_nimg']:,}",
+                "images": f"{progress['nimg']:,} of {progress['total_nimg']:,}",
                 "images/s": f"{rate:,.0f}" if rate else "",
                 "left": duration(left) if left else "",
             }

@@ -9,7 +9,7 @@ from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import write_parts
 from cluster_jobs.core.progress import track
-from cluster_jobs.core.workers import cores, do
+from cluster_jobs.core.workers import cores, run_tasks
 from cluster_jobs.verification.checker import Damage, Shard, Split, check
 from cluster_jobs.verification.dataset import Data, damaged, open_data, report, totals
 from cluster_jobs.verification.journal import Record, Stamp, stamp
@@ -50,7 +50,7 @@ def main(config: VerifyConfig) -> None:
         unchanged = f"{len(tasks) - len(pending):,} of {len(tasks):,} shards"
         print(f"{unchanged} were verified before and have not changed (fresh=true checks them again)", flush=True)
     workers = config.workers if config.workers >= 0 else _processes(pending)
-    checked = do(_check, data.splits, pending, min(workers, len(pending)))
+    checked = run_tasks(_check, data.splits, pending, min(workers, len(pending)))
     for (name, shard, mark), damage in track(checked, len(pending), "shards", "verify", 1):
         record.add((name, shard.number), mark, damage)
     write_parts(out, report(config.data, data, record))

@@ -26,16 +26,16 @@ from cluster_jobs.cli.exit_record import (
     EXIT_DONE,
     EXIT_PREEMPTED,
     EXIT_USER,
-    Outcome,
+    ExitRecord,
+    defer_to_rank_zero,
     launched_ranks,
     leave,
-    let_main_speak,
-    let_speak,
     rank,
+    wait_for_watchdog,
 )
 from cluster_jobs.cli.keys import CommandKeys, Damaged, Precision, RunKeys, TrainKeys, group, option
-from cluster_jobs.core.errors import DamagedSample, Preempted, ToldByMain, UnreadableShard, UserError
-from cluster_jobs.core.files import disk_refusals_told
+from cluster_jobs.core.errors import DamagedSample, Preempted, ReportedByMainRank, UnreadableShard, UserError
+from cluster_jobs.core.files import disk_errors_as_user_errors
 
 __all__ = [
     "MISSING",
@@ -51,6 +51,7 @@ __all__ = [
     "option",
     "parse",
     "to_dict",
+    "under_present_names",
 ]
 
 Config = TypeVar("Config")
@@ -72,6 +73,16 @@ def to_dict(config: Any) -> Any:
 def default_values(schema: type) -> dict[str, Any]:
     """The defaults of a schema's keys as plain values; those of required keys are left out."""
     return {name: value for name, value in to_dict(schema()).items() if value != MISSING}
+
+
+def under_present_names(schema: type, values: dict[str, Any]) -> dict[str, Any]:
+    """Plain values of a configuration of an older version, with keys and values as they are called now."""
+    former = {field.metadata["formerly"]: field for field in dataclasses.fields(schema) if field.metadata["formerly"]}
+    renamed = {}
+    for name, value in values.items():
+        field = former.get(name)
+        renamed[field.name if field else name] = field.metadata["former_values"].get(value, value) if field else value
+    return renamed
 
 
 def _flatten(schema: Any, prefix: str = "") -> dict[str, tuple[dataclasses.Field, Any]]:
@@ -124,6 +135,10 @@ def _check_word(word: str, keys: dict[str, tuple[dataclasses.Field, Any]]) -> No
     if not equals:
         raise UserError(f"{word!r} on the command line: expected key=value (--help lists the keys)")
     if name not in keys:
+        for present, (field, _) in keys.items():
+            if field.metadata["formerly"] == name:
+                now = f"{present}={field.metadata['former_values'].get(value, value)}"
+                raise UserError(f"{word} on the command line: this key is called {present} now: write {now}")
         near = difflib.get_close_matches(name, keys, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(keys)}"
         raise UserError(f"unknown key {name!r} in {word!r} on the command line: {hint}")
@@ -243,7 +258,7 @@ class Command(Generic[Config]):
             print(help_text(self.schema, self.conf, module))
             return EXIT_DONE
         command_line = shlex.join(["python", "-m", module, *words])
-        outcome = Outcome(command_line, words)
+        record = ExitRecord(command_line, words)
         try:
             if self.single_process and launched_ranks() > 1:
                 raise UserError(
@@ -252,34 +267,34 @@ class Command(Generic[Config]):
                 )
             __import__(self.conf)
             config = parse(self.schema, words, self.conf)
-            outcome.quiet = getattr(config, "validate", False)
+            record.quiet = getattr(config, "validate", False)
             if isinstance(config, TrainKeys | CommandKeys):
                 config.check()
-            if outcome.quiet:
+            if record.quiet:
                 self.body(config)
                 _print_main(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True).rstrip())
                 return EXIT_DONE
-            outcome.write("running", None, "")
-            with disk_refusals_told():
+            record.write("running", None, "")
+            with disk_errors_as_user_errors():
                 self.body(config)
         except Preempted as stop:
-            outcome.write("preempted", EXIT_PREEMPTED, str(stop))
+            record.write("preempted", EXIT_PREEMPTED, str(stop))
             _print_main(f"{module}: {stop}")
             return EXIT_PREEMPTED
-        except ToldByMain:
-            let_main_speak()
+        except ReportedByMainRank:
+            defer_to_rank_zero()
             return EXIT_USER
         except UserError as error:
             if not isinstance(error, DamagedSample | UnreadableShard):
-                let_main_speak()
+                defer_to_rank_zero()
             print(f"{module}: error: {error}", file=sys.stderr, flush=True)  # before a slow disk has the record
-            outcome.write("failed", EXIT_USER, str(error))
+            record.write("failed", EXIT_USER, str(error))
             return EXIT_USER
         except BaseException as error:
-            let_speak()
-            outcome.write("failed", 1, f"{type(error).__name__}: {error}")
+            wait_for_watchdog()
+            record.write("failed", 1, f"{type(error).__name__}: {error}")
             raise
-        outcome.write("done", EXIT_DONE, "")
+        record.write("done", EXIT_DONE, "")
         return EXIT_DONE
 
 

@@ -1,6 +1,6 @@
-"""How a command ended: the exit code, and the exit record that pipelines and batch scripts read.
+"""How a command ended: its exit code, and the exit record that pipelines and batch scripts read.
 
-A launcher turns every failure into exit code 1, so the record is where the truth is.
+A launcher turns every failure into exit code 1, so the true exit code is in the record.
 """
 
 import atexit
@@ -18,9 +18,9 @@ from cluster_jobs.core.lock import used_by_another
 
 EXIT_DONE, EXIT_USER, EXIT_HUNG, EXIT_PREEMPTED = 0, 2, 70, 75
 EXIT_FILE_VARIABLE = "CLUSTER_JOBS_EXIT_FILE"
-PATIENCE = 3.0  # seconds that a rank waits for rank 0 to say what is wrong
+PATIENCE = 3.0  # seconds that a rank waits for rank 0 to report the same error
 
-_spoken_for = threading.Event()  # a thread other than the main one says how this process ends
+_exit_claimed = threading.Event()  # a thread other than the main one reports the end of this process, and ends it
 
 
 def rank() -> int:
@@ -33,13 +33,13 @@ def launched_ranks() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-class Outcome:
-    """The exit record: ``run.dir/exit.json`` and the file that a pipeline names in the environment."""
+class ExitRecord:
+    """Writes the exit record to ``run.dir/exit.json`` and to the file that a pipeline names in the environment."""
 
-    of_process: "Outcome | None" = None  # the newest: that of the command which this process runs
+    of_process: "ExitRecord | None" = None  # of the command that this process runs, the newest one
 
     def __init__(self, command_line: str, words: Sequence[str]) -> None:
-        Outcome.of_process = self
+        ExitRecord.of_process = self
         self.command_line = command_line
         given = {name: value for name, _, value in (word.partition("=") for word in words)}
         self.quiet = (
@@ -61,35 +61,39 @@ class Outcome:
                 continue  # a refused command leaves no half-made directory behind
             try:
                 if code != EXIT_USER and state == "failed" and file.is_file() and read_json(file)["state"] == "failed":
-                    continue  # another rank said why first; this one lost its connection, or waited for it
+                    continue  # another rank gave the reason; this one lost its connection, or waited for it
                 write_json(file, record)
-            except UserError as error:  # on a full disk the outcome itself matters more than its record
-                if code in (EXIT_DONE, EXIT_PREEMPTED):  # any other end says itself what went wrong
+            except UserError as error:  # on a full disk the exit code matters more than the record
+                if code in (EXIT_DONE, EXIT_PREEMPTED):  # any other end prints its own error
                     print(f"warning: {error}", file=sys.stderr, flush=True)
 
 
-def speak_first() -> None:
-    """Called by a thread that is about to say why this process has to end, and then ends it by :func:`end_process`."""
-    _spoken_for.set()
+def claim_exit() -> None:
+    """Called by a thread that is about to report why this process has to end, and then calls :func:`end_process`."""
+    _exit_claimed.set()
 
 
-def let_speak() -> None:
-    """Waits for the end where another thread has called :func:`speak_first`: a rank that hangs takes the others'
-    connections with it, and what their main threads then meet must not be told as the cause."""
-    if _spoken_for.is_set():
+def wait_for_watchdog() -> None:
+    """Blocks for good where another thread has called :func:`claim_exit`, which will end this process.
+
+    A rank that hangs makes the others lose their connections; the errors that follow must not be reported as the cause.
+    """
+    if _exit_claimed.is_set():
         threading.Event().wait()
 
 
 def end_process(code: int, message: str) -> None:
-    """Records a failure and ends this process at once, from any thread: nothing else in it has a say."""
-    if Outcome.of_process is not None:
-        Outcome.of_process.write("failed", code, message)
+    """Records a failure and ends this process at once, from any thread: nothing else in it runs on."""
+    if ExitRecord.of_process is not None:
+        ExitRecord.of_process.write("failed", code, message)
     os._exit(code)
 
 
-def let_main_speak() -> None:
-    """Gives rank 0 the time to say the same error first: a launcher ends all ranks as soon as one has failed, whether
-    or not the line that explains it is printed."""
+def defer_to_rank_zero() -> None:
+    """Gives rank 0 time to report the same error first.
+
+    A launcher ends all ranks as soon as one has failed, whether or not the line that explains it is printed.
+    """
     if rank() != 0:
         time.sleep(PATIENCE)
 
@@ -108,10 +112,10 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def add_life(directory: Path, command: str, seconds: float) -> dict[str, Any]:
-    """Adds one life of a stage to its ``stage.json``: the command, the seconds and the number of all lives so far."""
+def add_attempt(directory: Path, command: str, seconds: float) -> dict[str, Any]:
+    """Adds one attempt to a stage's ``stage.json``: the command, and the seconds and number of all attempts so far."""
     file = directory / "stage.json"
     before = read_json(file) if file.is_file() else {"seconds": 0.0, "lives": 0}
-    lives = {"command": command, "seconds": before["seconds"] + seconds, "lives": before["lives"] + 1}
-    write_json(file, lives)
-    return lives
+    attempts = {"command": command, "seconds": before["seconds"] + seconds, "lives": before["lives"] + 1}
+    write_json(file, attempts)
+    return attempts

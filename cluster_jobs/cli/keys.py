@@ -1,6 +1,7 @@
 """What a key of a command is, and the keys that commands share."""
 
 import dataclasses
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
@@ -9,9 +10,16 @@ from omegaconf import MISSING
 from cluster_jobs.core.errors import UserError
 
 
-def option(default: Any, help: str, *, path: bool = False) -> Any:
-    """A configuration key with its meaning. The value of a ``path`` key is taken literally from the command line."""
-    metadata = {"help": help, "path": path}
+def option(
+    default: Any, help: str, *, path: bool = False, formerly: str = "", former_values: Mapping[str, str] | None = None
+) -> Any:
+    """A configuration key with its meaning. The value of a ``path`` key is taken literally from the command line.
+
+    Args:
+        formerly: what the key was called in older versions, whose runs go on under the present name.
+        former_values: from what its values were called then to what they are called now.
+    """
+    metadata = {"help": help, "path": path, "formerly": formerly, "former_values": former_values or {}}
     if dataclasses.is_dataclass(default) or isinstance(default, list | dict):
         return dataclasses.field(default_factory=lambda: default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -19,7 +27,8 @@ def option(default: Any, help: str, *, path: bool = False) -> Any:
 
 def group(schema: type, help: str) -> Any:
     """A nested group of keys, written ``group.key=value``."""
-    return dataclasses.field(default_factory=schema, metadata={"help": help, "path": False})
+    metadata = {"help": help, "path": False, "formerly": "", "former_values": {}}
+    return dataclasses.field(default_factory=schema, metadata=metadata)
 
 
 class Precision(Enum):

@@ -1,6 +1,6 @@
-"""How a command ends early: by what a user or a file caused (one clear line, exit code 2), or preempted (75)."""
+"""The errors that end a command early: caused by a user or a file (one line, exit code 2), or preempted (75)."""
 
-STOP_FILE = "STOP"  # touched in a run directory, it asks the run to save and stop
+STOP_FILE = "STOP"  # a file of this name in a run directory asks the run to save and stop
 
 
 class UserError(ValueError):
@@ -12,10 +12,10 @@ class DamagedSample(UserError):
 
 
 class UnreadableShard(UserError):
-    """A shard that cannot be read: no sample is at fault, so none is replaced. May be raised on one rank only."""
+    """A shard that cannot be read, so that no sample of it can be replaced. May be raised on one rank only."""
 
 
-class ToldByMain(UserError):
+class ReportedByMainRank(UserError):
     """A UserError of the main rank, raised on the others too so that all end; the main rank reports it."""
 
 

@@ -1,4 +1,4 @@
-"""Files that are either absent or whole, whatever happens while they are written."""
+"""Atomic writing of files: whatever happens meanwhile, a file is either absent or complete."""
 
 import contextlib
 import errno
@@ -11,17 +11,16 @@ from typing import Any
 
 from cluster_jobs.core.errors import UserError
 
-DISK_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @contextlib.contextmanager
-def disk_refusals_told() -> Iterator[None]:
-    """Turns an OSError that means a full or read-only disk, or a lack of rights, raised anywhere inside, into a
-    UserError."""
+def disk_errors_as_user_errors() -> Iterator[None]:
+    """Turns an OSError raised inside that means a full or read-only disk, or missing permissions, into a UserError."""
     try:
         yield
     except OSError as error:
-        if not isinstance(error, PermissionError) and error.errno not in DISK_REFUSALS:
+        if not isinstance(error, PermissionError) and error.errno not in DISK_ERRORS:
             raise
         verb = "use" if isinstance(error, PermissionError) else "write"
         raise UserError(f"cannot {verb} {str(error.filename or 'a file')!r}: {error.strerror}") from error
@@ -41,7 +40,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that it is either absent or whole, whatever happens: temporary name, fsync, rename."""
+    """Writes a file under a temporary name, syncs it and renames it, so that it is either absent or complete."""
     write_parts(path, [content])
 
 
@@ -74,7 +73,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 def make_parent(path: Path) -> None:
-    """Makes the directory that ``path`` is to lie in. Raises UserError where that cannot be."""
+    """Makes the parent directory of ``path``. Raises UserError where that cannot be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

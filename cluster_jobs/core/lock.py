@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cluster_jobs.core.errors import UserError
 
-LOCK_FILE = "lock"  # of a run directory: "HOST PID" of who holds it, or of who held it last
+LOCK_FILE = "lock"  # of a run directory: "HOST PID" of the process that holds it, or held it last
 POLL_SECONDS = 0.2
 SAME_MACHINE_SECONDS = 2.0  # a process that was just killed is gone by then
 OTHER_MACHINE_SECONDS = 120.0  # a file server frees the locks of a dead machine when its lease ends (NFSv4: 90 s)
@@ -26,9 +26,9 @@ _joined: dict[Path, str] = {}  # who held the lock when this process, another ra
 
 
 def take(directory: Path) -> None:
-    """Takes the lock of a run directory for the life of this process.
+    """Takes the lock of a run directory until this process ends.
 
-    Where another process holds it, waits a moment for one that is about to end. A file system that has no locks is
+    Where another process holds it, waits a moment for one that is about to end. A file system without locks is
     reported, and the run goes on without one.
 
     Raises:
@@ -71,7 +71,7 @@ def acquire(path: Path, name: str, *, shared: bool = False) -> bool:
     _held[path] = descriptor
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{socket.gethostname()} {os.getpid()}\n".encode(), 0)
-    with contextlib.suppress(OSError):  # a name that does not arrive does no harm
+    with contextlib.suppress(OSError):  # without the name the lock works as well
         os.fsync(descriptor)  # ranks on other nodes read it
     return True
 
@@ -86,7 +86,7 @@ def release(path: Path) -> None:
 
 
 def join(directory: Path) -> None:
-    """Makes this process one of the run whose main process holds the lock; every rank calls it once that one does."""
+    """Notes that this process is a rank of the run whose main process holds the lock; called once that holds it."""
     path = _path(directory)
     if path in _held:
         return
@@ -95,7 +95,7 @@ def join(directory: Path) -> None:
 
 
 def used_by_another(directory: Path) -> bool:
-    """Whether a live process holds the lock of a run directory that this process has no part in."""
+    """Whether a live process holds the lock of a run directory that this process is no rank of."""
     path = _path(directory)
     if path in _held:
         return False
@@ -127,7 +127,7 @@ def _locked(descriptor: int, path: Path, kind: int) -> bool:
 
 
 def _is_file(descriptor: int, path: Path) -> bool:
-    """Whether the open file still lies at ``path``: one that was removed meanwhile locks out nobody."""
+    """Whether the open file is still the one at ``path``: a lock on a removed file excludes nobody."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Progress of a finite job: a live bar on a terminal, a line now and then in a log."""
+"""Progress of a finite task, as a live bar on a terminal and as occasional lines in a log; the format of a duration."""
 
 import sys
 import time
@@ -10,7 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 LINE_SECONDS = 30.0
-PROGRESS_FILE = "progress.json"  # in a run's directory: how far it is, for those who look from outside (metrics.py)
+PROGRESS_FILE = (
+    "progress.json"  # in a run directory: how far the run is, for other programs (written by run_metrics.py)
+)
 Item = TypeVar("Item")
 
 

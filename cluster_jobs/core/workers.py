@@ -1,4 +1,4 @@
-"""Jobs done in worker processes, which end when the command ends, however it ends."""
+"""Tasks run in worker processes, which end when the command ends, however it ends."""
 
 import itertools
 import multiprocessing
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from cluster_jobs.core.errors import UserError
 
-AHEAD = 4  # jobs handed out for each worker, so that millions of jobs are never queued at once
+AHEAD = 4  # tasks handed out for each worker, so that millions of tasks are never queued at once
 Context = TypeVar("Context")
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -23,10 +23,10 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def do(
+def run_tasks(
     work: Callable[[Context, Task], Result], context: Context, tasks: Iterable[Task], workers: int
 ) -> Iterator[tuple[Task, Result]]:
-    """Yields each task with ``work(context, task)``, in the order in which they are done.
+    """Yields each task with ``work(context, task)``, in the order in which they finish.
 
     Args:
         work: a function of a module; it, the context (sent once to each worker) and the tasks are pickled.
@@ -46,7 +46,7 @@ def do(
     try:
         while True:
             for task in itertools.islice(tasks, AHEAD * workers - len(waiting)):
-                waiting[executor.submit(_do, task)] = task
+                waiting[executor.submit(_run_task, task)] = task
             if not waiting:
                 return
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
@@ -57,7 +57,7 @@ def do(
         executor.shutdown(cancel_futures=True)
 
 
-_worker: dict[str, Any] = {}  # what a worker works with
+_worker: dict[str, Any] = {}  # of a worker process: the function and its context
 
 
 def _start(work: Callable, context: Any) -> None:
@@ -65,12 +65,12 @@ def _start(work: Callable, context: Any) -> None:
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 
-def _do(task: Any) -> Any:
+def _run_task(task: Any) -> Any:
     return _worker["work"](_worker["context"], task)
 
 
 def _follow_parent() -> None:
-    """Ends this worker when the command is killed: a pool's worker would wait for work for ever."""
+    """Ends this worker when the command is killed: a worker of a pool would wait for tasks for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     multiprocessing.connection.wait([parent.sentinel])

@@ -14,8 +14,8 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from cluster_jobs.cli.config import CommandKeys, Precision, TrainKeys
 from cluster_jobs.cli.exit_record import rank
 from cluster_jobs.core import progress
-from cluster_jobs.core.errors import ToldByMain, UserError
-from cluster_jobs.core.files import disk_refusals_told
+from cluster_jobs.core.errors import ReportedByMainRank, UserError
+from cluster_jobs.core.files import disk_errors_as_user_errors
 
 Item = TypeVar("Item")
 
@@ -57,6 +57,18 @@ class Job:
         dist.all_gather(parts, padded)
         return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
 
+    def gather_with_gradients(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The ranks' tensors (n, ...) of equal n joined along the first axis, in rank order; gradients flow through.
+
+        A loss that is the mean over a rank's own samples may so depend on all ranks' features: the ranks' averaged
+        gradients are those of the mean over the global batch.
+        """
+        if self.world == 1:
+            return tensor
+        joined = tensor.new_zeros((self.world, *tensor.shape))
+        joined[self.rank] = tensor
+        return self.reduce(joined).flatten(0, 1)  # to a rank's part all others add zeros, which is exact
+
     def barrier(self) -> None:
         """Waits for all ranks."""
         if self.world > 1:
@@ -67,7 +79,7 @@ class Job:
         refusal: UserError | None = None
         if self.is_main:
             try:
-                with disk_refusals_told():
+                with disk_errors_as_user_errors():
                     work()
             except UserError as error:
                 refusal = error
@@ -76,7 +88,7 @@ class Job:
         if refusal is not None:
             raise refusal
         if text.strip():
-            raise ToldByMain(text.strip())
+            raise ReportedByMainRank(text.strip())
 
     def say(self, text: str) -> None:
         """Prints on the main rank."""

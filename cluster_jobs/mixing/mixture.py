@@ -12,7 +12,7 @@ import numpy as np
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json, write_atomically, write_json
 from cluster_jobs.core.seeds import derive_seed, key_hash
-from cluster_jobs.core.workers import do
+from cluster_jobs.core.workers import run_tasks
 from cluster_jobs.data.images import encode_png
 from cluster_jobs.data.pool import shard_samples, shard_sizes
 from cluster_jobs.data.shard_writer import SHARD_SAMPLES, Sample, shard_done, write_shard
@@ -50,7 +50,7 @@ def signatures(sources: list[Source], out: Path, workers: int) -> tuple[np.ndarr
         (number, start) for number, source in enumerate(sources) for start in range(0, len(source.indices), BLOCK)
     ]
     missing = [block for block in blocks if not _block_path(out, sources, block).is_file()]
-    for _ in do(_sign, (out, sources), missing, min(workers, len(missing))):
+    for _ in run_tasks(_sign, (out, sources), missing, min(workers, len(missing))):
         pass
     stored = [np.load(_block_path(out, sources, block)) for block in blocks]
     return np.concatenate([part["hashes"] for part in stored]), np.concatenate([part["thumbnails"] for part in stored])
@@ -154,7 +154,7 @@ def write_shards(sources: list[Source], chosen: Chosen, out: Path, workers: int)
     """The shards that are not there yet, each whole or absent."""
     missing = [number for number in range(len(shard_sizes(len(chosen)))) if not shard_done(out, number)]
     tasks = [(number, _slice(chosen, number)) for number in missing]
-    for _ in do(_write, (out, sources), tasks, min(workers, len(missing))):
+    for _ in run_tasks(_write, (out, sources), tasks, min(workers, len(missing))):
         pass
 
 

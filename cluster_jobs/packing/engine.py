@@ -19,7 +19,7 @@ from rich.text import Text
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json, write_json
 from cluster_jobs.core.output_directory import OutputDirectory, refuse_changes
-from cluster_jobs.core.workers import cores, do
+from cluster_jobs.core.workers import cores, run_tasks
 from cluster_jobs.data.shard_writer import PARTS, forget_shard
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.packing.makers import Bad, Index, ShardMaker
@@ -218,7 +218,7 @@ def _results(makers: Makers, jobs: list[Job], workers: int) -> Iterator[tuple[Jo
     """Does the jobs in ``workers`` processes; 0: in this one; -1: one a core, none where starting them takes longer."""
     if workers < 0:
         workers = min(cores(), len(jobs) // 4)
-    return do(_make, makers, jobs, min(workers, len(jobs)))
+    return run_tasks(_make, makers, jobs, min(workers, len(jobs)))
 
 
 def _make(makers: Makers, job: Job) -> list[Bad]:

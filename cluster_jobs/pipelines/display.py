@@ -1,4 +1,4 @@
-"""The lines that a pipeline shows while it runs: a live table on a terminal, plain lines in a file."""
+"""The display of a running pipeline: a live table on a terminal, plain lines in a file."""
 
 import re
 import time
@@ -26,13 +26,13 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 @dataclass
 class Line:
-    """What is shown of one stage."""
+    """The state of one stage as the display shows it."""
 
     name: str
     log: Path
     state: str = "waiting"  # one of STYLES
     started: float = 0.0  # time.monotonic()
-    seconds: float = 0.0  # of the last life, once it ended
+    seconds: float = 0.0  # of the last attempt, once it ended
 
     @property
     def elapsed(self) -> float:
@@ -52,8 +52,8 @@ def tail(log: Path, lines: int) -> list[str]:
     with open(log, "rb") as stream:
         stream.seek(max(0, stream.seek(0, 2) - 400 * (lines + 2)))
         text = stream.read().decode(errors="replace")
-    found = [CONTROL.sub("", line.rstrip("\r").rpartition("\r")[2]).rstrip() for line in text.split("\n")]
-    return [line for line in found if line][-lines:]
+    texts = [CONTROL.sub("", line.rstrip("\r").rpartition("\r")[2]).rstrip() for line in text.split("\n")]
+    return [line for line in texts if line][-lines:]
 
 
 class Display:

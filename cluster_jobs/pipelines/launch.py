@@ -9,36 +9,36 @@ from cluster_jobs.pipelines.pipeline import Stage
 
 
 @dataclass(frozen=True)
-class Place:
-    """Which of how many machines a command runs on, and where they meet; alone by default."""
+class Node:
+    """One of the machines that a command runs on, and the address at which they connect; by default the only one."""
 
-    nodes: int = 1
+    total: int = 1  # machines in all
     number: int = 0  # of this machine, from 0
     head: str = ""  # address of machine 0
-    port: int = 0  # on the head; 0 lets the launcher choose, where there is one machine
+    port: int = 0  # on the head; 0, for one machine, lets the launcher choose
 
 
-ALONE = Place()
+ALONE = Node()
 
 
-def launch_words(stage: Stage, place: Place = ALONE) -> list[str]:
-    """The command that starts a stage; all explicit, so that a stray accelerate configuration has no say.
+def launch_words(stage: Stage, node: Node = ALONE) -> list[str]:
+    """The command that starts a stage, with every setting, so that a stray accelerate configuration changes nothing.
 
     ``stage.processes`` run on every machine.
     """
-    if stage.processes * place.nodes == 1:
+    if stage.processes * node.total == 1:
         return ["python", "-m", stage.module, *stage.words]
     flags = {
-        "num_processes": stage.processes * place.nodes,
-        "num_machines": place.nodes,
-        "machine_rank": place.number,
+        "num_processes": stage.processes * node.total,
+        "num_machines": node.total,
+        "machine_rank": node.number,
         "gpu_ids": "all",
         "mixed_precision": "no",
         "dynamo_backend": "no",
-        "main_process_port": place.port,
+        "main_process_port": node.port,
     }
-    if place.head:
-        flags["main_process_ip"] = place.head
+    if node.head:
+        flags["main_process_ip"] = node.head
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     return ["accelerate", "launch", "--multi_gpu", *words, "-m", stage.module, *stage.words]
 

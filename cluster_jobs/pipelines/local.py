@@ -1,7 +1,7 @@
 """Runs the stages of a pipeline as processes of this machine: what is ready starts, what is done is skipped.
 
-Each stage owns ROOT/stages/NAME: ``log.txt``, ``exit.json`` (written by the stage itself) and ``stage.json``
-(what was started, and how long it took over all its lives).
+Each stage owns ROOT/stages/NAME: ``log.txt``, ``exit.json`` (written by the stage) and ``stage.json``
+(what was started, and how long it took over all attempts).
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster_jobs.cli.exit_record import EXIT_FILE_VARIABLE, EXIT_PREEMPTED, add_life
+from cluster_jobs.cli.exit_record import EXIT_FILE_VARIABLE, EXIT_PREEMPTED, add_attempt
 from cluster_jobs.core.errors import STOP_FILE, Preempted
 from cluster_jobs.pipelines.display import Display, Line, tail
 from cluster_jobs.pipelines.launch import executable_words, launch_environment, launch_words, shown_command
@@ -74,7 +74,7 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        add_life(self.directory, shown_command(self.stage), time.monotonic() - self.started)
+        add_attempt(self.directory, shown_command(self.stage), time.monotonic() - self.started)
         record = exit_record(self.root, self.stage.name)
         if record.get("code") is None:  # it died before it could say why
             record |= {

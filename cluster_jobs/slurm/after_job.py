@@ -1,4 +1,4 @@
-"""What follows the end of one life of a job: success, failure, or another life from the last checkpoint.
+"""Decides what follows an attempt of a job: success, failure, or a requeue that goes on from the last checkpoint.
 
 A batch script ends with ``python -m cluster_jobs.slurm.after_job ROOT/stages/NAME SECONDS`` and exits as it does. A job
 is requeued from inside, while it still runs, unless its command refused the user's input; never after scancel (the
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster_jobs.cli.exit_record import EXIT_DONE, EXIT_FILE_VARIABLE, EXIT_PREEMPTED, EXIT_USER, add_life
+from cluster_jobs.cli.exit_record import EXIT_DONE, EXIT_FILE_VARIABLE, EXIT_PREEMPTED, EXIT_USER, add_attempt
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json, write_json
 from cluster_jobs.pipelines.pipeline import Stage, read_stage
@@ -26,24 +26,26 @@ def main(directory: Path, seconds: float) -> int:
     stage = read_stage(launch["stage"])
     exit_file = Path(os.environ[EXIT_FILE_VARIABLE])
     record = read_json(exit_file) if exit_file.is_file() else {}
-    job, life = os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    add_life(directory, stage.command, seconds)
+    job, restarts = os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    add_attempt(directory, stage.command, seconds)
     if record.get("state") == "done":
         if exit_file.name != "exit.json":
             finish_array(directory, stage)
         return EXIT_DONE
     why = record["message"] if record.get("code") is not None else "ended without an exit record (killed?)"
     if record.get("code") == EXIT_USER:
-        return say(f"failed: {why}; not requeued, because another life would fail in the same way", EXIT_USER)
+        return say(f"failed: {why}; not requeued, because another attempt would fail in the same way", EXIT_USER)
     state = scheduler.state(job)
     if state != "RUNNING":
         return say(f"{why}; not requeued, because the job is {state.lower()}: it was cancelled or requeued", 1)
-    reached, before = progress(stage), note(directory / f"lives-{job}.json", life, stage)
-    if life >= launch["restarts"]:
-        return say(f"failed: {why}; not requeued, after {life} restarts (restarts={launch['restarts']})", 1)
-    if life > 0 and reached <= before:
-        return say(f"failed: {why}; not requeued, because life {life} brought it no further than {reached:,}", 1)
-    say(f"{why}; requeued at {reached:,} after life {life}", EXIT_PREEMPTED)
+    reached, before = progress(stage), note(directory / f"lives-{job}.json", restarts, stage)
+    if restarts >= launch["restarts"]:
+        return say(f"failed: {why}; not requeued, after {restarts} restarts (restarts={launch['restarts']})", 1)
+    if restarts > 0 and reached <= before:
+        return say(
+            f"failed: {why}; not requeued, because attempt {restarts + 1} brought it no further than {reached:,}", 1
+        )
+    say(f"{why}; requeued at {reached:,} after attempt {restarts + 1}", EXIT_PREEMPTED)
     scheduler.requeue(job)
     time.sleep(END_SECONDS)
     return EXIT_PREEMPTED
@@ -74,10 +76,10 @@ def _abandoned(manifest: Path) -> int:
         return 0
 
 
-def note(file: Path, life: int, stage: Stage) -> int:
-    """Notes how far this life came, and returns how far the one before it did."""
+def note(file: Path, restarts: int, stage: Stage) -> int:
+    """Writes down how far this attempt came, and returns how far the one before it did."""
     before: dict[str, Any] = read_json(file) if file.is_file() else {}
-    write_json(file, {"life": life, "reached": progress(stage)})
+    write_json(file, {"life": restarts, "reached": progress(stage)})
     return int(before.get("reached", 0))
 
 

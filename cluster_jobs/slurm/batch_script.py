@@ -1,8 +1,8 @@
-"""The batch script of a stage: text made from typed settings, and nothing else.
+"""The batch script of a stage, as text made from typed settings.
 
-Directives hold only values that need no quoting; paths stand in the shell part, quoted, and in `sbatch_words`, which no
-shell reads. The script starts one task a node (`cluster_jobs.slurm.node`), turns signals into a stop file, and leaves
-what follows to `cluster_jobs.slurm.after_job`.
+Directives hold only values that need no quoting; paths are quoted in the shell part, and are words of `sbatch_words`,
+which no shell reads. The script starts one task a node (`cluster_jobs.slurm.node`), turns signals into a stop file, and
+ends with `cluster_jobs.slurm.after_job`, which decides what follows.
 """
 
 import shlex
@@ -15,7 +15,7 @@ from cluster_jobs.pipelines.launch import launch_environment
 from cluster_jobs.pipelines.pipeline import Stage
 from cluster_jobs.slurm.site import Site
 
-STOP_FILE_VARIABLE = "CLUSTER_JOBS_STOP_FILE"  # names a file whose existence is a wish to save and stop
+STOP_FILE_VARIABLE = "CLUSTER_JOBS_STOP_FILE"  # names a file whose existence is a request to save and stop
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def on_nodes(stage: Stage) -> Stage:
 
 
 def check_job(job: BatchJob) -> None:
-    """Raises UserError for text that Slurm, or the comment in a script, could not carry."""
+    """Raises UserError for text that neither Slurm nor a comment in the script can contain."""
     texts = {"job name": job.name, "root": str(job.directory), "working directory": str(job.working_directory)}
     for what, text in texts.items():
         if not text.isprintable() or "\\" in text:
@@ -70,8 +70,8 @@ def sbatch_words(job: BatchJob, after: list[str]) -> list[str]:
 def batch_script(job: BatchJob) -> str:
     """The text of the script, for bash.
 
-    The port where ranks meet follows from the job and its life, as the last life's may not be free yet; it stays below
-    32768, from where on systems hand out ports to anybody.
+    The port of the rendezvous depends on the job and its restarts, as that of the previous attempt may not be free yet;
+    it stays below 32768, where the range of ephemeral ports begins.
     """
     stage, site, quote = job.stage, job.site, shlex.quote
     stop, exit_file = quote(str(job.directory / STOP_FILE)), quote(str(job.directory / "exit.json"))

@@ -1,7 +1,7 @@
-"""The nodes of a job find each other before the launcher starts, or say who is missing.
+"""A rendezvous of a job's nodes before the launcher starts: all are there, or an error names those that are missing.
 
-A launcher that waits for a node which never comes says nothing for half an hour. Here node 0 listens at the very
-address and port that the launcher uses next, the others report to it by name, and all go on together.
+A launcher that waits for a missing node prints nothing for half an hour. Here node 0 listens at the address and port
+that the launcher uses next, the others connect to it, and all go on together.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from cluster_jobs.core.errors import UserError
 RETRY_SECONDS = 0.5
 
 
-def roll_call(number: int, names: Sequence[str], head: str, port: int, seconds: float) -> None:
+def rendezvous(number: int, names: Sequence[str], head: str, port: int, seconds: float) -> None:
     """Returns once every node is there.
 
     Args:
@@ -24,16 +24,16 @@ def roll_call(number: int, names: Sequence[str], head: str, port: int, seconds: 
         seconds: to wait at most.
 
     Raises:
-        UserError: names the nodes that did not come, or says that the head cannot be reached.
+        UserError: the message names the nodes that did not connect, or that the head cannot be reached.
     """
     deadline = time.monotonic() + seconds
     if number == 0:
-        _call(names, port, deadline, seconds)
+        _await_nodes(names, port, deadline, seconds)
     else:
-        _answer(number, names, head, port, deadline, seconds)
+        _report_to_head(number, names, head, port, deadline, seconds)
 
 
-def _call(names: Sequence[str], port: int, deadline: float, seconds: float) -> None:
+def _await_nodes(names: Sequence[str], port: int, deadline: float, seconds: float) -> None:
     present: dict[int, socket.socket] = {}
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(socket.create_server(("", port), backlog=len(names)))
@@ -51,13 +51,13 @@ def _call(names: Sequence[str], port: int, deadline: float, seconds: float) -> N
                     f"waited {seconds:.0f} s on {names[0]} (port {port}) for {', '.join(absent)}: expected all "
                     f"{len(names)} nodes of the job; is the node up, and the port open between nodes?"
                 ) from None
-            if text.isdigit() and 0 < int(text) < len(names):  # anybody may knock on a port
+            if text.isdigit() and 0 < int(text) < len(names):  # other programs may connect to the port
                 present[int(text)] = connection
         for connection in present.values():
             connection.sendall(b"go")
 
 
-def _answer(number: int, names: Sequence[str], head: str, port: int, deadline: float, seconds: float) -> None:
+def _report_to_head(number: int, names: Sequence[str], head: str, port: int, deadline: float, seconds: float) -> None:
     reason = "no answer"
     while time.monotonic() < deadline:
         try:

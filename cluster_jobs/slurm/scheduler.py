@@ -1,4 +1,4 @@
-"""What is asked of Slurm: submit, look, cancel, requeue; each through its own command, without a shell."""
+"""The commands of Slurm that are used: submit, list, show, cancel and requeue a job; none goes through a shell."""
 
 import getpass
 import subprocess
@@ -15,7 +15,7 @@ ENDED = frozenset({
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """What the controller says of a job that it has not forgotten."""
+    """A job as squeue lists it."""
 
     state: str  # PENDING, RUNNING, COMPLETING, or one of ENDED
     reason: str  # why it waits, or why it ended
@@ -40,23 +40,23 @@ def jobs() -> dict[str, QueuedJob]:
     """This user's jobs by id; an array is one job, active while one of its tasks is."""
     fields = "ArrayJobID:|,JobID:|,State:|,Reason:64|,RestartCnt:|"
     text = _ask(["squeue", "--noheader", "--states=all", f"--user={getpass.getuser()}", f"--Format={fields}"])
-    found: dict[str, QueuedJob] = {}
+    by_id: dict[str, QueuedJob] = {}
     for line in text.splitlines():
         array, number, state, reason, restarts, *_ = (field.strip() for field in line.split("|"))
         one = QueuedJob(state, reason if reason != "None" else "", int(restarts) if restarts.isdecimal() else 0)
         name = array if array.isdecimal() and array != "0" else number
-        other = found.get(name)
-        found[name] = other if other and other.active and not one.active else one
-    return found
+        other = by_id.get(name)
+        by_id[name] = other if other and other.active and not one.active else one
+    return by_id
 
 
 def state(job: str) -> str:
-    """A job's state; UNKNOWN where the controller has forgotten it."""
+    """A job's state; UNKNOWN where the controller no longer knows the job."""
     try:
-        shown = _ask(["scontrol", "--oneliner", "show", "job", job])
+        description = _ask(["scontrol", "--oneliner", "show", "job", job])
     except UserError:
         return "UNKNOWN"
-    return next((word.partition("=")[2] for word in shown.split() if word.startswith("JobState=")), "UNKNOWN")
+    return next((word.partition("=")[2] for word in description.split() if word.startswith("JobState=")), "UNKNOWN")
 
 
 def cancel(numbers: Sequence[str]) -> None:
@@ -66,7 +66,7 @@ def cancel(numbers: Sequence[str]) -> None:
 
 
 def requeue(job: str) -> None:
-    """Puts a running job back into the queue, which ends its present life."""
+    """Puts a running job back into the queue, which ends its present attempt."""
     _ask(["scontrol", "requeue", job])
 
 

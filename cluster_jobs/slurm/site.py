@@ -1,4 +1,4 @@
-"""What one cluster wants of its jobs: partition, account, modules, environment; one YAML file a site."""
+"""A site: what one cluster asks of its jobs (partition, account, modules, environment), read from a YAML file."""
 
 import difflib
 import re
@@ -11,12 +11,12 @@ from cluster_jobs.pipelines.resources import MEMORY, TIME
 from cluster_jobs.pipelines.strict_yaml import read_yaml
 
 BUILT_IN = Path(__file__).parents[1] / "conf" / "site"
-PLAIN = re.compile(r"[\w.,:&|*()\[\]@+/-]*")  # what stands unquoted in a batch script's directives
+PLAIN = re.compile(r"[\w.,:&|*()\[\]@+/-]*")  # what needs no quotes in a batch script's directives
 
 
 @dataclass(frozen=True)
 class Site:
-    """The meaning of each setting stands in ``conf/site/default.yaml``."""
+    """The settings of a site; ``conf/site/default.yaml`` explains each."""
 
     partition: str = ""
     account: str = ""

@@ -1,4 +1,4 @@
-"""Hands a pipeline to Slurm: every stage a job, the graph as dependencies, remembered in ROOT/slurm.json.
+"""Submits a pipeline to Slurm: each stage becomes a job, each edge a dependency; ROOT/slurm.json records them.
 
 Everything is composed and checked once, here on the login node, before the first job is queued; ROOT/stages/NAME keeps
 what was checked (``config.yaml``), what the nodes start (``launch.json``) and the batch script (``job.sh``).
@@ -23,16 +23,16 @@ RECORD = "slurm.json"
 
 
 def plan_jobs(pipeline: Pipeline, root: Path, site: Site) -> dict[str, BatchJob]:
-    """The job of every stage. Raises UserError for what Slurm could not carry."""
-    found = {
+    """The batch job of every stage. Raises UserError for text that Slurm cannot take."""
+    batch_jobs = {
         name: BatchJob(
             on_nodes(stage), site, pipeline.name, root.absolute() / "stages" / name, Path.cwd(), sys.executable
         )
         for name, stage in pipeline.stages.items()
     }
-    for job in found.values():
+    for job in batch_jobs.values():
         check_job(job)
-    return found
+    return batch_jobs
 
 
 def dry_run(pipeline: Pipeline, root: Path, site: Site) -> str:
@@ -79,7 +79,7 @@ def submit(pipeline: Pipeline, root: Path, site: Site, request: dict[str, Any]) 
                 f"stage {name!r}: {error}; the {len(submitted)} jobs that were queued before it are cancelled"
             ) from None
         record["jobs"][name] = submitted[name]
-        write_json(root / RECORD, record)  # after each: a job that nobody remembers could not be cancelled
+        write_json(root / RECORD, record)  # after each: a job without a record could not be cancelled
     return submitted
 
 

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 
-from cluster_jobs.cli.exit_record import EXIT_HUNG, end_process, launched_ranks, speak_first
+from cluster_jobs.cli.exit_record import EXIT_HUNG, claim_exit, end_process, launched_ranks
 
 FIRST_STEPS = 4  # of a life: they load data for the first time and compile
 FIRST_STEPS_FACTOR = 4
@@ -73,7 +73,7 @@ class Watchdog:
         end_in_c(patience(self.seconds) + self._tick)
 
     def _end(self, silence: float) -> None:
-        speak_first()
+        claim_exit()
         frame = sys._current_frames()[threading.main_thread().ident or 0]
         place = f"{frame.f_code.co_name} ({frame.f_code.co_filename}:{frame.f_lineno})"
         message = (

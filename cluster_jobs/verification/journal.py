@@ -15,7 +15,7 @@ from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import write_atomically
 from cluster_jobs.verification.checker import Damage
 
-Place = tuple[str, int]  # split, number of the shard
+ShardId = tuple[str, int]  # split, number of the shard
 Stamp = tuple[int, int]  # bytes, time of change in nanoseconds
 
 
@@ -63,11 +63,11 @@ class Record:
             raise UserError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
         self.noted = self._scan()
 
-    def _scan(self) -> dict[Place, Noted]:
+    def _scan(self) -> dict[ShardId, Noted]:
         """The last line of every shard; a line that a kill left torn is cut off."""
         self._stream.seek(0)
         offset = len(self._stream.readline())
-        noted: dict[Place, Noted] = {}
+        noted: dict[ShardId, Noted] = {}
         for line in iter(self._stream.readline, b""):
             if not line.endswith(b"\n"):
                 break
@@ -83,12 +83,12 @@ class Record:
         self._stream.seek(offset)
         return noted
 
-    def verified(self, place: Place, now: Stamp | None) -> bool:
+    def verified(self, place: ShardId, now: Stamp | None) -> bool:
         """Whether a shard was verified as it is now."""
         noted = self.noted.get(place)
         return noted is not None and now is not None and noted.stamp == now
 
-    def add(self, place: Place, mark: Stamp | None, damage: list[Damage]) -> None:
+    def add(self, place: ShardId, mark: Stamp | None, damage: list[Damage]) -> None:
         """Notes a shard that was checked."""
         samples = sum(item.key is not None for item in damage)
         self.noted[place] = Noted(self._stream.tell(), mark, samples, len(damage) - samples)
@@ -97,7 +97,7 @@ class Record:
         self._stream.write(json.dumps(entry).encode() + b"\n")
         self._stream.flush()
 
-    def damage(self, place: Place, shard: str) -> Iterator[Damage]:
+    def damage(self, place: ShardId, shard: str) -> Iterator[Damage]:
         """The damage noted of one shard."""
         noted = self.noted[place]
         if not noted.samples and not noted.shards:

@@ -15,7 +15,7 @@ from cluster_jobs.core.errors import UserError
 
 BLOCK_BYTES = 4 << 20  # what a remote store reads at a time, and about what the stream's order keeps together
 
-Block = tuple[str, int]  # shard, and which of its BLOCK_BYTES long pieces
+ShardBlock = tuple[str, int]  # shard, and which of its BLOCK_BYTES long pieces
 
 
 class Store(Protocol):
@@ -47,7 +47,7 @@ class Store(Protocol):
             UserError: a shard is missing, or its size is another one.
         """
 
-    def prefetch(self, blocks: Iterable[Block]) -> None:
+    def prefetch(self, blocks: Iterable[ShardBlock]) -> None:
         """Begins to fetch what will be read soon. Returns at once."""
 
     def advice(self) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster_jobs.core.errors import UnreadableShard, UserError
-from cluster_jobs.data.stores.base import Block, damaged_index
+from cluster_jobs.data.stores.base import ShardBlock, damaged_index
 
 OPEN_FILES = 256  # a process may hold 1,024 by default, a data set has more shards than that
 
@@ -54,7 +54,7 @@ class LocalStore:
             if size != expected:
                 raise UserError(f"{path}: truncated or changed shard ({size} bytes, the index says {expected})")
 
-    def prefetch(self, blocks: Iterable[Block]) -> None:
+    def prefetch(self, blocks: Iterable[ShardBlock]) -> None:
         """Nothing: the operating system reads ahead."""
 
     def advice(self) -> str:

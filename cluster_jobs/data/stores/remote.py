@@ -17,7 +17,7 @@ from typing import Any
 import fsspec
 
 from cluster_jobs.core.errors import UnreadableShard, UserError
-from cluster_jobs.data.stores.base import BLOCK_BYTES, Block, child, damaged_index
+from cluster_jobs.data.stores.base import BLOCK_BYTES, ShardBlock, child, damaged_index
 from cluster_jobs.data.stores.block_cache import BlockCache
 from cluster_jobs.data.stores.read_ahead import THREADS, ReadAhead
 from cluster_jobs.data.stores.retries import ShortBody, attempt
@@ -91,7 +91,7 @@ class RemoteStore:
             offset += len(pieces[-1])
         return b"".join(pieces)
 
-    def _piece(self, block: Block, begin: int, size: int) -> bytes:
+    def _piece(self, block: ShardBlock, begin: int, size: int) -> bytes:
         """``size`` bytes from ``begin`` of a block, from the cache or else fetched."""
         while True:
             self._connect().ahead.settle(block)
@@ -102,7 +102,7 @@ class RemoteStore:
             if fetched is not None:
                 return fetched[begin : begin + size]
 
-    def prefetch(self, blocks: Iterable[Block]) -> None:
+    def prefetch(self, blocks: Iterable[ShardBlock]) -> None:
         for path in self._mapped:
             self._cache.touch(path)  # in use for as long as samples are read
         ahead = self._connect().ahead
@@ -119,11 +119,11 @@ class RemoteStore:
             return "make it with python -m cluster_jobs.pack and copy it there"
         return f"did you mean {shown(inside)!r}?"
 
-    def _path(self, block: Block) -> str:
+    def _path(self, block: ShardBlock) -> str:
         name, number = block
         return self._cache.path(self._folder, f"{self._shards[name][0]:06d}-{number:06d}")
 
-    def _fetch(self, block: Block) -> bytes | None:
+    def _fetch(self, block: ShardBlock) -> bytes | None:
         """Fetches a block into the cache and returns it; None where another process did so meanwhile."""
         path = self._path(block)
         with self._cache.claim(path):

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from cluster_jobs.core.errors import UserError
-from cluster_jobs.core.files import disk_refusals_told
+from cluster_jobs.core.files import disk_errors_as_user_errors
 
 
 @pytest.mark.parametrize(
@@ -19,10 +19,10 @@ from cluster_jobs.core.files import disk_refusals_told
     ],
 )
 def test_a_refusal_of_the_file_system_is_told_with_the_file(code: int, text: str) -> None:
-    with pytest.raises(UserError, match=text), disk_refusals_told():
+    with pytest.raises(UserError, match=text), disk_errors_as_user_errors():
         raise OSError(code, os.strerror(code), "/there")
 
 
 def test_other_errors_of_the_operating_system_stay_what_they_are() -> None:
-    with pytest.raises(ConnectionResetError), disk_refusals_told():
+    with pytest.raises(ConnectionResetError), disk_errors_as_user_errors():
         raise ConnectionResetError(errno.ECONNRESET, "reset")

@@ -198,7 +198,7 @@ def test_a_failed_stage_leaves_nothing_waiting_and_one_that_gets_nowhere_is_not_
     for name, state in {"user": "FAILED", "crash": "FAILED", "killed": "FAILED", "later": "CANCELLED"}.items():
         pipeline.wait(name, state)
     assert "this is the user's mistake; not requeued" in pipeline.log("user")
-    assert "life 1 brought it no further than 0" in pipeline.log("crash")
+    assert "attempt 2 brought it no further than 0" in pipeline.log("crash")
     assert "ended without an exit record" in pipeline.log("killed")
     rows = pipeline.status()
     assert [rows[name]["restarts"] for name in ("user", "crash", "killed")] == [0, 1, 1]
