@@ -25,8 +25,8 @@ from s3gan.pictures import diversity, interpolation, neighbours, spectrum
 from s3gan.pictures.class_choice import choose_classes
 from s3gan.pictures.class_grid import class_grid
 from s3gan.pictures.film import film
-from s3gan.pictures.painter import Painter, Scene
-from s3gan.pictures.real import Real, open_real
+from s3gan.pictures.real import RealImages, open_real
+from s3gan.pictures.sampler import SampledSection, Sampler
 from s3gan.pictures.truncation import parse_thresholds, truncation_sweep
 
 Keep = Callable[[Callable[[], Section]], None]  # a collective; the main rank makes the section and writes it
@@ -72,61 +72,62 @@ def main(config: LookConfig) -> None:
     generator, info = load_generator(run, config.checkpoint, job.device)
     network = read_network(run, info["path"])
     real = open_real(config.data, run, Path(info["path"]), config.seed) if config.data else None
-    painter = Painter(generator, network, config.seed, job)
+    sampler = Sampler(generator, network, config.seed, job)
     drawn_by = f"By {info['file']}, the averaged generator after {info['nimg']:,} images seen; seed {config.seed}."
 
     def keep(make: Callable[[], Section], origin: str = drawn_by) -> None:
         job.on_main(lambda: write_section(make(), origin, out))
 
     with OutputDirectory(out).locked(job.on_main):
-        look_alone(config, painter, classes, keep)
+        look_alone(config, sampler, classes, keep)
         keep(lambda: film(run, job.device), "")
         if real is None:
             for section in (neighbours.SECTION, spectrum.SECTION, diversity.SECTION):
                 keep(partial(left_out, *section, "it needs real images (data=DIR)"))
         else:
-            look_beside(config, painter, classes, real, keep)
-
-    def write_section(section: Section, origin: str, out: Path) -> None:
-        """Writes a section and prints its files; `origin`, where it is not empty, says in the section what drew it."""
-        files = replace(section, text="\n\n".join(filter(None, (section.text, origin)))).write(out)
-        print(f"{section.title}: {', '.join(map(str, files)) or section.text}", flush=True)
+            look_beside(config, sampler, classes, real, keep)
 
 
-def look_alone(config: LookConfig, painter: Painter, classes: list[int], keep: Keep) -> None:
+def write_section(section: Section, origin: str, out: Path) -> None:
+    """Writes a section and prints its files; `origin`, where it is not empty, says in the section what drew it."""
+    files = replace(section, text="\n\n".join(filter(None, (section.text, origin)))).write(out)
+    print(f"{section.title}: {', '.join(map(str, files)) or section.text}", flush=True)
+
+
+def look_alone(config: LookConfig, sampler: Sampler, classes: list[int], keep: Keep) -> None:
     """The pictures that need nothing but the generator."""
-    names = painter.network["class_names"]
-    draw(class_grid(painter.noise, classes, names, config.samples), painter, keep)
-    draw(interpolation.between_noise(painter.noise, classes, names), painter, keep)
+    names = sampler.network["class_names"]
+    draw(class_grid(sampler.noise, classes, names, config.samples), sampler, keep)
+    draw(interpolation.between_noise(sampler.noise, classes, names), sampler, keep)
     if len(classes) > 1:
-        draw(interpolation.between_classes(painter.noise, classes, names), painter, keep)
+        draw(interpolation.between_classes(sampler.noise, classes, names), sampler, keep)
     else:
         keep(lambda: left_out(*interpolation.CLASSES, "only one class is shown"))
     thresholds = parse_thresholds(config.thresholds)
-    draw(truncation_sweep(painter.noise, classes, names, config.samples, thresholds), painter, keep)
+    draw(truncation_sweep(sampler.noise, classes, names, config.samples, thresholds), sampler, keep)
 
 
-def look_beside(config: LookConfig, painter: Painter, classes: list[int], real: Real, keep: Keep) -> None:
+def look_beside(config: LookConfig, sampler: Sampler, classes: list[int], real: RealImages, keep: Keep) -> None:
     """The pictures of samples beside real images."""
-    names = painter.network["class_names"]
-    labels = plan_labels(config.count, class_weights(painter.network, Balance.table), config.seed)
-    z = painter.noise(range(config.count))
-    samples = painter.paint(z, torch.from_numpy(labels).long(), "samples")
+    names = sampler.network["class_names"]
+    labels = plan_labels(config.count, class_weights(sampler.network, Balance.table), config.seed)
+    z = sampler.noise(range(config.count))
+    samples = sampler.draw(z, torch.from_numpy(labels).long(), "samples")
     candidates = real.some(config.real)
     indices = candidates[choose(len(candidates), config.count, config.seed)]
     reals = real.read(indices)
-    found, yardstick = neighbours.compare(samples, reals, real, candidates, indices, painter.job)
-    keep(lambda: neighbours.section(samples, labels, found, yardstick, real, len(candidates), classes, names))
+    nearest, baseline = neighbours.compare(samples, reals, real, candidates, indices, sampler.job)
+    keep(lambda: neighbours.section(samples, labels, nearest, baseline, real, len(candidates), classes, names))
     keep(lambda: spectrum.section(samples, reals, real.described))
     if real.labels is not None:
-        draw(diversity.diversity(painter.noise, classes, names, real), painter, keep)
+        draw(diversity.diversity(sampler.noise, classes, names, real), sampler, keep)
     else:
         keep(lambda: left_out(*diversity.SECTION, real.unknown))
 
 
-def draw(scene: Scene, painter: Painter, keep: Keep) -> None:
-    images = painter.paint(scene.z, scene.conditions, scene.what)
-    keep(lambda: scene.show(images))
+def draw(section: SampledSection, sampler: Sampler, keep: Keep) -> None:
+    images = sampler.draw(section.z, section.conditions, section.what)
+    keep(lambda: section.make(images))
 
 
 if __name__ == "__main__":

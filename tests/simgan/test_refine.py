@@ -1,11 +1,14 @@
 import json
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cluster_jobs.core import lock
 from cluster_jobs.data.shards import Shards
 from simgan.networks.trained_refiner import load_refiner, refine_images
+from tests.held import held
 from tests.processes import fork, fork_ranks
 
 pytestmark = pytest.mark.slow
@@ -109,3 +112,28 @@ def test_a_refined_pool_says_what_made_the_pool_that_was_refined(
     second = refine(tmp_path, trained, first, "second")
     one, two = (json.loads((pool / "pool.json").read_text()) for pool in (first, second))
     assert one["synthetic_pool"] is None and two["synthetic_pool"] == one
+
+
+@pytest.mark.parametrize("command", ["refine", "evaluate"])
+def test_a_second_writer_is_refused(
+    tmp_path: Path,
+    trained: Path,
+    synthetic: Path,
+    real: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    monkeypatch.setattr(lock, "SAME_MACHINE_SECONDS", 0.0)
+    words = [f"run={trained}", f"synthetic={synthetic}"]
+    if command == "evaluate":
+        for name, shards in (("synthetic", synthetic), ("real", real)):
+            for split in ("train", "test"):
+                (tmp_path / name).mkdir(exist_ok=True)
+                (tmp_path / name / split).symlink_to(shards)
+        words = [f"run={trained}", f"synthetic={tmp_path}/synthetic", f"real={tmp_path}/real", "task=folder"]
+    out = tmp_path / "out"
+    with held(out) as process:
+        assert import_module(f"simgan.{command}").main([*words, f"out={out}"]) == 2
+        assert f"out={str(out)!r} is in use by process {process} on " in capsys.readouterr().err
+        assert [path.name for path in out.iterdir()] == [".lock"]
