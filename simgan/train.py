@@ -4,27 +4,25 @@
 """
 
 import sys
-from collections.abc import Iterator
 
 from cluster_jobs.cli.config import command
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import write_json
 from cluster_jobs.data.images import shape_text
 from cluster_jobs.data.shards import Shards
-from cluster_jobs.data.stream import Batch
-from cluster_jobs.distributed.batch_split import neighbouring
 from cluster_jobs.training.frozen_config import check_facts
-from cluster_jobs.training.optimizer_step import Metrics
-from cluster_jobs.training.run import Run, Stateful
+from cluster_jobs.training.loop import fit
+from cluster_jobs.training.rollback import Rollback
+from cluster_jobs.training.run import Run
 from simgan.networks.discriminator import patches
-from simgan.networks.trained_refiner import describe_network, to_input
+from simgan.networks.trained_refiner import describe_network
 from simgan.tasks import TASKS
-from simgan.training.config import TrainConfig, Verdict
-from simgan.training.game import build, make_schedule, open_encoder
-from simgan.training.rollback import Health
-from simgan.training.sample_sheet import save_sheet
-from simgan.training.schedule import AutoSchedule, Phase, Schedule
-from simgan.training.step import Game, average, discriminator_step, refiner_step
+from simgan.training.config import DiscriminatorName, TrainConfig
+from simgan.training.drift import write_drift
+from simgan.training.game import make_game, make_schedule, open_encoder
+from simgan.training.health import Limits
+from simgan.training.refiner_training import RefinerTraining
+from simgan.training.validation import open_validation
 
 
 @command(TrainConfig)
@@ -33,83 +31,39 @@ def main(config: TrainConfig) -> None:
         return
     synthetic, real = Shards(config.synthetic), Shards(config.real)
     check_domains(config, synthetic, real)
-    encoder = open_encoder(config, synthetic)
+    psi_encoder = open_encoder("psi_encoder", config.psi_encoder, synthetic)
+    eval_encoder = open_encoder("eval_encoder", config.eval_encoder, synthetic)
     run = Run(config)
     if run.local_batch % 2:
         raise UserError(f"batch={config.batch}: expected an even share for each of {run.world} processes")
-    network = describe_network(config, synthetic, real, encoder)
+    network = describe_network(config, synthetic, real, psi_encoder)
     check_facts(run.dir / "network.json", network, "other data or another encoder")
-    game, averaged = build(config, synthetic, encoder, run)
-    schedule, health = make_schedule(config), Health(run)
-    parts: dict[str, Stateful] = {
-        "refiner": game.refiner,
-        "discriminator": game.discriminator,
-        "refiner_ema": averaged,
-        "optimizer_r": game.optimizer_r,
-        "optimizer_d": game.optimizer_d,
-        "history": game.history,
-        "health": health,
-        **schedule.parts(),
-    }
-    nimg = run.resume(parts, younger=["health"])
+    run.barrier()  # every rank has compared before one writes
+    run.on_main(lambda: write_json(run.dir / "network.json", network))
+    game, ema = make_game(config, synthetic, psi_encoder, run)
+    validation = open_validation(run, synthetic, real, eval_encoder)
+    training = RefinerTraining(run, game, ema, make_schedule(config), synthetic, real, validation)
+    limits = Limits(config.min_d_loss, config.min_diversity)
+    rollback = Rollback(run, limits, times=config.rollback, lr=config.rollback_lr, window=config.health_window)
+    nimg = fit(run, training, rollback)
     if run.is_main:
-        write_json(run.dir / "network.json", network)
-    health.begin(parts, nimg)
-    mine = neighbouring(config.batch, run.rank, run.world)
-    while nimg < config.total_nimg:  # once, and again after every roll-back
-        health.set_rates(game.optimizer_r, game.optimizer_d)
-        drawn = schedule.real_batches(nimg // config.batch) * config.batch
-        real_batches = run.stream(real, mine=mine, name=f"real{health.draws}").batches(drawn)
-        synthetic_batches = run.stream(synthetic, mine=mine, name=f"synthetic{health.draws}").batches(nimg)
-        for batch in run.timed(synthetic_batches):
-            if nimg >= config.total_nimg:
-                break
-            step = nimg // config.batch
-            metrics = play(game, schedule, step, batch, real_batches, run)
-            following = schedule.phase(step) is not Phase.warm_refiner and config.ema_nimg
-            average(averaged, game.refiner, 0.5 ** (config.batch / config.ema_nimg) if following else 0.0)
-            nimg += config.batch
-            means = run.log(nimg, {**metrics, **schedule.metrics()})
-            schedule.observe(nimg // config.batch, means)
-            health.tell_change(nimg, means)
-            if health.sick(nimg, means):
-                nimg = health.roll_back(parts, nimg)
-                break
-            if run.due(config.sample_nimg, nimg) and run.is_main:
-                save_sheet(run, averaged, synthetic, real, nimg)
-            if run.due(config.checkpoint_nimg, nimg):
-                run.save(parts, nimg)
-            if run.should_stop():
-                run.preempt(parts, nimg)
-    if run.is_main:
-        save_sheet(run, averaged, synthetic, real, nimg)
-    run.finish(parts, nimg)
-    health.report_change()
+        training.sample(run.samples_dir / f"{nimg:012d}.png")
+        write_drift(run.dir, config.max_change)
 
 
 def check_domains(config: TrainConfig, synthetic: Shards, real: Shards) -> None:
-    """Raises UserError where the two directories cannot be trained on together, R cannot fold the images, or a local D
-    would judge each as a whole."""
+    """Raises UserError where the two directories cannot be trained on together, R cannot fold the images, or D would
+    judge each as one patch."""
     TASKS[config.task].check(synthetic, real)
     if synthetic.height % config.fold or synthetic.width % config.fold:
         sides = shape_text(synthetic.shape[1:])
         raise UserError(f"fold={config.fold}: expected a divisor of the images' height and width, {sides}")
-    if config.verdict is Verdict.local and patches(config.patches.name, (synthetic.height, synthetic.width)) == (1, 1):
+    size = synthetic.height, synthetic.width
+    if config.discriminator is DiscriminatorName.patch and patches(config.patches.name, size) == (1, 1):
         raise UserError(
-            f"patches={config.patches.name}: D would see images of {shape_text(synthetic.shape[1:])} as one patch; "
-            "expected larger images, patches=gaze, or verdict=global"
+            f"patches={config.patches.name}: D would see images of {shape_text(size)} as one patch; "
+            "expected larger images, patches=gaze, or discriminator=image"
         )
-
-
-def play(
-    game: Game, schedule: Schedule | AutoSchedule, step: int, batch: Batch, real_batches: Iterator[Batch], run: Run
-) -> Metrics:
-    """Updates the player whose turn it is at ``step``."""
-    synthetic = to_input(batch.images, run.device)
-    phase = schedule.phase(step)
-    if phase in (Phase.warm_refiner, Phase.refiner):
-        return refiner_step(game, synthetic, adversarial=phase is Phase.refiner)
-    return discriminator_step(game, synthetic, to_input(next(real_batches).images, run.device), step)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ SIBLINGS = {  # package → prefixes of the sibling modules that it may import
     "cluster_jobs": (),
     "selfsup": ("cluster_jobs",),
     "s3gan": ("cluster_jobs", "selfsup"),
-    "simgan": ("cluster_jobs", "selfsup.encoders.resnet", "s3gan.metrics"),
+    "simgan": ("cluster_jobs", "selfsup.encoders", "s3gan.metrics"),
 }
 
 

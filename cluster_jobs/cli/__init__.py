@@ -1,1 +1,1 @@
-"""How a command is made: keys, parsing, --help, exit code and exit record."""
+"""The command line: keys, parsing, --help, exit code and exit record."""

@@ -1,15 +1,15 @@
-"""Which places of a global batch are a rank's: its share, as a slice.
+"""How a global batch is split over ranks: the positions that each rank holds, as a slice.
 
-Every share is as large as the others (the run checks that the batch divides), so the mean over ranks of means over
-shares is the mean over the batch. The two ways of sharing differ in what a part of every share is, taken together.
+All ranks hold equally many (the run checks that the batch divides), so the mean over ranks of their means is the mean
+over the batch. The two splits differ in what the same part of every rank's share makes up together.
 """
 
 
-def neighbouring(batch: int, rank: int, world: int) -> slice:
-    """Places side by side: the even places of all (even) shares are the even places of the batch."""
+def contiguous(batch: int, rank: int, world: int) -> slice:
+    """One block a rank: the even positions of all (even) shares are the even positions of the batch."""
     return slice(rank * batch // world, (rank + 1) * batch // world)
 
 
-def interleaved(batch: int, rank: int, world: int) -> slice:
-    """Every ``world``-th place: the last k / ``world`` places of all shares are the last k of the batch."""
+def strided(batch: int, rank: int, world: int) -> slice:
+    """Every ``world``-th position: the last k / ``world`` positions of all shares are the last k of the batch."""
     return slice(rank, batch, world)

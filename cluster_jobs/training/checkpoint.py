@@ -11,6 +11,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 class CheckpointStore:
-    """The checkpoints of one run: the newest ``keep_last``, the ``keep_best`` with the lowest score, and those at the
+    """The checkpoints of one run: the newest ``keep_last``, the ``keep_best`` with the best score, and those at the
     images seen in ``protected``.
 
     ``abandoned_nimg`` are the images seen in stretches that the run has given up (see :meth:`rewind`). It stands in
@@ -148,11 +149,27 @@ class CheckpointStore:
         """Where the checkpoint of ``nimg`` images seen lies, or would."""
         return self.directory / f"{nimg:012d}.safetensors"
 
-    def save(self, state: State, nimg: int, *, score: float | None = None, **facts: Any) -> None:
-        """Writes the checkpoint of ``nimg`` images seen and deletes what retention does not keep. Lower scores are
-        better. ``facts`` stand in the manifest besides.
+    def save(
+        self,
+        state: State,
+        nimg: int,
+        *,
+        score: float | None = None,
+        higher_is_better: bool = False,
+        means: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Writes the checkpoint of ``nimg`` images seen and deletes what retention does not keep.
+
+        Args:
+            score: lower scores are better, unless ``higher_is_better``.
+            means: of metrics, for the manifest.
         """
-        save_state(self.path(nimg), state, nimg=nimg, score=score, abandoned_nimg=self.abandoned_nimg, **facts)
+        facts: dict[str, Any] = {"nimg": nimg, "score": score, "abandoned_nimg": self.abandoned_nimg}
+        if higher_is_better:
+            facts["higher_is_better"] = True
+        if means is not None:
+            facts["means"] = means
+        save_state(self.path(nimg), state, **facts)
         self._retain(nimg)
 
     def rewind(self, nimg: int, to_nimg: int, part: str, state: State) -> None:
@@ -196,8 +213,9 @@ class CheckpointStore:
                 path.unlink(missing_ok=True)
 
     def _scored(self, paths: list[Path]) -> list[Path]:
-        scores = [(score, path) for path in paths if (score := _score(path)) is not None]
-        return [path for _, path in sorted(scores)]
+        """Those of the checkpoints that have a score, the best first; the older one first of equal ones."""
+        losses = [(loss, path) for path in paths if (loss := _score_as_loss(path)) is not None]
+        return [path for _, path in sorted(losses)]
 
     def facts(self, nimg: int) -> dict[str, Any]:
         """What the manifest of a valid checkpoint says besides the state."""
@@ -219,7 +237,7 @@ class CheckpointStore:
         return None
 
     def best(self) -> Path | None:
-        """The checkpoint with the lowest score, or None when none has one."""
+        """The checkpoint with the best score, or None when none has one."""
         scored = self._scored(self.paths())
         return scored[0] if scored else None
 
@@ -229,12 +247,14 @@ def _delete(path: Path) -> None:
     path.unlink()
 
 
-def _score(path: Path) -> float | None:
-    """A checkpoint's score; None when it has none or its manifest is torn."""
+def _score_as_loss(path: Path) -> float | None:
+    """A checkpoint's score, negated where higher is better; None when it has none or its manifest is torn."""
     try:
-        return read_json(path.with_suffix(".json")).get("score")
+        manifest = read_json(path.with_suffix(".json"))
     except UserError:
         return None
+    score = manifest.get("score")
+    return -score if score is not None and manifest.get("higher_is_better") else score
 
 
 def _abandoned(path: Path) -> float:

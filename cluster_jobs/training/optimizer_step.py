@@ -5,33 +5,36 @@ are means over images, so the gradient is that of the undivided batch up to roun
 depend on its neighbours: batch norm in training normalises each micro-batch alone.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cluster_jobs.training.compiling import one_line_errors
+from cluster_jobs.core.errors import UserError
 
 Metrics = dict[str, Tensor]
+Tensors = TypeVar("Tensors", bound=tuple[Any, ...])  # a tuple of tensors, or a NamedTuple of them
 
 
-def micro_batches(count: int, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
-    """Cuts tensors (n, ...) of one length alike into ``count`` equal micro-batches; n must divide.
+def micro_batches(count: int, batch: Tensors) -> list[Tensors]:
+    """Cuts the tensors (n, ...) of a tuple or NamedTuple alike into ``count`` equal micro-batches; n must divide.
 
     Micro-batch m is every ``count``-th sample from m on. So the last samples of the micro-batches are the last of the
     batch, and a batch in equal blocks gives micro-batches in such blocks.
     """
-    assert all(len(tensor) % count == 0 for tensor in tensors), f"{[len(tensor) for tensor in tensors]} over {count}"
-    return [tuple(tensor[first::count] for tensor in tensors) for first in range(count)]
+    assert all(len(tensor) % count == 0 for tensor in batch), f"{[len(tensor) for tensor in batch]} over {count}"
+    make: Callable[[Iterable[Tensor]], Tensors] = getattr(batch, "_make", type(batch))
+    return [make(tensor[first::count] for tensor in batch) for first in range(count)]
 
 
 def update(
     optimizer: torch.optim.Optimizer,
     module: nn.Module,
-    parts: Sequence[tuple[Tensor, ...]],
-    loss: Callable[..., tuple[Tensor, Metrics]],
+    parts: Sequence[Tensors],
+    loss: Callable[[Tensors], tuple[Tensor, Metrics]],
 ) -> tuple[Metrics, Tensor]:
     """One step on the mean loss of the micro-batches. A non-finite gradient leaves weights and moments as they were,
     decided on the device.
@@ -40,7 +43,7 @@ def update(
         optimizer: fused.
         module: what the loss calls, as the run prepared it. Over several ranks its gradients are summed once a step,
             in the backward pass of the last micro-batch.
-        loss: from a micro-batch's tensors to its mean loss and its metrics (scalars).
+        loss: from a micro-batch to its mean loss and its metrics (scalars).
 
     Returns:
         The metrics' means over the micro-batches, and 1 where the step was skipped, else 0: equal on all ranks, as
@@ -53,8 +56,8 @@ def update(
     sums: Metrics = {}
     for number, part in enumerate(parts, 1):
         waits = number < len(parts) and isinstance(module, DistributedDataParallel)
-        with module.no_sync() if waits else nullcontext(), one_line_errors():  # type: ignore[operator]
-            mean, metrics = loss(*part)
+        with module.no_sync() if waits else nullcontext(), compile_errors_in_one_line():  # type: ignore[operator]
+            mean, metrics = loss(part)
             (mean / len(parts)).backward()
         sums = {name: sums[name] + value.detach() if sums else value.detach() for name, value in metrics.items()}
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -62,3 +65,15 @@ def update(
     optimizer.found_inf = skipped  # type: ignore[attr-defined]  # how a gradient scaler masks a fused step
     optimizer.step()
     return {name: total / len(parts) for name, total in sums.items()}, skipped
+
+
+@contextmanager
+def compile_errors_in_one_line() -> Iterator[None]:
+    """Turns a failure of torch.compile, which shows at the first forward or backward pass, into a UserError."""
+    from torch._dynamo.exc import TorchDynamoException  # imports slowly, and only training needs it
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"compile=true: torch.compile failed ({reason}); compile=false trains without it") from error

@@ -23,12 +23,12 @@ class Limits(Protocol):
         """What is wrong with the means, in words; "" for nothing, None where they cannot tell."""
 
 
-# what the fields of `History` are called in checkpoints
+# what the fields of `HealthRecord` are called in checkpoints
 FIELDS = {"last_ok": "well", "problem": "complaint", "healthy": "healthy", "candidate": "candidate"}
 
 
 @dataclass
-class History:
+class HealthRecord:
     """What the observations so far say. A checkpoint is healthy once a window of images after it passed without a
     problem; the run has diverged once it had problems for a whole window. All numbers are images seen; -1 is none.
     """
@@ -97,7 +97,7 @@ class Rollback:
 
     def __init__(self, run: Run[Any], limits: Limits, *, times: int, lr: float, window: int) -> None:
         self.run, self.times, self.lr = run, times, lr
-        self.history = History(window, limits)
+        self.record = HealthRecord(window, limits)
         self.events: list[dict[str, Any]] = []  # the rollbacks so far
 
     @property
@@ -106,23 +106,23 @@ class Rollback:
         return {"health": self}
 
     def state_dict(self) -> dict[str, Any]:
-        return {stored: getattr(self.history, field) for field, stored in FIELDS.items()} | {"rollbacks": self.events}
+        return {stored: getattr(self.record, field) for field, stored in FIELDS.items()} | {"rollbacks": self.events}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.events = state["rollbacks"]
-        self.history = replace(self.history, **{field: state[stored] for field, stored in FIELDS.items()})
+        self.record = replace(self.record, **{field: state[stored] for field, stored in FIELDS.items()})
 
     def begin(self, state: Mapping[str, Stateful], nimg: int) -> None:
         """Starts to watch at `nimg` images. Where no checkpoint is known to be healthy, the present state is taken to
         be; the start of a run is saved for that. `state` is what a checkpoint holds.
         """
         if not self.times:
-            self.history = replace(self.history, last_ok=nimg, problem="", healthy=-1, candidate=-1)
-        elif self.history.healthy < 0:
-            self.history.last_ok = self.history.healthy = nimg
+            self.record = replace(self.record, last_ok=nimg, problem="", healthy=-1, candidate=-1)
+        elif self.record.healthy < 0:
+            self.record.last_ok = self.record.healthy = nimg
             if nimg == 0:
                 self.run.save(state, nimg)
-        self.run.store.protected = self.history.needed
+        self.run.store.protected = self.record.needed
         self._report()
 
     @property
@@ -136,10 +136,10 @@ class Rollback:
         """
         if not self.times:
             return False
-        diverged = means is not None and self.history.observe(nimg, means)
+        diverged = means is not None and self.record.observe(nimg, means)
         if self.run.due(self.run.config.checkpoint_nimg, nimg):
-            self.history.saved(nimg)
-        self.run.store.protected = self.history.needed
+            self.record.saved(nimg)
+        self.run.store.protected = self.record.needed
         return diverged
 
     def go_back(self, state: Mapping[str, Stateful], nimg: int) -> int:
@@ -148,18 +148,18 @@ class Rollback:
         Raises:
             UserError: that has been done `rollback` times before. All checkpoints are still there.
         """
-        history, used = self.history, len(self.events)
-        healthy_nimg, path = history.healthy, self.run.store.path(history.healthy)
-        seen = f"{nimg:,} images: diverged since {history.last_ok:,}: {history.problem}"
+        record, used = self.record, len(self.events)
+        healthy_nimg, path = record.healthy, self.run.store.path(record.healthy)
+        seen = f"{nimg:,} images: diverged since {record.last_ok:,}: {record.problem}"
         if used >= self.times:
-            self._report((nimg, history.problem, "the run ended", ""))
+            self._report((nimg, record.problem, "the run ended", ""))
             raise UserError(
                 f"{seen}; this is the end after {used} rollbacks (rollback={self.times}). All checkpoints "
                 f"are kept, the last healthy one is {path}. Larger rollback= tries again; other settings take a new "
                 f"run, which init_from= may start from these weights"
             )
-        event = {"nimg": nimg, "since": history.last_ok, "seen": history.problem, "back_to": healthy_nimg}
-        healthy = replace(history, last_ok=healthy_nimg, problem="", healthy=healthy_nimg, candidate=-1)
+        event = {"nimg": nimg, "since": record.last_ok, "seen": record.problem, "back_to": healthy_nimg}
+        healthy = replace(record, last_ok=healthy_nimg, problem="", healthy=healthy_nimg, candidate=-1)
         stored = {name: getattr(healthy, field) for field, name in FIELDS.items()}
         self.run.rewind(nimg, healthy_nimg, "health", {**stored, "rollbacks": [*self.events, event]})
         self.run.say(

@@ -5,15 +5,16 @@ import warnings
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
-from cluster_jobs.cli.config import TrainKeys, default_values, to_dict
+from cluster_jobs.cli.config import TrainKeys, default_values, to_dict, under_present_names
 from cluster_jobs.core import lock
 from cluster_jobs.core.errors import Preempted, UserError
 from cluster_jobs.core.seeds import derive_seed
@@ -26,6 +27,7 @@ from cluster_jobs.training.frozen_config import check_unchanged, read_frozen, wr
 from cluster_jobs.training.preemption import StopFlag
 from cluster_jobs.training.run_metrics import Metrics
 
+Config = TypeVar("Config", bound=TrainKeys, covariant=True)
 Item = TypeVar("Item")
 Module = TypeVar("Module", bound=torch.nn.Module)
 
@@ -38,26 +40,21 @@ class Stateful(Protocol):
     def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
 
 
-class Run(Job):
+@dataclass(frozen=True)
+class Score:
+    """What a checkpoint scored; the best of a run is the lowest, or the highest, as all its scores say."""
+
+    value: float
+    higher_is_better: bool = False
+
+
+class Run(Job, Generic[Config]):
     """A training run. Every rank makes one; collectives are inside, so every rank makes the same calls.
 
-    The loop of every training command::
-
-        nimg = run.resume(parts)
-        for batch in run.timed(stream.batches(nimg)):
-            if nimg >= config.total_nimg:
-                break
-            metrics = step(batch)
-            nimg += config.batch
-            run.log(nimg, metrics)
-            if run.due(config.checkpoint_nimg, nimg):
-                run.save(parts, nimg)
-            if run.should_stop():
-                run.preempt(parts, nimg)
-        run.finish(parts, nimg)
+    `cluster_jobs.training.loop` trains with it.
     """
 
-    def __init__(self, config: TrainKeys) -> None:
+    def __init__(self, config: Config) -> None:
         self.config = config
         self.dir = Path(config.run.dir)
         frozen = read_frozen(self.dir)
@@ -73,6 +70,7 @@ class Run(Job):
         self.local_batch = config.batch // self.world
         self.samples_dir = self.dir / "samples"
         if frozen is not None:
+            frozen = under_present_names(type(config), frozen)
             check_unchanged(self.dir, frozen, to_dict(config), default_values(type(config)))
             if frozen.get("batch") != config.batch:
                 self.say(f"batch={config.batch} instead of {frozen.get('batch')} from here on")
@@ -119,32 +117,30 @@ class Run(Job):
         *,
         mine: slice,
         name: str = "",
-        labels: np.ndarray | None = None,
         subset: np.ndarray | None = None,
     ) -> Stream:
         """This rank's part of the endless stream over ``shards``, as the configuration asks for it.
 
         Args:
             name: several streams of one run each have a name, and by it an order of their own.
-            mine, labels, subset: as in :class:`Stream`.
+            mine, subset: as in :class:`Stream`.
         """
         return Stream(
             shards,
             seed=derive_seed(self.config.seed, name) if name else self.config.seed,
             batch=self.config.batch,
             mine=mine,
-            labels=labels,
             window=self.config.window,
             workers=self.workers,
             damaged=self.config.damaged.name,
             subset=subset,
         )
 
-    def resume(self, parts: Mapping[str, Stateful], younger: Collection[str] = ()) -> int:
+    def resume(self, parts: Mapping[str, Stateful], optional: Collection[str] = ()) -> int:
         """Loads the newest valid checkpoint into the parts and returns the images seen; 0 for a fresh run.
 
         Args:
-            younger: parts that checkpoints of earlier versions lack; these leave them as they are.
+            optional: parts that checkpoints of earlier versions lack; these stay as they are.
         """
         found = self.store.latest()
         if self.is_main:
@@ -155,7 +151,7 @@ class Run(Job):
                 self._initialise(parts)
             return 0
         state, nimg = found
-        missing = sorted((set(parts) ^ set(state)) - (set(younger) - set(state)))
+        missing = sorted((set(parts) ^ set(state)) - (set(optional) - set(state)))
         if missing:
             raise UserError(f"{self.store.directory}: the checkpoint and this run differ in {', '.join(missing)}")
         for name in parts.keys() & state.keys():
@@ -176,7 +172,7 @@ class Run(Job):
             _load(modules[name], state[name], f"init_from={self.config.init_from}: {name}")
         self.say(f"starting from the weights of {self.config.init_from} ({', '.join(shared)})")
 
-    def save(self, parts: Mapping[str, Stateful], nimg: int, score: float | None = None) -> None:
+    def save(self, parts: Mapping[str, Stateful], nimg: int, score: Score | None = None) -> None:
         """Writes a checkpoint. Parts whose state lies on several ranks gather it in ``state_dict``, so all ranks call
         this.
         """
@@ -184,7 +180,8 @@ class Run(Job):
         means = self._metrics.pending()
 
         def write() -> None:
-            self.store.save(state, nimg, score=score, means=means)
+            value, higher = (score.value, score.higher_is_better) if score else (None, False)
+            self.store.save(state, nimg, score=value, higher_is_better=higher, means=means)
             self._metrics.saved(nimg)
 
         self.on_main(write)

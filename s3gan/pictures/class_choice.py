@@ -24,13 +24,13 @@ def choose_classes(wanted: str, names: Sequence[str], seed: int) -> list[int]:
             raise UserError(f"classes={wanted}: expected a positive number of classes, or names of classes")
         order = sorted(range(len(names)), key=lambda number: (key_hash(seed, names[number]), number))
         return sorted(order[: int(wanted)])
-    places = {name: number for number, name in reversed(list(enumerate(names)))}
+    number_of = {name: number for number, name in reversed(list(enumerate(names)))}
     whole = wanted.strip().removesuffix(",")
-    parts = [whole] if whole in places else [part.strip() for part in whole.split(",")]
+    parts = [whole] if whole in number_of else [part.strip() for part in whole.split(",")]
     for part in parts:
-        if part not in places:
+        if part not in number_of:
             near = difflib.get_close_matches(part, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"the run's classes are {', '.join(names[:10])}"
             more = f" and {len(names) - 10} more" if not near and len(names) > 10 else ""
             raise UserError(f"classes={wanted}: the run has no class {part!r}; {hint}{more}")
-    return [places[part] for part in dict.fromkeys(parts)]
+    return [number_of[part] for part in dict.fromkeys(parts)]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from cluster_jobs.reporting.section import Picture, Section
-from s3gan.pictures.painter import Noise, Scene
+from s3gan.pictures.sampler import DrawNoise, SampledSection
 from s3gan.pictures.sheet import sheet_png
 
 SECTION = ("class_grid", "Classes and noise")
@@ -18,15 +18,15 @@ LOOK = (
 )
 
 
-def class_grid(noise: Noise, classes: Sequence[int], names: Sequence[str], samples: int) -> Scene:
+def class_grid(noise: DrawNoise, classes: Sequence[int], names: Sequence[str], samples: int) -> SampledSection:
     """`samples` images of each of the classes (numbers), noise 0 to samples - 1 in every row."""
     z = noise(range(samples)).repeat(len(classes), 1)
     labels = torch.tensor(classes).repeat_interleave(samples)
     shown = [names[number] for number in classes]
 
-    def show(images: np.ndarray) -> Section:
+    def make_section(images: np.ndarray) -> Section:
         png = sheet_png(images, samples, rows=shown)
         caption = f"{len(classes)} of {len(names):,} classes, from the top: {', '.join(shown)}"
         return Section(*SECTION, LOOK, [Picture("class_grid.png", caption, png)])
 
-    return Scene("the class grid", z, labels, show)
+    return SampledSection("the class grid", z, labels, make_section)

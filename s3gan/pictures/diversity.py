@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from cluster_jobs.reporting.section import Picture, Section
-from s3gan.pictures.painter import Noise, Scene
 from s3gan.pictures.pixel_knn import squared_distances
 from s3gan.pictures.plot import figure_png, new_figure
-from s3gan.pictures.real import Real
+from s3gan.pictures.real import RealImages
+from s3gan.pictures.sampler import DrawNoise, SampledSection
 
 SECTION = ("diversity", "Variety within a class")
 IMAGES = 50  # of a class
@@ -32,12 +32,12 @@ def pair_distances(images: np.ndarray) -> np.ndarray:
     return np.sqrt(squared_distances(flat, flat).numpy()[first, second] / flat.shape[1])
 
 
-def diversity(noise: Noise, classes: Sequence[int], names: Sequence[str], real: Real) -> Scene:
+def diversity(noise: DrawNoise, classes: Sequence[int], names: Sequence[str], real: RealImages) -> SampledSection:
     """IMAGES of each class beside as many real ones; the class grid shows the first of the same samples."""
     z = noise(range(IMAGES)).repeat(len(classes), 1)
     labels = torch.tensor(classes).repeat_interleave(IMAGES)
 
-    def show(images: np.ndarray) -> Section:
+    def make_section(images: np.ndarray) -> Section:
         generated = [pair_distances(part) for part in images.reshape(len(classes), IMAGES, *images.shape[1:])]
         given = [pair_distances(real.read(real.some_of_class(number, IMAGES))) for number in classes]
         shown = [names[number] for number in classes]
@@ -47,7 +47,7 @@ def diversity(noise: Noise, classes: Sequence[int], names: Sequence[str], real: 
         text = f"{LOOK}\n\n{IMAGES} generated images of each class, at most as many of the {real.described}."
         return Section(*SECTION, text, pictures, columns, rows)
 
-    return Scene("samples of each class", z, labels, show)
+    return SampledSection("samples of each class", z, labels, make_section)
 
 
 def _row(name: str, generated: np.ndarray, real: np.ndarray) -> list:

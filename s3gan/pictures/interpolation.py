@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cluster_jobs.reporting.section import Picture, Section
-from s3gan.pictures.painter import Noise, Scene
+from s3gan.pictures.sampler import DrawNoise, SampledSection
 from s3gan.pictures.sheet import sheet_png
 
 NOISE = ("interpolation_noise", "Between two noise vectors")
@@ -56,33 +56,33 @@ def blends(start: int, end: int, steps: int, classes: int) -> Tensor:
     return weights
 
 
-def between_noise(noise: Noise, classes: Sequence[int], names: Sequence[str]) -> Scene:
+def between_noise(noise: DrawNoise, classes: Sequence[int], names: Sequence[str]) -> SampledSection:
     """A class a row, each between two noise vectors of its own."""
     classes = classes[:ROWS]
     ends = noise(range(2 * len(classes)))
     z = torch.cat([slerp(ends[2 * row], ends[2 * row + 1], STEPS) for row in range(len(classes))])
     labels = torch.tensor(classes).repeat_interleave(STEPS)
 
-    def show(images: np.ndarray) -> Section:
+    def make_section(images: np.ndarray) -> Section:
         shown = [names[number] for number in classes]
         png = sheet_png(images, STEPS, rows=shown)
         caption = f"a class a row, from the top: {', '.join(shown)}"
         return Section(*NOISE, LOOK_NOISE, [Picture("between_noise.png", caption, png)])
 
-    return Scene("interpolation of noise", z, labels, show)
+    return SampledSection("interpolation of noise", z, labels, make_section)
 
 
-def between_classes(noise: Noise, classes: Sequence[int], names: Sequence[str]) -> Scene:
+def between_classes(noise: DrawNoise, classes: Sequence[int], names: Sequence[str]) -> SampledSection:
     """A pair of classes a row, each beginning where the row above ends; of at least two classes."""
     classes = classes[: ROWS + 1]
     pairs = list(zip(classes, classes[1:], strict=False))
     weights = torch.cat([blends(start, end, STEPS, len(names)) for start, end in pairs])
     z = noise([0]).repeat(len(weights), 1)
 
-    def show(images: np.ndarray) -> Section:
+    def make_section(images: np.ndarray) -> Section:
         rows = [f"{names[start]} → {names[end]}" for start, end in pairs]
         png = sheet_png(images, STEPS, rows=rows)
         caption = f"a pair of classes a row, from the top: {', '.join(rows)}"
         return Section(*CLASSES, LOOK_CLASSES, [Picture("between_classes.png", caption, png)])
 
-    return Scene("interpolation of classes", z, weights, show)
+    return SampledSection("interpolation of classes", z, weights, make_section)

@@ -1,6 +1,6 @@
 """Generated images beside the real ones nearest to them in pixel space: does the generator copy?
 
-How near is near is told by the real images themselves: each of a few stands in for a sample, with itself left out.
+What distance is usual the real images tell themselves: some of them are searched for like samples, themselves left out.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch import Tensor
 from cluster_jobs.distributed.job import Job
 from cluster_jobs.reporting.section import Picture, Section
 from s3gan.pictures.pixel_knn import Nearest, search
-from s3gan.pictures.real import Real
+from s3gan.pictures.real import RealImages
 from s3gan.pictures.sheet import sheet_png
 
 NEIGHBOURS = 8
 CHUNK = 256  # real images read at once
 SECTION = ("neighbours", "Nearest real images")
-SHOWN = 10  # samples of a picture
+ROWS = 10  # samples of a picture
 SHARES = {"smallest": 0.0, "1 %": 0.01, "10 %": 0.1, "median": 0.5}
 
 LOOK = (
@@ -36,7 +36,7 @@ LOOK = (
 
 
 @dataclass(frozen=True)
-class Found:
+class Neighbours:
     """What is nearest: `distances` (N, k) float64 root mean square differences in grey levels (0 to 255), ascending;
     `indices` (N, k) int64 of real images."""
 
@@ -51,26 +51,26 @@ class Found:
 
 
 def compare(
-    samples: np.ndarray, stand_ins: np.ndarray, real: Real, candidates: np.ndarray, indices: np.ndarray, job: Job
-) -> tuple[Found, Found]:
-    """What is nearest to the samples, and to real images that stand in for samples; of these without themselves.
+    samples: np.ndarray, controls: np.ndarray, real: RealImages, candidates: np.ndarray, indices: np.ndarray, job: Job
+) -> tuple[Neighbours, Neighbours]:
+    """What is nearest to the samples, and to some real images as controls; of these without themselves.
 
     A collective: the candidates are read once, and shared out over the ranks.
 
     Args:
-        samples, stand_ins: uint8 (N, C, H, W) and (M, C, H, W).
+        samples, controls: uint8 (N, C, H, W) and (M, C, H, W).
         candidates: indices of the real images to search, at least 2.
-        indices: of the stand-ins.
+        indices: of the controls.
     """
-    queries = np.concatenate([samples, stand_ins])
+    queries = np.concatenate([samples, controls])
     k = min(NEIGHBOURS, len(candidates) - 1)
-    found = _find(queries, real, candidates, k + 1, job)
-    of_samples = Found(found.distances[: len(samples), :k], found.indices[: len(samples), :k])
-    of_real = Found(found.distances[len(samples) :], found.indices[len(samples) :])
+    nearest = _find(queries, real, candidates, k + 1, job)
+    of_samples = Neighbours(nearest.distances[: len(samples), :k], nearest.indices[: len(samples), :k])
+    of_real = Neighbours(nearest.distances[len(samples) :], nearest.indices[len(samples) :])
     return of_samples, without_themselves(of_real, indices)
 
 
-def _find(queries: np.ndarray, real: Real, candidates: np.ndarray, k: int, job: Job) -> Found:
+def _find(queries: np.ndarray, real: RealImages, candidates: np.ndarray, k: int, job: Job) -> Neighbours:
     """The k nearest of the candidates to each query."""
     flat = torch.from_numpy(queries).flatten(1).to(job.device)
     starts = range(job.rank * CHUNK, len(candidates), job.world * CHUNK)
@@ -84,7 +84,7 @@ def _find(queries: np.ndarray, real: Real, candidates: np.ndarray, k: int, job: 
     whole = Nearest(flat, k)
     for rank in range(job.world):
         whole.add(_of_rank(mine.distances, rank, job), _of_rank(mine.indices, rank, job))
-    return Found(np.sqrt(whole.distances.numpy() / flat.shape[1]), whole.indices.numpy())
+    return Neighbours(np.sqrt(whole.distances.numpy() / flat.shape[1]), whole.indices.numpy())
 
 
 def _of_rank(table: Tensor, rank: int, job: Job) -> Tensor:
@@ -93,20 +93,20 @@ def _of_rank(table: Tensor, rank: int, job: Job) -> Tensor:
     return job.gather(sent.to(job.device)).cpu()
 
 
-def without_themselves(found: Found, indices: np.ndarray) -> Found:
+def without_themselves(nearest: Neighbours, indices: np.ndarray) -> Neighbours:
     """What is nearest to real images (indices) other than themselves: (N, k) becomes (N, k - 1)."""
-    others = found.indices != indices[:, None]
+    others = nearest.indices != indices[:, None]
     others[others.all(1), -1] = False  # beside many equal images an image may not be among its own neighbours
     shape = len(indices), -1
-    return Found(found.distances[others].reshape(shape), found.indices[others].reshape(shape))
+    return Neighbours(nearest.distances[others].reshape(shape), nearest.indices[others].reshape(shape))
 
 
 def section(
     samples: np.ndarray,
     labels: np.ndarray,
-    found: Found,
-    yardstick: Found,
-    real: Real,
+    nearest: Neighbours,
+    baseline: Neighbours,
+    real: RealImages,
     candidates: int,
     classes: Sequence[int],
     names: Sequence[str],
@@ -115,28 +115,28 @@ def section(
 
     Args:
         samples: uint8 (N, C, H, W) with labels (N,).
-        found: of the samples; `yardstick`: of real images.
+        nearest: of the samples; `baseline`: of real images.
         candidates: real images that were searched.
     """
-    typical = first_samples(labels, classes)[:SHOWN]
-    closest = np.argsort(found.closeness, kind="stable")[:SHOWN]
+    typical = first_samples(labels, classes)[:ROWS]
+    closest = np.argsort(nearest.closeness, kind="stable")[:ROWS]
     pictures = [
         Picture(
             "neighbours.png",
             "one sample of each class, not picked",
-            _rows(samples, labels, found, real, typical, names),
+            _rows(samples, labels, nearest, real, typical, names),
         ),
         Picture(
             "closest.png",
             "of all samples those that are most likely copies",
-            _rows(samples, labels, found, real, closest, names),
+            _rows(samples, labels, nearest, real, closest, names),
         ),
     ]
     tables = {
-        "distance of samples": found.distances[:, 0],
-        "distance of real images": yardstick.distances[:, 0],
-        "closeness of samples": found.closeness,
-        "closeness of real images": yardstick.closeness,
+        "distance of samples": nearest.distances[:, 0],
+        "distance of real images": baseline.distances[:, 0],
+        "closeness of samples": nearest.closeness,
+        "closeness of real images": baseline.closeness,
     }
     rows = [
         [name, len(values), *(float(np.quantile(values, share)) for share in SHARES.values())]
@@ -152,16 +152,21 @@ def section(
 def first_samples(labels: np.ndarray, classes: Sequence[int]) -> np.ndarray:
     """The first sample of each of the classes; where few samples have none of these, of all classes. int64."""
     numbers, firsts = np.unique(labels, return_index=True)
-    places = dict(zip(numbers.tolist(), firsts.tolist(), strict=True))
-    return np.array([places[number] for number in classes if number in places] or firsts, np.int64)
+    first_of = dict(zip(numbers.tolist(), firsts.tolist(), strict=True))
+    return np.array([first_of[number] for number in classes if number in first_of] or firsts, np.int64)
 
 
 def _rows(
-    samples: np.ndarray, labels: np.ndarray, found: Found, real: Real, chosen: np.ndarray, names: Sequence[str]
+    samples: np.ndarray,
+    labels: np.ndarray,
+    nearest: Neighbours,
+    real: RealImages,
+    chosen: np.ndarray,
+    names: Sequence[str],
 ) -> bytes:
     """Each chosen sample and its neighbours as a row."""
-    columns = 1 + found.indices.shape[1]
-    tiles = [np.concatenate([samples[[place]], real.read(found.indices[place])]) for place in chosen]
-    rows = [f"{names[labels[place]]}  {found.distances[place, 0]:.1f}" for place in chosen]
+    columns = 1 + nearest.indices.shape[1]
+    tiles = [np.concatenate([samples[[index]], real.read(nearest.indices[index])]) for index in chosen]
+    rows = [f"{names[labels[index]]}  {nearest.distances[index, 0]:.1f}" for index in chosen]
     headers = ["sample", *(str(number) for number in range(1, columns))]
     return sheet_png(np.concatenate(tiles), columns, rows=rows, headers=headers)

@@ -28,7 +28,7 @@ class Nearest:
     """The k nearest of all candidates seen, for each of the queries uint8 (N, D); mergeable.
 
     `distances` (N, k) int64 are squared and ascend along a row; `indices` (N, k) int64 name the candidates, and decide
-    between equals. Places that no candidate has taken yet hold the distance FAR and the index -1.
+    between equals. Entries that no candidate has taken yet hold the distance FAR and the index -1.
     """
 
     FAR = torch.iinfo(torch.int64).max
@@ -40,13 +40,13 @@ class Nearest:
 
     def see(self, candidates: Tensor, indices: Tensor) -> None:
         """Adds candidates uint8 (m, D) with their indices (m,) int64, ascending."""
-        found = squared_distances(self.queries, candidates).cpu()
+        distances = squared_distances(self.queries, candidates).cpu()
         order = torch.arange(len(candidates))
-        nearest = (found * len(candidates) + order).sort(1).values[:, : self.k]  # the earlier of equals first
+        nearest = (distances * len(candidates) + order).sort(1).values[:, : self.k]  # the earlier of equals first
         self.add(nearest // len(candidates), indices[nearest % len(candidates)])
 
     def add(self, distances: Tensor, indices: Tensor) -> None:
-        """Adds what another search has found, (N, any)."""
+        """Adds the result of another search, (N, any)."""
         distances, indices = torch.cat([self.distances, distances], 1), torch.cat([self.indices, indices], 1)
         by_index = indices.argsort(dim=1, stable=True)
         order = by_index.gather(1, distances.gather(1, by_index).argsort(dim=1, stable=True))[:, : self.k]

@@ -1,4 +1,4 @@
-"""The real images that a generator's samples are looked at beside."""
+"""The real images beside which a generator's samples are shown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from s3gan.metrics.labelled import choose
 
 
 @dataclass(frozen=True)
-class Real:
+class RealImages:
     """Training images, and the class of each by the labels that a checkpoint was trained on; no hidden one is read."""
 
     shards: Shards
@@ -47,7 +47,7 @@ class Real:
         return f"{len(self.shards):,} {name} of {self.shards.directory}"
 
 
-def open_real(data: str, run: Path, checkpoint: Path, seed: int) -> Real:
+def open_real(data: str, run: Path, checkpoint: Path, seed: int) -> RealImages:
     """The part `train` of `data`, beside a checkpoint of a run.
 
     Raises:
@@ -73,4 +73,4 @@ def open_real(data: str, run: Path, checkpoint: Path, seed: int) -> Real:
         labels = open_merged(run / "labels.i32")
     else:
         unknown = "the run keeps no label of its training images"
-    return Real(shards, trained_on, labels, unknown, seed)
+    return RealImages(shards, trained_on, labels, unknown, seed)

@@ -8,7 +8,7 @@ import torch
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.reporting.section import Picture, Section
-from s3gan.pictures.painter import Noise, Scene
+from s3gan.pictures.sampler import DrawNoise, SampledSection
 from s3gan.pictures.sheet import sheet_png
 
 SECTION = ("truncation", "Truncated noise")
@@ -26,28 +26,28 @@ LOOK = (
 def parse_thresholds(text: str) -> list[float]:
     """Numbers above 0 separated by commas, ascending. Raises UserError for anything else."""
     try:
-        found = sorted({float(part) for part in text.split(",")})
+        thresholds = sorted({float(part) for part in text.split(",")})
     except ValueError:
-        found = []
-    if not found or not all(0 < value < math.inf for value in found):
+        thresholds = []
+    if not thresholds or not all(0 < value < math.inf for value in thresholds):
         raise UserError(f"thresholds={text}: expected numbers above 0 separated by commas, such as 0.25,0.5,1,2")
-    return found
+    return thresholds
 
 
 def truncation_sweep(
-    noise: Noise, classes: Sequence[int], names: Sequence[str], samples: int, thresholds: Sequence[float]
-) -> Scene:
+    noise: DrawNoise, classes: Sequence[int], names: Sequence[str], samples: int, thresholds: Sequence[float]
+) -> SampledSection:
     """For each of a few classes a row a threshold and one without, `samples` draws across."""
     classes = classes[:CLASSES]
     cuts = [*thresholds, math.inf]  # without a limit, and still from the same uniform draws
     z = torch.cat([noise(range(samples), truncation=cut) for cut in cuts]).repeat(len(classes), 1)
     labels = torch.tensor(classes).repeat_interleave(samples * len(cuts))
 
-    def show(images: np.ndarray) -> Section:
+    def make_section(images: np.ndarray) -> Section:
         levels = [*(f"{cut:g}" for cut in thresholds), "none"]
         rows = [f"{names[number]}  {level}" for number in classes for level in levels]
         caption = f"{', '.join(names[number] for number in classes)}; noise cut off at {', '.join(levels)}"
         pictures = [Picture("truncation.png", caption, sheet_png(images, samples, rows=rows))]
         return Section(*SECTION, LOOK, pictures)
 
-    return Scene("the truncation sweep", z, labels, show)
+    return SampledSection("the truncation sweep", z, labels, make_section)

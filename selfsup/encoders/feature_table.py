@@ -88,5 +88,5 @@ def features_of(encoder: str, shards: Shards, job: Job) -> np.ndarray:
     if Path(encoder).suffix == TABLE:
         return read_features(Path(encoder), shards)
     loaded, _ = load_encoder(encoder, shards.channels, job.device, size=shards.size)
-    found = [job.gather(features.contiguous()).cpu().numpy() for _, features in extract(loaded, shards, job)]
-    return np.concatenate(found)
+    blocks = [job.gather(features.contiguous()).cpu().numpy() for _, features in extract(loaded, shards, job)]
+    return np.concatenate(blocks)

@@ -1,6 +1,6 @@
-"""Labels that somebody knows: revealed from the shards, or imported from the user's file.
+"""Labels that somebody knows: a budget revealed from the shards, or the user's own labels imported from a CSV.
 
-These are the only two doors through which labels of the training set pass.
+No label of the training set comes in by any other way.
 """
 
 from pathlib import Path
@@ -40,32 +40,32 @@ def import_labels(shards: Shards, file: Path | str) -> LabelTable:
     """
     file = Path(file)
     rows = list(read_rows(file, "file", "name,class"))
-    places = _find(shards, {row.first for row in rows})
+    index_of = _find(shards, {row.first for row in rows})
     known = [composed(name) for name in shards.classes]
-    if rows and _is_header(rows[0], places, known):
+    if rows and _is_header(rows[0], index_of, known):
         rows = rows[1:]
     if not rows:
         raise UserError(f"{file}: no labels (expected lines of name,class)")
     names = known or _classes_of(rows)
-    found: dict[int, tuple[int, int]] = {}  # sample → (label, line): as large as the budget, not as the data
+    given: dict[int, tuple[int, int]] = {}  # sample → (label, line): as large as the budget, not as the data
     for row in rows:
-        if row.first not in places:
+        if row.first not in index_of:
             raise UserError(
                 f"{file}, line {row.line}: no sample is called {row.first!r} in {shards.directory!r} "
                 "(expected SHARD/KEY or an original file name)"
             )
-        index, label = places[row.first], class_number(row.second, names, f"{file}, line {row.line}")
+        index, label = index_of[row.first], class_number(row.second, names, f"{file}, line {row.line}")
         if index == AMBIGUOUS:
             raise UserError(
                 f"{file}, line {row.line}: several samples are called {row.first!r}; write SHARD/KEY instead"
             )
-        earlier, line = found.setdefault(index, (label, row.line))
+        earlier, line = given.setdefault(index, (label, row.line))
         if earlier != label:
             raise UserError(
                 f"{file}, line {row.line}: {row.first!r} is {names[label]!r} here and {names[earlier]!r} in line {line}"
             )
-    indices = np.array(sorted(found), dtype=np.int64)
-    labels = np.array([found[index][0] for index in indices.tolist()], dtype=np.int32)
+    indices = np.array(sorted(given), dtype=np.int64)
+    labels = np.array([given[index][0] for index in indices.tolist()], dtype=np.int32)
     return _true_table(shards, indices, labels, shards.classes or names, fraction=len(indices) / len(shards))
 
 
@@ -95,28 +95,28 @@ def _find(shards: Shards, names: set[str]) -> dict[str, int]:
     last_part: dict[str, int] = {}
     for index in range(len(shards) if wanted else 0):
         file = composed(str((shards.annotation(index) or {}).get("file", "")))
-        for places, name in ((whole, file), (last_part, file.rpartition("/")[2])):
+        for index_of, name in ((whole, file), (last_part, file.rpartition("/")[2])):
             if name in wanted:
-                places[name] = AMBIGUOUS if name in places else index
+                index_of[name] = AMBIGUOUS if name in index_of else index
     return last_part | whole | keys
 
 
 def _find_keys(shards: Shards, names: set[str]) -> dict[str, int]:
     """The index of each name that is a ``SHARD/KEY``, reading only the keys of the shards that are named."""
     named = {name.partition("/")[0] for name in names}
-    places: dict[str, int] = {}
+    index_of: dict[str, int] = {}
     start = 0
     for shard, count in zip(shards.shard_names, shards.shard_counts.tolist(), strict=True):
         if Path(shard).stem in named:
             keys = shards.keys(start, start + count)
-            places.update((key, index) for index, key in enumerate(keys, start) if key in names)
+            index_of.update((key, index) for index, key in enumerate(keys, start) if key in names)
         start += count
-    return places
+    return index_of
 
 
-def _is_header(row: Row, places: dict[str, int], classes: list[str]) -> bool:
+def _is_header(row: Row, index_of: dict[str, int], classes: list[str]) -> bool:
     """Whether a first line is a header: its name is no sample and looks like none, and its class is none."""
-    return row.first not in places and not set("./") & set(row.first) and row.second not in classes
+    return row.first not in index_of and not set("./") & set(row.first) and row.second not in classes
 
 
 def _classes_of(rows: list[Row]) -> list[str]:

@@ -13,7 +13,8 @@ from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stream import scan
 from cluster_jobs.distributed.job import Job
 from selfsup.encoders.feature_table import features_of
-from selfsup.encoders.resnet import Encoder, load_encoder
+from selfsup.encoders.loading import load_encoder
+from selfsup.encoders.resnet import Encoder
 from selfsup.labelling.classifier import Classifier, ClassifierRecipe, ShardPictures, fit, predict, save_classifier
 from selfsup.labelling.clustering import Space, check_clusters, kmeans
 
@@ -44,10 +45,10 @@ def cluster(shards: Shards, encoder: str, clusters: int, space: Space, seed: int
     features = features_of(encoder, shards, job)
     if not job.is_main:
         return None
-    found = kmeans(features, clusters, seed=seed, space=space, threads=torch.get_num_threads())
+    clustering = kmeans(features, clusters, seed=seed, space=space, threads=torch.get_num_threads())
     names = [f"cluster {number}" for number in range(clusters)]
-    table = _whole_table(shards, found.labels, "cluster", names)
-    table.confidence = (1 / (1 + found.distances / max(found.inertia, 1e-12))).astype(np.float32)
+    table = _whole_table(shards, clustering.labels, "cluster", names)
+    table.confidence = (1 / (1 + clustering.distances / max(clustering.inertia, 1e-12))).astype(np.float32)
     return table
 
 

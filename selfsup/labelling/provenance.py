@@ -6,7 +6,7 @@ from typing import Any
 from cluster_jobs.core.files import read_json
 from cluster_jobs.data.label_table import read_table
 from selfsup.encoders.feature_table import TABLE
-from selfsup.encoders.resnet import CLASSIFIER_FILE, read_network
+from selfsup.encoders.loading import CLASSIFIER_FILE, read_network
 from selfsup.labelling.classifier import table_beside
 
 

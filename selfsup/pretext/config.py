@@ -27,14 +27,18 @@ class PretrainConfig(TrainKeys):
     )
     shift: int = option(2, "random translation of up to so many pixels")
     flip: bool = option(False, "random horizontal mirrors")
+    relabel_nimg: int = option(50_000, "images between two relabellings, by a task that finds its targets itself")
     eval_count: int = option(5_000, "most held-out pictures to score")
 
     def check(self) -> None:
         """Raises UserError for a value outside its range, as far as that is known before any input exists."""
         super().check()
         build_encoder(self.encoder, 1, self.width)
-        for name, least in (("shift", 0), ("warmup_nimg", 0), ("weight_decay", 0), ("ema_nimg", 1), ("eval_count", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name}={getattr(self, name)}: expected a number of at least {least}")
+        for name in ("shift", "warmup_nimg", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}={getattr(self, name)}: expected a number of at least 0")
+        for name in ("ema_nimg", "eval_count", "relabel_nimg"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: expected a number of at least 1")
         if not self.lr > 0:
             raise UserError(f"lr={self.lr}: expected a positive number")

@@ -12,46 +12,46 @@ from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stream import scan
 from cluster_jobs.reporting.grids import save_grid
 from cluster_jobs.reporting.section import Picture, Section
-from cluster_jobs.training.run import Run
-from selfsup.pretext import PretextModel, PretextTask
+from cluster_jobs.training.run import Run, Score
+from selfsup.pretext.config import PretrainConfig
+from selfsup.pretext.protocol import PretextModule, PretextTask
 
 SHEET_PICTURES = 10
 
 
 class HeldOut:
-    """Scores the averaged weights of a pretext model on pictures that it never learns from.
+    """Scores the averaged weights of a task's module on pictures that it never learns from.
 
     Args:
-        model: in evaluation mode.
+        module: in evaluation mode.
         indices: the held-out samples; where there are none, scores are n/a and pictures are left out.
-        name: of the task.
     """
 
     def __init__(
-        self, run: Run, task: PretextTask, model: PretextModel, shards: Shards, indices: np.ndarray, name: str
+        self, run: Run[PretrainConfig], task: PretextTask, module: PretextModule, shards: Shards, indices: np.ndarray
     ) -> None:
-        self.run, self.task, self.model, self.shards = run, task, model, shards
-        self.indices, self.name = indices, name
+        self.run, self.task, self.module, self.shards = run, task, module, shards
+        self.indices, self.name = indices, run.config.task.name
 
-    def error(self, nimg: int) -> float | None:
-        """The share of wrong answers, which is also logged; None without pictures. Every rank calls this."""
+    def score(self, nimg: int) -> Score | None:
+        """The task's score; all its measures are recorded. None without pictures. Every rank calls this."""
         if not len(self.indices):
             return None
-        loss, accuracy = self._score()
-        self.run.record(nimg, {"held_out/loss": loss, "held_out/accuracy": accuracy})
-        self.run.say(f"{nimg:,} images: {self.name} accuracy {accuracy:.4f} on {len(self.indices):,} held-out images")
-        return 1 - accuracy
+        measures = self._measures()
+        self.run.record(nimg, {f"held_out/{name}": value for name, value in measures.items()})
+        value = measures[self.task.score]
+        count = f"{len(self.indices):,}"
+        self.run.say(f"{nimg:,} images: {self.name} {self.task.score} {value:.4f} on {count} held-out images")
+        return Score(value, self.task.higher_is_better)
 
     @torch.no_grad()
-    def _score(self) -> tuple[float, float]:
-        """Loss and accuracy. Sums over pictures that one rank each reads, so the number of ranks does not matter."""
-        sums = torch.zeros(2, device=self.run.device)
+    def _measures(self) -> dict[str, float]:
+        """Means over pictures, of sums over those that one rank each reads: the number of ranks does not matter."""
+        sums = torch.zeros(len(self.task.measured), device=self.run.device)
         for images in self._batches():
-            inputs, answers = self.task.examples(to_float(images, self.run.device), "held out")
-            outputs = self.model(inputs)
-            sums += torch.stack([self.task.losses(outputs, answers).sum(), self.task.correct(outputs, answers).sum()])
-        loss, accuracy = (self.run.reduce(sums) / len(self.indices)).tolist()
-        return loss, accuracy
+            views = self.task.views(to_float(images, self.run.device), "held out")
+            sums += torch.stack([values.sum() for values in self.task.measures(self.module, views)])
+        return dict(zip(self.task.measured, (self.run.reduce(sums) / len(self.indices)).tolist(), strict=True))
 
     def _batches(self) -> Iterator[Tensor]:
         """This rank's pictures as uint8 batches, without the empty ones."""
@@ -64,26 +64,25 @@ class HeldOut:
 
     @torch.no_grad()
     def picture(self, path: Path) -> None:
-        """Writes the first pictures with the model's answers."""
+        """Writes what the module makes of the first pictures."""
         if self.run.is_main and len(self.indices):
-            shown = self.indices[:SHEET_PICTURES]
-            images = next(scan(self.shards, len(shown), indices=shown, damaged=self.run.config.damaged.name)).images
-            inputs, _ = self.task.examples(to_float(images, self.run.device), "held out")
-            save_grid(path, *self.task.sheet(images, self.model(inputs).cpu()))
+            first = self.indices[:SHEET_PICTURES]
+            images = next(scan(self.shards, len(first), indices=first, damaged=self.run.config.damaged.name)).images
+            views = self.task.views(to_float(images, self.run.device), "held out")
+            save_grid(path, *self.task.sheet(self.module, images, views))
 
     def report(self, nimg: int) -> None:
         """Scores the finished run and leaves a section for the report. Every rank calls this."""
-        accuracy = f"{self._score()[1]:.4f}" if len(self.indices) else "n/a"
+        score = f"{self._measures()[self.task.score]:.4f}" if len(self.indices) else "n/a"
         file = f"{self.name}.png"
         self.picture(self.run.dir / "report" / file)
         if not self.run.is_main:
             return
-        columns = ["task", "images seen", "held-out images", "accuracy", "chance"]
-        rows = [[self.name, nimg, len(self.indices), accuracy, self.task.chance]]
-        pictures = (
-            [Picture(file, "Held-out images: the answer, and the guess where it is wrong.")]
-            if len(self.indices)
-            else []
-        )
-        title = f"Pretraining: {self.name}"
-        Section("pretrain", title=title, columns=columns, rows=rows, pictures=pictures).write(self.run.dir)
+        caption = "Held-out images: the answer, and the guess where it is wrong."
+        Section(
+            "pretrain",
+            f"Pretraining: {self.name}",
+            pictures=[Picture(file, caption)] if len(self.indices) else [],
+            columns=["task", "images seen", "held-out images", self.task.score, "chance"],
+            rows=[[self.name, nimg, len(self.indices), score, self.task.chance]],
+        ).write(self.run.dir)

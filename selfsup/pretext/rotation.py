@@ -1,12 +1,15 @@
 """Predict by how much a picture was turned (RotNet, Gidaris et al. 2018, equations 1 to 3)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from selfsup.encoders.resnet import initialise
+from selfsup.encoders.resnet import Encoder, initialise
+from selfsup.pretext.protocol import Gather, PretextModule, PretextTask, TaskLosses, Views
 
 ROTATIONS = 4
 CAPTION_PIXELS, TILE_PIXELS = 13, 64
@@ -22,34 +25,67 @@ def rotate_all(images: Tensor) -> tuple[Tensor, Tensor]:
     return turned, torch.arange(ROTATIONS, device=images.device).repeat_interleave(len(images))
 
 
-class RotationTask:
+def rotation_head(num_features: int) -> nn.Module:
+    """A linear map to four logits."""
+    head = nn.Linear(num_features, ROTATIONS)
+    initialise(head, 0, "rotation")
+    return head
+
+
+def rotation_losses(logits: Tensor, rotations: Tensor) -> Tensor:
+    """The mean cross-entropy over a picture's four rotations: logits (4N, 4) and rotations (4N,) to (N,)."""
+    return F.cross_entropy(logits.float(), rotations, reduction="none").view(ROTATIONS, -1).mean(0)
+
+
+def rotation_accuracy(logits: Tensor, rotations: Tensor) -> Tensor:
+    """The share of a picture's four rotations that are recognised: logits (4N, 4) and rotations (4N,) to (N,)."""
+    return (logits.argmax(1) == rotations).float().view(ROTATIONS, -1).mean(0)
+
+
+class RotationModule(PretextModule):
+    """An encoder under a linear head over the four rotations."""
+
+    def __init__(self, encoder: Encoder, heads: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.heads = encoder, heads
+
+    def forward(self, turned: Tensor) -> Tensor:
+        """(N, C, H, W) to logits (N, 4)."""
+        return self.heads(self.encoder(turned))
+
+
+class RotationTask(PretextTask):
     """Every picture in all four rotations in the same batch; the mean cross-entropy over them is its loss."""
 
+    measured = ("loss", "accuracy")
+    score = "accuracy"
+    higher_is_better = True
     chance = 1 / ROTATIONS
 
-    def heads(self, num_features: int) -> nn.Module:
-        """A linear map to four logits."""
-        head = nn.Linear(num_features, ROTATIONS)
-        initialise(head, 0, "rotation")
-        return head
+    def module(self, encoder: Encoder) -> RotationModule:
+        return RotationModule(encoder, rotation_head(encoder.num_features))
 
-    def examples(self, images: Tensor, *key: int | str) -> tuple[Tensor, Tensor]:
-        """Every picture four times; nothing is drawn."""
+    def views(self, images: Tensor, *seed: int | str, targets: Tensor | None = None) -> Views:
+        """Every picture four times, and the rotations; nothing is drawn."""
         return rotate_all(images)
 
-    def losses(self, outputs: Tensor, answers: Tensor) -> Tensor:
-        """Logits (4N, 4) and rotations (4N,) -> (N,)."""
-        return F.cross_entropy(outputs.float(), answers, reduction="none").view(ROTATIONS, -1).mean(0)
+    def losses(self, network: nn.Module, views: Views, gather: Gather) -> TaskLosses:
+        turned, rotations = views
+        logits = network(turned)
+        losses = rotation_losses(logits, rotations)
+        return TaskLosses(losses, {"loss": losses.mean(), "accuracy": rotation_accuracy(logits, rotations).mean()})
 
-    def correct(self, outputs: Tensor, answers: Tensor) -> Tensor:
-        """Logits (4N, 4) and rotations (4N,) -> (N,)."""
-        return (outputs.argmax(1) == answers).float().view(ROTATIONS, -1).mean(0)
+    def measures(self, module: PretextModule, views: Views) -> Sequence[Tensor]:
+        turned, rotations = views
+        logits = module(turned)
+        return rotation_losses(logits, rotations), rotation_accuracy(logits, rotations)
 
-    def sheet(self, images: Tensor, outputs: Tensor) -> tuple[np.ndarray, int]:
+    def sheet(self, module: PretextModule, images: Tensor, views: Views) -> tuple[np.ndarray, int]:
         """Each picture in a column of four, captioned with the true angle, and the predicted one where it differs."""
-        turned, answers = rotate_all(images)
-        pairs = zip(turned.cpu().numpy(), answers.tolist(), outputs.argmax(1).tolist(), strict=True)
-        return np.stack([_tile(picture, answer, guess) for picture, answer, guess in pairs]), len(images)
+        turned, rotations = rotate_all(images)
+        guesses = module(views[0]).argmax(1).tolist()
+        captioned = zip(turned.cpu().numpy(), rotations.tolist(), guesses, strict=True)
+        return np.stack([_tile(picture, answer, guess) for picture, answer, guess in captioned]), len(images)
 
 
 def _tile(picture: np.ndarray, answer: int, guess: int) -> np.ndarray:

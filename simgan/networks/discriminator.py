@@ -49,7 +49,7 @@ class PatchDiscriminator(nn.Module):
         return self.verdict(self.body(x))[:, 0]
 
 
-class GlobalDiscriminator(nn.Module):
+class ImageDiscriminator(nn.Module):
     """``(N, C, H, W) float32 in [-1, 1]`` to logits ``(N, 1, 1)``, one for the whole image, by a fully connected layer.
 
     The paper's ablation: it can be satisfied by artefacts anywhere. One verdict counts once in the adversarial term

@@ -14,7 +14,9 @@ class Patches(Enum):
     hand = "hand"
 
 
-Verdict = Enum("Verdict", ["local", "global"])  # a keyword is no name in a class body
+class DiscriminatorName(Enum):
+    patch = "patch"
+    image = "image"
 
 
 class ScheduleName(Enum):
@@ -39,7 +41,11 @@ class TrainConfig(TrainKeys):
     total_nimg: int = option(40_000, "synthetic images to see in all; may grow when a run is continued")
     checkpoint_nimg: int = option(8_000, "images between two checkpoints")
     sample_nimg: int = option(8_000, "images between two sample pictures")
-    eval_nimg: int = option(50_000, "no effect here: simgan.evaluate scores a run afterwards")
+    eval_nimg: int = option(8_000, "images between two scores on the validation part of both domains")
+    eval_encoder: str = option(
+        "", "whose features the scores compare: a run of selfsup.pretrain or a file; empty: random weights", path=True
+    )
+    eval_count: int = option(2_000, "validation images of each domain behind a score, at most")
     warm_refiner_nimg: int = option(320, "images of the warm-up of R alone, on self-regularisation")
     warm_discriminator_nimg: int = option(1_280, "images of the warm-up of D alone, after that of R")
     schedule: ScheduleName = option(
@@ -51,7 +57,7 @@ class TrainConfig(TrainKeys):
         0.3, "auto: k_g rises while loss/d (nats a patch; chance is 0.69) is lower, line by line"
     )
     d_loss_high: float = option(0.6, "auto: k_g falls while loss/d is higher")
-    most_k_g: int = option(50, "auto: k_g goes no further")
+    max_k_g: int = option(50, "auto: k_g goes no further", formerly="most_k_g")
     regularisation: float = option(
         0.05, "λ: adversarial summed over patches + λ · |change| summed over pixels in [-1, 1]"
     )
@@ -76,16 +82,19 @@ class TrainConfig(TrainKeys):
         0, "channels of noise that R sees beside the image, drawn from the image itself; 0: as published"
     )
     patches: Patches = option(Patches.gaze, "layers of D: the paper's for gaze (sees 23 pixels) or for hand pose (71)")
-    verdict: Verdict = option(
-        Verdict.local, "local: D judges every patch; global: the image once (an ablation; it takes λ / patches)"
+    discriminator: DiscriminatorName = option(
+        DiscriminatorName.patch,
+        "patch: D judges every patch; image: the image once (an ablation; it takes λ / patches)",
+        formerly="verdict",
+        former_values={"local": "patch", "global": "image"},
     )
     rollback: int = option(
-        3, "how often a run that diverges or collapses may go back to its last healthy checkpoint; 0: nobody watches"
+        3, "how often a run that diverges or collapses may go back to its last healthy checkpoint; 0: never"
     )
-    rollback_lr: float = option(0.5, "both learning rates are multiplied by this at every roll-back")
+    rollback_lr: float = option(0.5, "both learning rates are multiplied by this at every rollback")
     health_nimg: int = option(
         0,
-        "images over which every line of metrics must be bad (or good) for a verdict, three lines and rounds at least; "
+        "images over which every line of metrics must be bad (or good) to decide, three lines and rounds at least; "
         "0: as many as checkpoint_nimg, and 100 steps at least",
     )
     min_d_loss: float = option(0.001, "a loss/d (nats a patch) below this is bad: D has won; 0: no limit")
@@ -101,7 +110,7 @@ class TrainConfig(TrainKeys):
     def check(self) -> None:
         """Raises UserError for a number outside its range."""
         super().check()
-        for name in ("k_g", "k_d", "most_k_g", "width", "fold"):
+        for name in ("k_g", "k_d", "max_k_g", "width", "fold", "eval_count"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: expected a positive integer")
         for name in (
@@ -123,9 +132,9 @@ class TrainConfig(TrainKeys):
             raise UserError(f"history={self.history}: expected at least half a batch, {self.batch // 2}, or 0 for none")
         if not self.d_loss_low < self.d_loss_high:
             raise UserError(f"d_loss_low={self.d_loss_low}: expected less than d_loss_high={self.d_loss_high}")
-        if self.schedule is ScheduleName.auto and (self.k_d != 1 or self.k_g > self.most_k_g):
+        if self.schedule is ScheduleName.auto and (self.k_d != 1 or self.k_g > self.max_k_g):
             raise UserError(
-                f"k_g={self.k_g} k_d={self.k_d}: schedule=auto expects k_d=1 and k_g up to most_k_g={self.most_k_g}"
+                f"k_g={self.k_g} k_d={self.k_d}: schedule=auto expects k_d=1 and k_g up to max_k_g={self.max_k_g}"
             )
         if self.schedule is ScheduleName.auto and self.rebatch:
             raise UserError("rebatch=true: expected false with schedule=auto, whose rounds count steps of one batch")
@@ -138,8 +147,8 @@ class TrainConfig(TrainKeys):
 
     @property
     def health_window(self) -> int:
-        """Images over which a run must stay sick, or a checkpoint healthy."""
-        rounds = 3 * (max(self.k_g, self.most_k_g) if self.schedule is ScheduleName.auto else self.k_g) + 3 * self.k_d
+        """Images over which a run must stay diverged, or a checkpoint healthy."""
+        rounds = 3 * (max(self.k_g, self.max_k_g) if self.schedule is ScheduleName.auto else self.k_g) + 3 * self.k_d
         return max(
             self.health_nimg or max(self.checkpoint_nimg, 100 * self.batch), 3 * self.log_nimg, rounds * self.batch
         )

@@ -1,37 +1,64 @@
-"""What a run of simgan.train plays with, made from its keys: the two players, ψ, the history, the schedule."""
+"""The two networks of SimGAN and what a step needs beside them, made from the keys of `simgan.train`."""
 
-import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.seeds import derive_seed
 from cluster_jobs.data.images import shape_text
 from cluster_jobs.data.shards import Shards
+from cluster_jobs.training.ema import Ema
 from cluster_jobs.training.run import Run
-from selfsup.encoders.resnet import load_encoder
-from simgan.networks.discriminator import GlobalDiscriminator, PatchDiscriminator
+from selfsup.encoders.loading import ScriptedEncoder, load_encoder
+from selfsup.encoders.resnet import Encoder
+from simgan.networks.discriminator import ImageDiscriminator, PatchDiscriminator
 from simgan.networks.refiner import Refiner
-from simgan.training.config import ScheduleName, TrainConfig, Verdict
+from simgan.training.config import DiscriminatorName, ScheduleName, TrainConfig
 from simgan.training.history import History
 from simgan.training.memory import memory_lines
-from simgan.training.psi import NAMED, Psi, PsiName, encoder_features
+from simgan.training.psi import NAMED, Psi, encoder_features, identity
 from simgan.training.schedule import AutoSchedule, Schedule
-from simgan.training.step import Game
 
 
-def make_players(config: TrainConfig, shape: tuple[int, int, int]) -> tuple[Refiner, nn.Module]:
-    """R and D for images of ``shape`` (C, H, W), keyed by the seed."""
+@dataclass(frozen=True)
+class RefinerGame:
+    """R and D, their optimizers and the rules. ``prepared_*`` are the modules as the run wraps them; alone they are the
+    same.
+
+    ``regularisation`` is λ in the convention of ``losses.py``, ``psi`` what it compares. ``gather`` joins the ranks'
+    tensors in rank order.
+    """
+
+    refiner: Refiner
+    discriminator: nn.Module
+    prepared_refiner: nn.Module
+    prepared_discriminator: nn.Module
+    optimizer_r: torch.optim.Optimizer
+    optimizer_d: torch.optim.Optimizer
+    history: History
+    regularisation: float
+    rank: int = 0
+    gather: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    autocast: Callable[[], AbstractContextManager] = nullcontext
+    accumulate: int = 1  # micro-batches a rank and step
+    psi: Psi = identity
+
+
+def make_networks(config: TrainConfig, shape: tuple[int, int, int]) -> tuple[Refiner, nn.Module]:
+    """R and D for images of ``shape`` (C, H, W), with initial weights keyed by the seed."""
     channels, height, width = shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "simgan networks"))
         refiner = Refiner(
             channels, width=config.width, blocks=config.blocks, stem=config.stem, fold=config.fold, noise=config.noise
         )
-        if config.verdict is Verdict.local:
+        if config.discriminator is DiscriminatorName.patch:
             return refiner, PatchDiscriminator(channels, config.patches.name)
-        return refiner, GlobalDiscriminator(channels, config.patches.name, (height, width))
+        return refiner, ImageDiscriminator(channels, config.patches.name, (height, width))
 
 
 def make_schedule(config: TrainConfig) -> Schedule | AutoSchedule:
@@ -42,39 +69,40 @@ def make_schedule(config: TrainConfig) -> Schedule | AutoSchedule:
     schedule = Schedule(warm_refiner, warm_discriminator, config.k_g, config.k_d)
     if config.schedule is ScheduleName.fixed:
         return schedule
-    return AutoSchedule(schedule, low=config.d_loss_low, high=config.d_loss_high, most=config.most_k_g)
+    return AutoSchedule(schedule, low=config.d_loss_low, high=config.d_loss_high, max_k_g=config.max_k_g)
 
 
-def open_encoder(config: TrainConfig, shards: Shards) -> nn.Module | None:
-    """The encoder of ψ, tried out on images like those of ``shards``; None for a ψ that has none.
+def open_encoder(key: str, path: str, shards: Shards) -> Encoder | ScriptedEncoder | None:
+    """The encoder that a key names, on the host, tried out on images like those of ``shards``; None for an empty path.
 
     Raises:
         UserError: there is no such encoder, or it does not take these images.
     """
-    if config.psi is not PsiName.encoder:
+    if not path:
         return None
-    path = config.psi_encoder
     try:
         encoder, _ = load_encoder(path, shards.channels, "cpu", size=min(shards.height, shards.width))
         with torch.no_grad():
             encoder(torch.zeros(2, *shards.shape))
     except UserError as error:
-        raise UserError(f"psi_encoder: {error}") from error
+        raise UserError(f"{key}: {error}") from error
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         shape = shape_text(shards.shape)
-        raise UserError(f"psi_encoder={path!r} does not take images of {shape} (C × H × W): {reason}") from error
+        raise UserError(f"{key}={path!r} does not take images of {shape} (C × H × W): {reason}") from error
     return encoder
 
 
-def build(config: TrainConfig, synthetic: Shards, encoder: nn.Module | None, run: Run) -> tuple[Game, Refiner]:
+def make_game(
+    config: TrainConfig, synthetic: Shards, encoder: nn.Module | None, run: Run[TrainConfig]
+) -> tuple[RefinerGame, Ema[Refiner]]:
     """The game, and the average of R's weights; ``encoder`` is that of ψ."""
     psi: Psi = encoder_features(encoder.to(run.device)) if encoder else NAMED[config.psi]
-    refiner, discriminator = make_players(config, synthetic.shape)
+    refiner, discriminator = make_networks(config, synthetic.shape)
     # channels_last halves the time of a convolution on CPUs and serves tensor cores
     refiner = refiner.to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     discriminator = discriminator.to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    averaged = copy.deepcopy(refiner).requires_grad_(False)
+    ema = Ema(refiner)
     betas = (config.beta1, 0.999)
     optimizers = (
         torch.optim.Adam(refiner.parameters(), config.lr_r, betas, fused=True),
@@ -92,7 +120,7 @@ def build(config: TrainConfig, synthetic: Shards, encoder: nn.Module | None, run
     )
     for line in memory_lines(run, refiner, discriminator, optimizers, history, psi):
         run.say(line)
-    game = Game(
+    game = RefinerGame(
         refiner,
         discriminator,
         run.prepare(refiner),
@@ -106,4 +134,4 @@ def build(config: TrainConfig, synthetic: Shards, encoder: nn.Module | None, run
         config.accumulate,
         psi,
     )
-    return game, averaged
+    return game, ema

@@ -41,7 +41,7 @@ class Limits:
     min_d_loss: float
     min_diversity: float
 
-    def complaint(self, means: Mapping[str, float]) -> str | None:
+    def problem(self, means: Mapping[str, float]) -> str | None:
         """What is wrong, in words; "" for nothing, None where the means cannot tell: steps that are not finite hide it,
         or D has not played against R since the means before these."""
         for player in ("d", "r"):
@@ -53,7 +53,7 @@ class Limits:
         if "loss/d" in means and means["loss/d"] < self.min_d_loss:
             return f"D has won: loss/d {means['loss/d']:.2g} (min_d_loss={self.min_d_loss:g})"
         if "spread/d" in means and means["spread/d"] < LEAST_SPREAD:
-            return f"D gives every patch the same verdict (they spread by {means['spread/d']:.1g})"
+            return f"D gives every patch the same score (they spread by {means['spread/d']:.1g})"
         if "diversity/refined" in means:
             refined, synthetic = means["diversity/refined"], means["diversity/synthetic"]
             if refined < self.min_diversity * synthetic:  # never so where a micro-batch is one image: both are 0

@@ -67,14 +67,14 @@ class Schedule:
 class AutoSchedule:
     """Rounds of K_g steps of R and one of D, with K_g moved by one at a time to keep D's loss within a band.
 
-    Below the band D is too strong and R gets more steps, above it fewer, never fewer than one or more than ``most``.
+    Below the band D is too strong and R gets more steps, above it fewer, never fewer than one or more than ``max_k_g``.
     The loss is the mean that was logged, read at the log cadence, where the host has it anyway, equal on all ranks.
     A changed K_g begins a new round. Part of the checkpoint.
     """
 
-    def __init__(self, schedule: Schedule, *, low: float, high: float, most: int) -> None:
+    def __init__(self, schedule: Schedule, *, low: float, high: float, max_k_g: int) -> None:
         self.schedule = replace(schedule, k_d=1)
-        self.low, self.high, self.most = low, high, most
+        self.low, self.high, self.max_k_g = low, high, max_k_g
 
     def phase(self, step: int) -> Phase:
         return self.schedule.phase(step)
@@ -89,7 +89,7 @@ class AutoSchedule:
         if step <= self.schedule.warm or not math.isfinite(loss):
             return
         k_g = self.schedule.k_g + (loss < self.low) - (loss > self.high)
-        if k_g != self.schedule.k_g and 1 <= k_g <= self.most:
+        if k_g != self.schedule.k_g and 1 <= k_g <= self.max_k_g:
             self.schedule = replace(self.schedule, k_g=k_g, start=step, drawn=self.schedule.real_batches(step))
 
     def parts(self) -> dict[str, "AutoSchedule"]:

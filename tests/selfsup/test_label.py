@@ -10,7 +10,7 @@ import torch
 
 from cluster_jobs.data.label_table import LabelTable, read_table
 from cluster_jobs.data.shards import Shards
-from selfsup.encoders.resnet import weights_digest
+from selfsup.encoders.loading import weights_digest
 from selfsup.label import main
 from selfsup.labelling.classifier import load_classifier, predict
 from tests.processes import launch

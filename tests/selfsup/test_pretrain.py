@@ -9,8 +9,7 @@ import torch
 from cluster_jobs.core.seeds import is_validation
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.training.run import load_run
-from selfsup.encoders.resnet import load_encoder, weights_digest
-from selfsup.pretrain import average
+from selfsup.encoders.loading import load_encoder, weights_digest
 from tests.processes import fork, fork_ranks
 from tests.selfsup.toy_shards import make_shards
 
@@ -83,15 +82,6 @@ def test_two_processes_train_what_one_trains(sky: Path, tmp_path: Path):
     one, two = (load_run(tmp_path / name)[1]["model"] for name in ("one", "two"))
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=1e-3, rtol=1e-3)
-
-
-def test_the_average_is_half_way_after_one_half_life():
-    ema, module = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
-    torch.nn.init.constant_(ema.weight, 0.0)
-    torch.nn.init.constant_(module.weight, 1.0)
-    for _ in range(4):
-        average(ema, module, half_life=400, nimg=100)
-    assert ema.weight.item() == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(

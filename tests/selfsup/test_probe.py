@@ -6,7 +6,8 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from selfsup import probe
-from selfsup.encoders.resnet import build_encoder, save_encoder
+from selfsup.encoders.loading import save_encoder
+from selfsup.encoders.resnet import build_encoder
 from selfsup.probe import knn, linear, main
 from tests.selfsup.toy_shards import make_shards
 

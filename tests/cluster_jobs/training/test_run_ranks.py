@@ -13,7 +13,7 @@ import torch
 
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stream import Stream
-from cluster_jobs.distributed.batch_split import neighbouring
+from cluster_jobs.distributed.batch_split import contiguous
 from cluster_jobs.training.run import load_run
 from tests.cluster_jobs.tiny import write_tiny_shards
 from tests.cluster_jobs.toy_runs import BATCH, HOSTILE, KEYS, TOTAL, TOY, assert_tidy, final, order, record, wait_for
@@ -97,7 +97,7 @@ def test_two_ranks_stop_at_the_same_step_when_one_is_asked(
 
 def test_the_record_names_the_damaged_sample_that_one_rank_met(tiny_directory: Path, tmp_path: Path) -> None:
     shards = Shards(shutil.copytree(tiny_directory, tmp_path / "data"))
-    index = int(Stream(shards, seed=0, batch=BATCH, mine=neighbouring(BATCH, 1, 2)).indices(8)[0])
+    index = int(Stream(shards, seed=0, batch=BATCH, mine=contiguous(BATCH, 1, 2)).indices(8)[0])
     member = shards._members[index]
     path = Path(shards.directory) / shards.shard_names[member["shard"]]
     content = bytearray(path.read_bytes())

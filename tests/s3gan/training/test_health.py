@@ -1,11 +1,11 @@
-"""Signals against naive sums, and the verdict on made-up series of means."""
+"""Signals against naive sums, and the decision on made-up series of means."""
 
 import math
 
 import pytest
 import torch
 
-from cluster_jobs.training.rollback import Course
+from cluster_jobs.training.rollback import HealthRecord
 from s3gan.training.health import Limits, signals
 
 LIMITS = Limits(min_d_loss=0.01, max_d_loss=100.0, min_diversity=0.25)
@@ -16,8 +16,8 @@ DEAD = {"loss/d": 2.0, "diversity/real": 0.51, "diversity/fake": 0.31, "diversit
 FOOLED = {"loss/d": 6.8, "diversity/real": 0.51, "diversity/fake": 0.39, "diversity/scores": 2.3, "accuracy/d": 0.17}
 
 
-def course(window: int = 300) -> Course:
-    return Course(window, LIMITS, healthy=0)
+def record(window: int = 300) -> HealthRecord:
+    return HealthRecord(window, LIMITS, healthy=0)
 
 
 def test_signals_are_those_of_a_naive_sum_over_images_and_pairs() -> None:
@@ -57,44 +57,44 @@ def test_signals_have_no_part_in_the_gradient() -> None:
         (FOOLED, "D takes fakes for real: the real image scores higher in 17% of the pairs"),
     ],
 )
-def test_the_complaint_names_what_is_wrong(means: dict[str, float], words: str) -> None:
-    complaint = LIMITS.complaint(means)
-    assert complaint is not None and words in complaint and bool(words) == bool(complaint)
+def test_the_problem_names_what_is_wrong(means: dict[str, float], words: str) -> None:
+    problem = LIMITS.problem(means)
+    assert problem is not None and words in problem and bool(words) == bool(problem)
 
 
 def test_a_few_steps_that_are_not_finite_tell_nothing() -> None:
-    assert LIMITS.complaint(COLLAPSED | {"loss/d": math.nan, "skipped/d": 0.01}) is None
+    assert LIMITS.problem(COLLAPSED | {"loss/d": math.nan, "skipped/d": 0.01}) is None
 
 
 def test_limits_can_be_switched_off() -> None:
     none = Limits(min_d_loss=0.0, max_d_loss=math.inf, min_diversity=0.0)
     for means in (COLLAPSED, WELL | {"loss/d": 0.0}, WELL | {"loss/d": 1e9}):
-        assert none.complaint(means) == ""
+        assert none.problem(means) == ""
 
 
-def test_a_run_is_sick_when_every_line_of_a_whole_window_complains() -> None:
-    watched = course()
+def test_a_run_has_diverged_when_every_line_of_a_whole_window_has_a_problem() -> None:
+    watched = record()
     assert not any(watched.observe(nimg, WELL) for nimg in (100, 200, 300))
     assert [watched.observe(nimg, COLLAPSED) for nimg in (400, 500, 600)] == [False, False, True]
-    assert watched.complaint.startswith("fakes vary")
+    assert watched.problem.startswith("fakes vary")
 
 
 def test_one_good_line_starts_the_window_anew_and_an_unreadable_one_does_not() -> None:
-    watched = course()
+    watched = record()
     unreadable = COLLAPSED | {"loss/d": math.nan}
     lines = [COLLAPSED, COLLAPSED, WELL, FOOLED, unreadable, DEAD, unreadable, DEAD]
     verdicts = [watched.observe(100 * number, means) for number, means in enumerate(lines, start=1)]
     assert verdicts == [False] * 5 + [True, False, True]  # 600 is a window after 300
 
 
-def test_a_run_that_is_sick_from_the_start_is_found_too() -> None:
-    watched = course()
+def test_a_run_that_diverges_from_the_start_is_found_too() -> None:
+    watched = record()
     assert [watched.observe(nimg, DEAD) for nimg in (100, 200, 300)] == [False, False, True]
     assert watched.healthy == 0
 
 
 def test_a_checkpoint_is_healthy_once_a_good_window_followed_it() -> None:
-    watched = course()
+    watched = record()
     healthy = []
     for nimg in range(100, 1300, 100):
         watched.observe(nimg, WELL)
@@ -106,10 +106,10 @@ def test_a_checkpoint_is_healthy_once_a_good_window_followed_it() -> None:
     assert watched.needed == {600, 1000}
 
 
-def test_a_checkpoint_that_a_complaint_follows_within_the_window_is_never_healthy() -> None:
-    watched = course()
+def test_a_checkpoint_that_a_problem_follows_within_the_window_is_never_healthy() -> None:
+    watched = record()
     for nimg, means in ((100, WELL), (200, WELL), (300, COLLAPSED), (400, WELL), (500, WELL), (600, WELL)):
         watched.observe(nimg, means)
         if nimg in (100, 300):
             watched.saved(nimg)
-    assert watched.healthy == 0 and watched.needed == {0}  # 100 was followed by a complaint, 300 came with one
+    assert watched.healthy == 0 and watched.needed == {0}  # 100 was followed by a problem, 300 came with one

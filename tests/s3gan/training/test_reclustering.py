@@ -10,9 +10,9 @@ import torch
 from cluster_jobs.cli.config import RunKeys
 from cluster_jobs.data.label_table import LabelTable, aligned_labels, read_table, write_table
 from cluster_jobs.data.shards import Shards
+from cluster_jobs.training.cluster_files import in_force
 from cluster_jobs.training.run import Run, load_run
 from s3gan import train
-from s3gan.inference.cluster_files import in_force
 from s3gan.inference.network_file import read_network
 from s3gan.methods import MethodName
 from s3gan.networks import NetworkName

@@ -75,7 +75,7 @@ def test_a_run_that_collapses_goes_back_to_the_last_healthy_checkpoint_and_says_
     returned: tuple[Path, Ended, list[str]],
 ) -> None:
     run, ended, _ = returned
-    told = [line for line in ended.output.splitlines() if "sick since" in line]
+    told = [line for line in ended.output.splitlines() if "diverged since" in line]
     assert len(told) == 1 and "same score" in told[0] and "it may go back 2 more times" in told[0]
     assert "back to the checkpoint of 96 images with other draws and learning rates times 0.001" in told[0]
     (event,) = health(run, 320)["rollbacks"]
@@ -122,7 +122,7 @@ def test_after_the_last_roll_back_the_run_ends_in_one_line_and_keeps_its_checkpo
     call = [*words, *COLLAPSING, "rollback_lr=1", f"run.dir={run}", "total_nimg=320"]
     assert train.main([*call, "rollback=1"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "after 1 roll-backs (rollback=1)" in error and "000000000000.safetensors" in error
+    assert "after 1 rollbacks (rollback=1)" in error and "000000000000.safetensors" in error
     before = {path.name for path in CheckpointStore(run / "checkpoints").paths()}
     assert {"000000000000.safetensors"} < before
     section = json.loads((run / "report" / "health.json").read_text())
@@ -130,7 +130,7 @@ def test_after_the_last_roll_back_the_run_ends_in_one_line_and_keeps_its_checkpo
     assert train.main([*call, "rollback=1"]) == 2  # the same end again
     assert {path.name for path in CheckpointStore(run / "checkpoints").paths()} == before
     assert train.main([*call, "rollback=2"]) == 2  # it may be allowed more
-    assert "after 2 roll-backs (rollback=2)" in capsys.readouterr().err
+    assert "after 2 rollbacks (rollback=2)" in capsys.readouterr().err
 
 
 def test_nobody_watches_where_rollback_is_0(words: list[str], tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from cluster_jobs.core.files import read_json, write_json
 from cluster_jobs.data.label_table import LabelTable, read_table
 from cluster_jobs.data.shards import Shards
 from selfsup import features
-from selfsup.encoders.resnet import build_encoder, save_encoder
+from selfsup.encoders.loading import save_encoder
+from selfsup.encoders.resnet import build_encoder
 from selfsup.label import main
 from selfsup.labelling.provenance import labels_behind
 from tests.selfsup.toy_shards import make_shards

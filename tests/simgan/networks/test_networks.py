@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from simgan.networks import refiner as refiners
-from simgan.networks.discriminator import LAYERS, GlobalDiscriminator, PatchDiscriminator, patches, receptive_field
+from simgan.networks.discriminator import LAYERS, ImageDiscriminator, PatchDiscriminator, patches, receptive_field
 from simgan.networks.refiner import Refiner
 
 
@@ -118,7 +118,7 @@ def test_a_patch_depends_on_its_whole_receptive_field(layers: str, field: int) -
 def test_a_global_discriminator_judges_an_image_once_from_all_of_its_pixels(layers: str) -> None:
     torch.manual_seed(0)
     images = torch.rand(2, 3, 70, 50, requires_grad=True)
-    verdicts = GlobalDiscriminator(3, layers, (70, 50))(images)
+    verdicts = ImageDiscriminator(3, layers, (70, 50))(images)
     assert verdicts.shape == (2, 1, 1)
     verdicts[0].sum().backward()
     assert images.grad is not None and not images.grad[1].any()

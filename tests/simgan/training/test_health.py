@@ -22,24 +22,24 @@ def test_signals_are_those_of_a_naive_sum() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "problem"),
     [
         ({}, ""),
         ({"loss/d": 0.002}, "D has won: loss/d 0.002"),
-        ({"spread/d": 1e-6}, "D gives every patch the same verdict"),
+        ({"spread/d": 1e-6}, "D gives every patch the same score"),
         ({"diversity/refined": 0.05}, "refined images vary 0.1 times as much"),
         ({"skipped/r": 0.7}, "70% of the steps of R"),
     ],
 )
-def test_what_is_wrong_is_said_in_words(change: dict[str, float], complaint: str) -> None:
-    found = LIMITS.complaint(WELL | change)
-    assert found is not None and found.startswith(complaint) and bool(found) == bool(complaint)
+def test_what_is_wrong_is_said_in_words(change: dict[str, float], problem: str) -> None:
+    found = LIMITS.problem(WELL | change)
+    assert found is not None and found.startswith(problem) and bool(found) == bool(problem)
 
 
 def test_means_that_cannot_tell_say_nothing_of_either_kind() -> None:
-    assert LIMITS.complaint(WELL | {"loss/d": float("nan")}) is None
+    assert LIMITS.problem(WELL | {"loss/d": float("nan")}) is None
     only_r = {name: value for name, value in WELL.items() if not name.endswith("/d")}
-    assert LIMITS.complaint(only_r) is None  # a long round of R, in which D may be winning
+    assert LIMITS.problem(only_r) is None  # a long round of R, in which D may be winning
     warm_up = {name: value for name, value in only_r.items() if name != "loss/adversarial"}
-    assert LIMITS.complaint(warm_up) == ""
-    assert LIMITS.complaint(WELL | {"diversity/refined": 0.0, "diversity/synthetic": 0.0}) == ""
+    assert LIMITS.problem(warm_up) == ""
+    assert LIMITS.problem(WELL | {"diversity/refined": 0.0, "diversity/synthetic": 0.0}) == ""

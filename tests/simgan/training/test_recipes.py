@@ -11,9 +11,9 @@ from cluster_jobs.cli.config import parse
 from simgan.networks import discriminator, refiner
 from simgan.simulators.hands import draw
 from simgan.training.config import TrainConfig
-from simgan.training.game import make_players, make_schedule
+from simgan.training.game import RefinerGame, make_networks, make_schedule
 from simgan.training.history import History
-from simgan.training.step import Game, discriminator_step, refiner_step
+from simgan.training.step import discriminator_step, refiner_step
 
 FOLDER = Path(__file__).parents[3] / "simgan" / "conf" / "recipe"
 MADE_FOR = {  # height, width; patches of D, what each sees; what a pixel of R sees; steps of the warm-ups
@@ -37,7 +37,7 @@ def test_a_recipe_composes_and_builds_the_papers_networks(name: str) -> None:
     config = compose(name)
     config.check()
     with torch.device("meta"):
-        r, d = make_players(config, (1, *size))
+        r, d = make_networks(config, (1, *size))
         refined = r(torch.zeros(1, 1, *size))
         assert refined.shape == (1, 1, *size) and d(refined).shape == (1, *patches)
     assert discriminator.receptive_field(config.patches.name) == seen_by_d
@@ -55,10 +55,10 @@ def test_a_recipe_says_what_to_expect_whence_and_on_what_hardware(name: str) -> 
 @pytest.mark.slow
 def test_the_papers_hand_networks_take_a_step_each_on_hands_of_224_pixels() -> None:
     config, shape = compose("hand_nyu"), (1, 224, 224)
-    refiner, discriminator = (player.to(memory_format=torch.channels_last) for player in make_players(config, shape))
+    refiner, discriminator = (player.to(memory_format=torch.channels_last) for player in make_networks(config, shape))
     r, d = (torch.optim.Adam(player.parameters(), config.lr_r, fused=True) for player in (refiner, discriminator))
     history = History(1, shape, seed=0, device=torch.device("cpu"))
-    game = Game(refiner, discriminator, refiner, discriminator, r, d, history, config.regularisation)
+    game = RefinerGame(refiner, discriminator, refiner, discriminator, r, d, history, config.regularisation)
     synthetic, real = (
         torch.from_numpy(draw(224, 0, "train", domain, range(2))[0]) / 127.5 - 1 for domain in ("simulator", "camera")
     )

@@ -29,7 +29,8 @@ def lines(run: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize(
-    "keys", [{"history": 0}, {"verdict": "global"}, {"psi": "gradient"}, {"psi": "colour_mean"}, {"schedule": "auto"}]
+    "keys",
+    [{"history": 0}, {"discriminator": "image"}, {"psi": "gradient"}, {"psi": "colour_mean"}, {"schedule": "auto"}],
 )
 def test_every_ablation_trains_and_another_way(
     keys: dict[str, object], tmp_path: Path, synthetic: Path, real: Path, trained: Path
@@ -61,7 +62,7 @@ def test_pictures_that_are_not_square_are_trained_on_and_refined(tmp_path: Path)
 def test_an_adaptive_run_that_is_killed_ends_with_the_bits_of_one_that_is_not(
     tmp_path: Path, synthetic: Path, real: Path
 ) -> None:
-    keys = {"schedule": "auto", "log_nimg": 8, "d_loss_low": 5, "d_loss_high": 9, "most_k_g": 4}  # K_g always rises
+    keys = {"schedule": "auto", "log_nimg": 8, "d_loss_low": 5, "d_loss_high": 9, "max_k_g": 4}  # K_g always rises
     assert train(tmp_path, synthetic, real, "whole", total_nimg=160, **keys).code == 0
     words = train_words(synthetic, real, tmp_path / "cut", total_nimg=160, **keys)
     env = {"KILL_AT": "*/checkpoints/000000000080.json"}
@@ -120,7 +121,7 @@ def test_a_run_that_collapses_goes_back_and_ends_with_2_when_that_does_not_help(
     keys = {"lr_d": 100.0, "log_nimg": 8, "health_nimg": 24, "rollback": 2, "rollback_lr": 1, "total_nimg": 4000}
     ended = train(tmp_path, synthetic, real, **keys)
     assert ended.code == 2, ended.output
-    assert ended.output.count("back to the checkpoint of") == 2 and "after 2 roll-backs (rollback=2)" in ended.output
+    assert ended.output.count("back to the checkpoint of") == 2 and "after 2 rollbacks (rollback=2)" in ended.output
     assert json.loads((tmp_path / "run" / "exit.json").read_text())["code"] == 2
     assert len(json.loads((tmp_path / "run" / "report" / "health.json").read_text())["table"]["rows"]) == 3
 

@@ -21,8 +21,8 @@ def test_warm_ups_come_first_then_rounds_of_k_g_and_k_d() -> None:
     assert "".join(letters[schedule.phase(step)] for step in range(12)) == "wwvvvRRDRRDR"
 
 
-def adaptive(k_g: int = 2, most: int = 4) -> AutoSchedule:
-    return AutoSchedule(Schedule(2, 3, k_g, 1), low=0.3, high=0.6, most=most)
+def adaptive(k_g: int = 2, max_k_g: int = 4) -> AutoSchedule:
+    return AutoSchedule(Schedule(2, 3, k_g, 1), low=0.3, high=0.6, max_k_g=max_k_g)
 
 
 def test_r_gets_more_steps_while_d_is_too_strong_and_fewer_while_it_is_too_weak() -> None:

@@ -5,18 +5,19 @@ import torch
 
 from simgan.networks.discriminator import PatchDiscriminator
 from simgan.networks.refiner import Refiner
+from simgan.training.game import RefinerGame
 from simgan.training.history import History
 from simgan.training.losses import adversarial_loss, self_regularisation
-from simgan.training.step import Game, average, discriminator_step, refiner_step
+from simgan.training.step import discriminator_step, refiner_step
 
 
-def new_game(regularisation: float = 0.1, capacity: int = 8, accumulate: int = 1) -> Game:
+def new_game(regularisation: float = 0.1, capacity: int = 8, accumulate: int = 1) -> RefinerGame:
     torch.manual_seed(0)
     refiner, discriminator = Refiner(1, width=4, blocks=1), PatchDiscriminator(1, "gaze")
     optimizers = [torch.optim.Adam(module.parameters(), 1e-2, fused=True) for module in (refiner, discriminator)]
     history = History(capacity, (1, 8, 8), seed=0, device=torch.device("cpu"))
     players = (refiner, discriminator, refiner, discriminator)
-    return Game(*players, optimizers[0], optimizers[1], history, regularisation, accumulate=accumulate)
+    return RefinerGame(*players, optimizers[0], optimizers[1], history, regularisation, accumulate=accumulate)
 
 
 def images(count: int, level: float = 0.5) -> torch.Tensor:
@@ -117,12 +118,3 @@ def test_micro_batches_give_the_gradients_and_the_history_of_the_whole_batch() -
         pairs = zip(getattr(whole, player).parameters(), getattr(parts, player).parameters(), strict=True)
         for mine, other in pairs:
             torch.testing.assert_close(other.grad, mine.grad, rtol=1e-2, atol=1e-3)
-
-
-def test_an_average_moves_by_one_minus_its_decay() -> None:
-    held, module = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
-    expected = 0.75 * weights(held) + 0.25 * weights(module)
-    average(held, module, 0.75)
-    torch.testing.assert_close(weights(held), expected)
-    average(held, module, 0.0)
-    assert torch.equal(weights(held), weights(module))

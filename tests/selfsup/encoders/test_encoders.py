@@ -6,7 +6,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cluster_jobs.core.errors import UserError
-from selfsup.encoders.resnet import ARCHITECTURES, CLASSIFIER_FILE, build_encoder, load_encoder, save_encoder
+from selfsup.encoders.loading import CLASSIFIER_FILE, load_encoder, save_encoder
+from selfsup.encoders.resnet import ARCHITECTURES, build_encoder
 from selfsup.labelling.classifier import Classifier, save_classifier
 
 

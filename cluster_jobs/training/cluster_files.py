@@ -1,8 +1,8 @@
 """The clusters that a run finds while it trains, as files in RUN/clusters/ named by the images seen till then.
 
-`NIMG.i32` holds the cluster of every training image, `NIMG.json` its digest and what follows from the clusters' sizes,
-and `NIMG.parquet`, written when the training ends, is the label table. A checkpoint was trained with the newest
-clusters that were found before it, and names their digest.
+`NIMG.i32` holds the cluster of every training image, `NIMG.json` its digest and further facts, and `NIMG.parquet`,
+where it is asked for when the training ends, is the label table. A checkpoint was trained with the newest clusters that
+were found before it, and names their digest.
 """
 
 import hashlib
@@ -23,14 +23,14 @@ NEVER = -1  # as `nimg`: the clusters are those that the run started with
 
 
 def write_clusters(run: Path, nimg: int, labels: np.ndarray, facts: dict[str, Any]) -> None:
-    """Writes the clusters (samples,) int32 found at `nimg` images, replacing what a killed life found there; the .json
-    comes last and makes them valid. `facts` are JSON."""
+    """Writes the clusters (samples,) int32 found at `nimg` images, replacing those of a killed attempt; the .json comes
+    last and makes them valid. `facts` are JSON."""
     _directory(run).mkdir(exist_ok=True)
     for kind in ("json", "parquet"):
-        _file(run, nimg, kind).unlink(missing_ok=True)
+        file_of(run, nimg, kind).unlink(missing_ok=True)
     content = labels.tobytes()
-    write_atomically(_file(run, nimg, "i32"), content)
-    write_json(_file(run, nimg, "json"), {"sha256": hashlib.sha256(content).hexdigest(), **facts})
+    write_atomically(file_of(run, nimg, "i32"), content)
+    write_json(file_of(run, nimg, "json"), {"sha256": hashlib.sha256(content).hexdigest(), **facts})
 
 
 def read_clusters(run: Path, nimg: int, sha256: str | None = None) -> tuple[np.memmap, dict[str, Any]]:
@@ -42,7 +42,7 @@ def read_clusters(run: Path, nimg: int, sha256: str | None = None) -> tuple[np.m
     Raises:
         UserError: missing, or not what is asked for.
     """
-    path, facts = _file(run, nimg, "i32"), _facts(run, nimg, sha256)
+    path, facts = file_of(run, nimg, "i32"), read_facts(run, nimg, sha256)
     if not path.is_file():
         raise UserError(f"{path}: no such file, but the checkpoint was trained with it")
     labels = open_merged(path)
@@ -58,7 +58,7 @@ def clusters_of(run: Path, checkpoint: Path) -> np.memmap | None:
     Raises:
         UserError: they are gone, or others now.
     """
-    named = _named_by(checkpoint)
+    named = named_by(checkpoint)
     return None if named is None else read_clusters(run, *named)[0]
 
 
@@ -69,27 +69,12 @@ def in_force(run: Path, nimg: int | None = None) -> int | None:
     return max((at for at in found if nimg is None or at < nimg), default=None)
 
 
-def changed_network(run: Path, checkpoint: Path | None) -> dict[str, Any]:
-    """What the clusters of a checkpoint, None for the newest clusters, change of RUN/network.json: {} where there are
-    none.
-
-    Raises:
-        UserError: the clusters of the checkpoint are gone, or others now.
-    """
-    found, sha256 = (in_force(run), None) if checkpoint is None else _named_by(checkpoint) or (None, None)
-    if found is None:
-        return {}
-    facts = _facts(run, found, sha256)
-    table = {**facts["label_table"], "path": str(_file(run, found, "parquet"))}
-    return {"class_counts": facts["class_counts"], "fake_weights": facts["fake_weights"], "label_table": table}
-
-
 def prune(run: Path, now: int, checkpoints: Iterable[int]) -> None:
     """Removes all clusters but the newest, found `now`, and those of the checkpoints, given by their images seen."""
-    _keep(run, lambda found: found <= now)  # what a killed life found later is found again
+    _keep(run, lambda found: found <= now)  # what a killed attempt found later is found again
     kept = {now, *(in_force(run, nimg) for nimg in checkpoints)}
     _keep(run, lambda found: found in kept)
-    for leftover in _directory(run).glob(".*.tmp"):  # of a life that was killed while it wrote
+    for leftover in _directory(run).glob(".*.tmp"):  # of an attempt that was killed while it wrote
         leftover.unlink(missing_ok=True)
 
 
@@ -103,14 +88,19 @@ def write_tables(run: Path, shards: Shards) -> None:
         write_table(path, LabelTable(shards.keys(), labels, origin, confidence, metadata=facts["label_table"]))
 
 
-def _named_by(checkpoint: Path) -> tuple[int, str] | None:
+def named_by(checkpoint: Path) -> tuple[int, str] | None:
     """When the clusters that a checkpoint was trained with were found, and their digest."""
     state = load_part(checkpoint, PART)
     return None if state is None or state["nimg"] == NEVER else (state["nimg"], state["sha256"])
 
 
-def _facts(run: Path, nimg: int, sha256: str | None) -> dict[str, Any]:
-    path = _file(run, nimg, "json")
+def read_facts(run: Path, nimg: int, sha256: str | None) -> dict[str, Any]:
+    """What was written about the clusters found at `nimg` images; `sha256` is the digest that they must have.
+
+    Raises:
+        UserError: they are gone, or others now.
+    """
+    path = file_of(run, nimg, "json")
     if not path.is_file():
         raise UserError(f"{path}: no such file, but the checkpoint was trained with these clusters")
     facts = read_json(path)
@@ -129,5 +119,6 @@ def _directory(run: Path) -> Path:
     return run / "clusters"
 
 
-def _file(run: Path, nimg: int, kind: str) -> Path:
+def file_of(run: Path, nimg: int, kind: str) -> Path:
+    """Where the i32, json or parquet file of the clusters found at `nimg` images lies."""
     return _directory(run) / f"{nimg:012d}.{kind}"

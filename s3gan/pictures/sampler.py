@@ -15,28 +15,28 @@ from cluster_jobs.reporting.section import Section
 from s3gan.inference.sampling import block_size, draw_noise, make_images
 from s3gan.networks import Generator
 
-Noise = Callable[..., Tensor]  # noise(indices, truncation=0.0) -> (n, z_dim)
+DrawNoise = Callable[..., Tensor]  # noise(indices, truncation=0.0) -> (n, z_dim)
 
 
 @dataclass(frozen=True)
-class Scene:
-    """Images to draw, and what to make of them.
+class SampledSection:
+    """Samples to draw, and the section of the report that shows them.
 
     Attributes:
         what: names the work on the progress bar.
         z: (n, z_dim) float32.
         conditions: labels (n,) int64, or weights (n, classes) float32 whose rows sum to 1.
-        show: from the images, uint8 (n, C, H, W), in the order of z. Called on the main rank alone.
+        make: the section of the images, uint8 (n, C, H, W), in the order of z. Called on the main rank alone.
     """
 
     what: str
     z: Tensor
     conditions: Tensor
-    show: Callable[[np.ndarray], Section]
+    make: Callable[[np.ndarray], Section]
 
 
 @dataclass(frozen=True)
-class Painter:
+class Sampler:
     """A generator ready for evaluation on the job's device, and the seed of its noise."""
 
     generator: Generator
@@ -48,16 +48,16 @@ class Painter:
         """(n, z_dim) float32, keyed by index as in a pool: see `s3gan.inference.sampling.draw_noise`."""
         return draw_noise(self.seed, indices, self.network["z_dim"], truncation)
 
-    def paint(self, z: Tensor, conditions: Tensor, what: str) -> np.ndarray:
+    def draw(self, z: Tensor, conditions: Tensor, what: str) -> np.ndarray:
         """uint8 (n, C, H, W) on every rank; a collective. Blocks are shared out over the ranks."""
         network, job = self.network, self.job
         block, count = block_size(network["size"]), len(z)
-        painted = [np.empty((0, network["channels"], network["size"], network["size"]), np.uint8)]
+        drawn = [np.empty((0, network["channels"], network["size"], network["size"]), np.uint8)]
         step = block * job.world
         for start in job.track(range(0, count, step), count, "images", what, step):
             mine = slice(start + job.rank * block, min(start + (job.rank + 1) * block, count))
-            images = painted[0]  # none: the last round may have no block for this rank
+            images = drawn[0]  # none: the last round may have no block for this rank
             if mine.start < count:
                 images = make_images(self.generator, z[mine], conditions[mine], block, job.device)
-            painted.append(job.gather(torch.from_numpy(images).to(job.device)).cpu().numpy())
-        return np.concatenate(painted)
+            drawn.append(job.gather(torch.from_numpy(images).to(job.device)).cpu().numpy())
+        return np.concatenate(drawn)

@@ -1,0 +1,164 @@
+"""Pretraining as the training loop sees it: the optimizer steps of a pretext task on augmented pictures.
+
+The learning rate is constant after a warm-up and the result is the moving average of the weights, so that a run has no
+planned end: ``total_nimg`` may grow, and what was trained before stays as it was.
+
+With ``accumulate``, batch norm normalises each micro-batch alone (over all ranks) and its running moments, which the
+average follows, move once a micro-batch.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cluster_jobs.data.images import to_float
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stream import Batch
+from cluster_jobs.distributed.batch_split import contiguous
+from cluster_jobs.distributed.batchnorm import synchronise
+from cluster_jobs.training.ema import Ema, half_life_decay
+from cluster_jobs.training.loop import Attempt
+from cluster_jobs.training.memory import Footprint, Networks, measure, module_bytes, report
+from cluster_jobs.training.optimizer_step import Metrics, micro_batches, update
+from cluster_jobs.training.run import Run, Score, Stateful
+from selfsup.pretext import augment
+from selfsup.pretext.config import PretrainConfig
+from selfsup.pretext.held_out import HeldOut
+from selfsup.pretext.protocol import OptimizerStep, PretextModule, PretextTask, Views
+from selfsup.pretext.relabelling import Relabelling
+
+
+class PretextTraining:
+    """Trains the module of a pretext task.
+
+    Args:
+        module: of `task.module`, on the device and not prepared yet.
+        trained, held: sample indices to train on, and to score.
+    """
+
+    def __init__(
+        self,
+        run: Run[PretrainConfig],
+        task: PretextTask,
+        module: PretextModule,
+        shards: Shards,
+        trained: np.ndarray,
+        held: np.ndarray,
+    ) -> None:
+        self.run, self.config, self.task, self.module = run, run.config, task, module
+        self.shards, self.trained = shards, trained
+        self.ema = Ema(module, buffers=True)
+        self.ema.average.eval()
+        self.held_out = HeldOut(run, task, self.ema.average, shards, held)
+        self.relabelling = Relabelling(run, task, module.encoder, shards, trained)
+        self.steps = task.steps(module)
+        self.optimizers = {step.name: _optimizer(step.network, run.config) for step in self.steps}
+        self._learning = {step.name: _learning(step.network) for step in self.steps}
+        self._mine = contiguous(self.config.batch, run.rank, run.world)
+        for line in self._memory_lines():
+            run.say(line)
+        if run.world > 1:
+            synchronise(module, run.reduce)
+        self.prepared = {step.name: run.prepare(step.network) for step in self.steps}
+
+    @property
+    def state(self) -> Mapping[str, Stateful]:
+        """What a checkpoint holds, by name."""
+        optimizers = {f"optimizer_{name}" if name else "optimizer": each for name, each in self.optimizers.items()}
+        return {"model": self.module, "ema": self.ema.average, **optimizers, **self.relabelling.state}
+
+    def batches(self, nimg: int, attempt: Attempt) -> Iterator[Batch]:
+        """Batches of the pictures to train on, from `nimg` images on."""
+        return self.run.stream(self.shards, mine=self._mine, name=attempt.draws, subset=self.trained).batches(nimg)
+
+    def step(self, batch: Batch, nimg: int) -> Mapping[str, Tensor | float]:
+        """The task's optimizer steps on the views of a batch."""
+        config = self.config
+        metrics: dict[str, Tensor | float] = {**self.relabelling.update(nimg)}
+        views = self.task.views(
+            self._augmented(batch), config.seed, batch.position, targets=self.relabelling.of(batch.indices)
+        )
+        nimg += config.batch
+        rate = config.lr * min(1.0, nimg / max(config.warmup_nimg, 1))
+        kept: Views = ()
+        for step in self.steps:
+            measured, kept = self._update(step, views, rate)
+            metrics |= measured
+        with torch.no_grad():
+            self.task.after_step(self.module, kept, self.run.gather_with_gradients)
+        self.ema.update(self.module, half_life_decay(config.batch, min(config.ema_nimg, nimg / 4)))
+        return metrics
+
+    def logged(self, nimg: int, means: Mapping[str, float]) -> None:
+        """Nothing adapts to the means."""
+
+    def sample(self, path: Path) -> None:
+        """Writes what the averaged module makes of held-out pictures."""
+        self.held_out.picture(path)
+
+    def score(self, nimg: int) -> Score | None:
+        """The task's score of the averaged module on held-out pictures. A collective."""
+        return self.held_out.score(nimg)
+
+    def _augmented(self, batch: Batch) -> Tensor:
+        """This rank's pictures (n, C, H, W) in [-1, 1], augmented by its share of the draws for the global batch."""
+        config = self.config
+        draws = augment.draw(config.batch, config.shift, config.flip, config.seed, "augment", batch.position)
+        return augment.apply(to_float(batch.images, self.run.device), draws[self._mine])
+
+    def _update(self, step: OptimizerStep, views: Views, rate: float) -> tuple[Metrics, Views]:
+        """One optimizer step: its metrics, and what its losses kept for `after_step`."""
+        optimizer, network, kept = self.optimizers[step.name], self.prepared[step.name], []
+        self._let_learn(step.name)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+        def loss(micro_batch: Views) -> tuple[Tensor, Metrics]:
+            losses = step.losses(network, micro_batch, self.run.gather_with_gradients)
+            kept.append(losses.kept)
+            return losses.per_picture.mean(), losses.metrics
+
+        metrics, skipped = update(optimizer, network, micro_batches(self.config.accumulate, views), loss)
+        metrics[f"skipped/{step.name}" if step.name else "skipped"] = skipped
+        return metrics, tuple(torch.cat(tensors) for tensors in zip(*kept, strict=True))
+
+    def _let_learn(self, name: str) -> None:
+        """Lets only the parameters of one step's network ask for gradients: those of others are not computed."""
+        if len(self.steps) > 1:
+            for step, parameters in self._learning.items():
+                for parameter in parameters:
+                    parameter.requires_grad_(step == name)
+
+    def _memory_lines(self) -> list[str]:
+        """What each optimizer step takes on each process, before the run prepares the networks."""
+        count = self.run.local_batch // self.config.accumulate
+        footprints: dict[str, Footprint] = {}
+        for number, step in enumerate(self.steps):
+            name = step.name or "model"
+            players = {name: (self.module, self.optimizers[step.name])}
+            footprints |= measure(players, {name: partial(self._forward, number, name, count)})
+        return report(footprints, count, others=module_bytes(self.module))
+
+    def _forward(self, number: int, name: str, count: int, networks: Networks) -> object:
+        """The forward pass of an optimizer step on a micro-batch, by an imitation of the module."""
+        module = cast(PretextModule, networks[name])
+        if self.run.world > 1:
+            synchronise(module, torch.clone)  # what it saves is what moments over ranks save
+        images = torch.empty(count, *self.shards.shape, device=next(module.parameters()).device)
+        targets = torch.zeros(count, dtype=torch.int64, device=images.device) if self.task.relabels else None
+        step = self.task.steps(module)[number]
+        with self.run.autocast():
+            return step.losses(step.network, self.task.views(images, "memory", targets=targets), torch.clone)
+
+
+def _learning(network: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+def _optimizer(network: nn.Module, config: PretrainConfig) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(_learning(network), lr=config.lr, weight_decay=config.weight_decay, fused=True)

@@ -1,0 +1,101 @@
+"""Training targets that a pretext task finds anew at a cadence, for example clusters of its own features.
+
+What is in force is a function of the last relabelling, and that of the module before it: a run that is killed finds the
+same targets again, so that a relabelling needs no checkpoint of its own. Targets lie in RUN/clusters/ as those of
+self-conditioned GANs do (`cluster_jobs.training.cluster_files`).
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cluster_jobs.core.seeds import derive_seed
+from cluster_jobs.data.images import to_float
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stream import scan
+from cluster_jobs.training import cluster_files
+from cluster_jobs.training.run import Run, Stateful
+from selfsup.pretext.config import PretrainConfig
+from selfsup.pretext.protocol import PretextTask
+
+BLOCK = 256  # images a forward pass on every rank, the last ones padded: results depend on that number
+
+
+class Relabelling:
+    """The targets of a task by sample index, found before the first step and then every `relabel_nimg` images.
+
+    Does nothing for a task that does not relabel. A relabelling costs a read and a forward pass of every training
+    picture; the main rank holds the features of all of them meanwhile.
+
+    Args:
+        encoder: whose features the targets are made of.
+        indices: the samples that are trained on, ascending int64.
+    """
+
+    def __init__(
+        self, run: Run[PretrainConfig], task: PretextTask, encoder: nn.Module, shards: Shards, indices: np.ndarray
+    ) -> None:
+        self.run, self.task, self.encoder, self.shards, self.indices = run, task, encoder, shards, indices
+        self.nimg, self.sha256 = cluster_files.NEVER, ""
+        self._targets: np.ndarray | None = None
+
+    @property
+    def state(self) -> dict[str, Stateful]:
+        """What a checkpoint holds of it."""
+        return {cluster_files.PART: self} if self.task.relabels else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"nimg": self.nimg, "sha256": self.sha256}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.nimg, self.sha256 = cluster_files.NEVER, ""
+        self._targets = None
+        if state["nimg"] != cluster_files.NEVER:
+            self._adopt(state["nimg"], state["sha256"])
+
+    def update(self, nimg: int) -> dict[str, float]:
+        """Finds new targets if they are due before the step at `nimg` images; returns metrics. A collective."""
+        due = self._targets is None or (nimg > 0 and self.run.due(self.run.config.relabel_nimg, nimg))
+        if not (self.task.relabels and due):
+            return {}
+        features, before = self._features(), self._targets
+        self.run.on_main(lambda: self._write(nimg, features))
+        self._adopt(nimg)
+        if before is None:
+            return {}
+        changed = float(np.mean(self._targets[self.indices] != before[self.indices]))  # type: ignore[index]
+        return {"targets/changed": changed}
+
+    def of(self, indices: Tensor) -> Tensor | None:
+        """The targets (n,) int64 of samples (n,) int64, on the device; None for a task that does not relabel."""
+        if self._targets is None:
+            return None
+        return torch.from_numpy(self._targets[indices.numpy()].astype(np.int64)).to(self.run.device, non_blocking=True)
+
+    @torch.no_grad()
+    def _features(self) -> np.ndarray:
+        """Features (n, F) float32 of the training pictures in their order, on the main rank; (0, F) on the others."""
+        was_training, blocks, world = self.encoder.training, [], self.run.world
+        self.encoder.eval()
+        damaged = self.run.config.damaged.name
+        batches = scan(self.shards, BLOCK * world, self.run.rank, world, self.indices, damaged=damaged)
+        for batch in self.run.track(batches, len(self.indices), "images", "features", BLOCK * world):
+            images = batch.images.new_zeros((BLOCK, *batch.images.shape[1:]))
+            images[: len(batch.images)] = batch.images
+            features = self.encoder(to_float(images, self.run.device)).float()[: len(batch.images)]
+            gathered = self.run.gather(features.contiguous()).cpu().numpy()
+            blocks.append(gathered if self.run.is_main else gathered[:0])
+        self.encoder.train(was_training)
+        return np.concatenate(blocks)
+
+    def _write(self, nimg: int, features: np.ndarray) -> None:
+        targets = np.full(len(self.shards), -1, np.int32)
+        targets[self.indices] = self.task.targets(features, derive_seed(self.run.config.seed, "targets", nimg))
+        cluster_files.write_clusters(self.run.dir, nimg, targets, {})
+        cluster_files.prune(self.run.dir, nimg, [int(path.stem) for path in self.run.store.paths()])
+
+    def _adopt(self, nimg: int, sha256: str | None = None) -> None:
+        self._targets, facts = cluster_files.read_clusters(self.run.dir, nimg, sha256)
+        self.nimg, self.sha256 = nimg, facts["sha256"]

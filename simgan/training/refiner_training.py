@@ -1,0 +1,106 @@
+"""SimGAN as the training loop sees it: every batch of simulated images is a step of R or of D, as the schedule says."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from cluster_jobs.data.images import to_float
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stream import Batch
+from cluster_jobs.distributed.batch_split import contiguous
+from cluster_jobs.training.ema import Ema, half_life_decay
+from cluster_jobs.training.loop import Attempt
+from cluster_jobs.training.run import Run, Score, Stateful
+from simgan.networks.refiner import Refiner
+from simgan.training.config import TrainConfig
+from simgan.training.game import RefinerGame
+from simgan.training.sample_sheet import save_sheet
+from simgan.training.schedule import AutoSchedule, Phase, Schedule
+from simgan.training.step import discriminator_step, refiner_step
+from simgan.training.validation import RefinerValidation
+
+
+class RefinerTraining:
+    """Trains R on simulated images and D on refined and real ones.
+
+    Args:
+        ema: of R's weights.
+        validation: what scores the averaged R; None for no scores.
+    """
+
+    def __init__(
+        self,
+        run: Run[TrainConfig],
+        game: RefinerGame,
+        ema: Ema[Refiner],
+        schedule: Schedule | AutoSchedule,
+        synthetic: Shards,
+        real: Shards,
+        validation: RefinerValidation | None,
+    ) -> None:
+        self.run, self.config = run, run.config
+        self.game, self.ema, self.schedule = game, ema, schedule
+        self.synthetic, self.real, self.validation = synthetic, real, validation
+        self._real_batches: Iterator[Batch] = iter(())
+        self._warned = False
+
+    @property
+    def state(self) -> Mapping[str, Stateful]:
+        """What a checkpoint holds, by name."""
+        return {
+            "refiner": self.game.refiner,
+            "discriminator": self.game.discriminator,
+            "refiner_ema": self.ema.average,
+            "optimizer_r": self.game.optimizer_r,
+            "optimizer_d": self.game.optimizer_d,
+            "history": self.game.history,
+            **self.schedule.parts(),
+        }
+
+    def batches(self, nimg: int, attempt: Attempt) -> Iterator[Batch]:
+        """Batches of simulated images from `nimg` images on; those of real images go on where D stopped."""
+        rates = ((self.game.optimizer_r, self.config.lr_r), (self.game.optimizer_d, self.config.lr_d))
+        for optimizer, rate in rates:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * attempt.lr_factor
+        run, mine = self.run, contiguous(self.config.batch, self.run.rank, self.run.world)
+        drawn = self.schedule.real_batches(nimg // self.config.batch) * self.config.batch
+        self._real_batches = run.stream(self.real, mine=mine, name=f"real{attempt.draws}").batches(drawn)
+        return run.stream(self.synthetic, mine=mine, name=f"synthetic{attempt.draws}").batches(nimg)
+
+    def step(self, batch: Batch, nimg: int) -> Mapping[str, Tensor | float]:
+        """A step of the network whose turn it is."""
+        step = nimg // self.config.batch
+        phase = self.schedule.phase(step)
+        synthetic = to_float(batch.images, self.run.device)
+        metrics: dict[str, Tensor | float] = {}
+        if phase in (Phase.warm_refiner, Phase.refiner):
+            metrics |= refiner_step(self.game, synthetic, adversarial=phase is Phase.refiner)
+        else:
+            real = to_float(next(self._real_batches).images, self.run.device)
+            metrics |= discriminator_step(self.game, synthetic, real, step)
+        averaging = phase is not Phase.warm_refiner and self.config.ema_nimg
+        self.ema.update(
+            self.game.refiner, half_life_decay(self.config.batch, self.config.ema_nimg) if averaging else 0.0
+        )
+        return metrics | self.schedule.metrics()
+
+    def logged(self, nimg: int, means: Mapping[str, float]) -> None:
+        """Moves an adaptive schedule, and warns the first time that R leaves its input behind."""
+        self.schedule.observe(nimg // self.config.batch, means)
+        change, limit = means.get("change/pixel", 0.0), self.config.max_change
+        if change > limit and not self._warned:
+            self._warned = True
+            self.run.say(
+                f"warning: {nimg:,} images: R leaves its input behind: it changes a pixel of [-1, 1] by {change:.3f} "
+                f"in the mean (max_change={limit:g}); labels may not survive: raise regularisation="
+            )
+
+    def sample(self, path: Path) -> None:
+        """Writes pairs of simulated and refined images beside real ones."""
+        save_sheet(path, self.ema.average, self.synthetic, self.real, self.run.device)
+
+    def score(self, nimg: int) -> Score | None:
+        """The distance of refined from real validation images. A collective."""
+        return self.validation.score(self.ema.average, nimg) if self.validation else None

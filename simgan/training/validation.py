@@ -1,0 +1,118 @@
+"""Scores of a refiner in training: how far refined images are from real ones, on the validation part of both domains.
+
+The validation part is the key-hashed 5 % of each training set on which choices may be made. Images alone are compared:
+neither the simulator's labels nor the real images' have a part in a score, so it may choose the "best" checkpoint. It
+says nothing of whether labels survive: a checkpoint whose R changes a pixel by more than `max_change` in the mean gets
+no score and is never the best. Both parts are also trained on, as R learns no image by heart.
+
+`fd_encoder2k_val` is a Frechet distance of 2,000 images a domain on the features of `eval_encoder`; without one,
+`fd_random2k_val` on those of a network with random weights, which are enough to compare checkpoints of one run (Naeem
+et al. 2020, section 4.3, on embeddings by random networks).
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cluster_jobs.core.errors import UserError
+from cluster_jobs.core.files import write_json
+from cluster_jobs.core.seeds import is_validation
+from cluster_jobs.data.shards import Shards
+from cluster_jobs.data.stream import scan
+from cluster_jobs.training.frozen_config import check_facts
+from cluster_jobs.training.run import Run, Score
+from s3gan.metrics.encoder_features import encoder_features
+from s3gan.metrics.frechet import distance_of_samples
+from selfsup.encoders.loading import weights_digest
+from selfsup.encoders.resnet import build_encoder
+from simgan.networks.refiner import Refiner
+from simgan.networks.trained_refiner import BLOCK, refine_images
+from simgan.training.config import TrainConfig
+
+LEAST = 2  # images a domain: a covariance needs as many
+
+
+class RefinerValidation:
+    """Scores a refiner. Every rank makes one and calls it; the work is shared out, the scores are equal on all ranks.
+
+    Args:
+        synthetic, real: validation images of the two domains, uint8 (N, C, H, W) each, at least two.
+        encoder: whose features are compared, on the host; None for random weights.
+
+    Raises:
+        UserError: the run was started with another encoder, or the encoder's features are not finite.
+    """
+
+    def __init__(
+        self, run: Run[TrainConfig], synthetic: np.ndarray, real: np.ndarray, encoder: nn.Module | None
+    ) -> None:
+        self.run, self.max_change, self.synthetic = run, run.config.max_change, synthetic
+        self.name = f"fd_{'encoder' if encoder else 'random'}{_short(len(synthetic))}_val"
+        encoder = (encoder or build_encoder("resnet8", synthetic.shape[1], seed=0)).eval().requires_grad_(False)
+        facts = {
+            "encoder_sha256": weights_digest(encoder),
+            "split": "the validation part (5 %, by key) of both domains",
+        }
+        path = run.dir / "validation" / "protocol.json"
+        check_facts(path, facts, "another eval_encoder")
+        run.barrier()  # every rank has compared before one writes
+        run.on_main(lambda: write_json(path, facts))
+        self.encoder = encoder.to(run.device)
+        self.real = self._features(lambda indices: real[indices], len(real), "real validation images")
+        run.say(
+            f"{self.name} every {run.config.eval_nimg:,} images: {len(synthetic):,} refined validation images against "
+            f"{len(real):,} real ones"
+        )
+
+    def score(self, refiner: Refiner, nimg: int) -> Score | None:
+        """The distance, which is also recorded; None where R changes a pixel by more than `max_change` in the mean."""
+        change = torch.zeros((), dtype=torch.float64)
+
+        def refined(indices: range) -> np.ndarray:
+            images = self.synthetic[indices]
+            result = refine_images(refiner, images, self.run.device)
+            change.add_(float(np.abs(result.astype(np.float64) - images).sum() / 127.5))
+            return result
+
+        features = self._features(refined, len(self.synthetic), "refined validation images")
+        distance = distance_of_samples(features, self.real)
+        mean_change = self.run.reduce(change.to(self.run.device)).item() / self.synthetic.size
+        self.run.record(nimg, {self.name: distance, "change/pixel_val": mean_change})
+        self.run.say(f"{nimg:,} images: {self.name} {distance:.4f}, mean change of a pixel {mean_change:.3f}")
+        return Score(distance) if mean_change <= self.max_change else None
+
+    def _features(self, make_images: Callable[[range], np.ndarray], count: int, what: str) -> Tensor:
+        try:
+            return encoder_features(self.run, self.encoder, make_images, count, self.synthetic.shape[1:], BLOCK, what)
+        except ValueError as error:
+            raise UserError(f"eval_encoder={self.run.config.eval_encoder!r}: {error}") from error
+
+
+def open_validation(
+    run: Run[TrainConfig], synthetic: Shards, real: Shards, encoder: nn.Module | None
+) -> RefinerValidation | None:
+    """What scores a run; None, with a line that says why, where a domain has too few validation images."""
+    images = [_validation_images(shards, run.config) for shards in (synthetic, real)]
+    if min(map(len, images)) < LEAST:
+        run.say(
+            f"no scores during training: {len(images[0])} simulated and {len(images[1])} real images are validation "
+            f"(5 %, by key), expected {LEAST} each"
+        )
+        return None
+    return RefinerValidation(run, images[0], images[1], encoder)
+
+
+def _validation_images(shards: Shards, config: TrainConfig) -> np.ndarray:
+    """The first `eval_count` images of the validation part, uint8 (N, C, H, W)."""
+    indices = np.flatnonzero([is_validation(name) for name in shards.keys(0)])[: config.eval_count]
+    if not len(indices):
+        return np.zeros((0, *shards.shape), np.uint8)
+    batches = scan(shards, len(indices), indices=indices, damaged=config.damaged.name)
+    return np.concatenate([batch.images.numpy() for batch in batches])
+
+
+def _short(count: int) -> str:
+    """2000 is 2k, 360 stays 360."""
+    return f"{count // 1000}k" if count % 1000 == 0 else str(count)
