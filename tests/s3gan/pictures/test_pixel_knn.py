@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from s3gan.pictures import pixel_knn as nearest
-from s3gan.pictures.neighbours import Found, first_samples, without_themselves
+from s3gan.pictures.neighbours import Neighbours, first_samples, without_themselves
 from s3gan.pictures.pixel_knn import Nearest, search, squared_distances
 
 
@@ -69,14 +69,14 @@ def test_a_rank_without_candidates_adds_nothing():
 
 
 def test_a_real_image_is_no_neighbour_of_its_own():
-    found = Found(np.array([[0.0, 1, 2], [0, 0, 3], [0, 0, 0]]), np.array([[7, 3, 4], [2, 8, 1], [4, 5, 6]]))
+    found = Neighbours(np.array([[0.0, 1, 2], [0, 0, 3], [0, 0, 0]]), np.array([[7, 3, 4], [2, 8, 1], [4, 5, 6]]))
     others = without_themselves(found, np.array([7, 8, 9]))  # the last is hidden behind three equal images
     assert others.indices.tolist() == [[3, 4], [2, 1], [4, 5]]
     assert others.distances.tolist() == [[1, 2], [0, 3], [0, 0]]
 
 
 def test_closeness_is_zero_for_a_copy_and_one_among_equals():
-    found = Found(np.array([[0.0, 3, 3], [2, 2, 2], [0, 0, 0], [1, 2, 3]]), np.zeros((4, 3), np.int64))
+    found = Neighbours(np.array([[0.0, 3, 3], [2, 2, 2], [0, 0, 0], [1, 2, 3]]), np.zeros((4, 3), np.int64))
     assert found.closeness.tolist() == [0, 1, 0, 0.5]
 
 
