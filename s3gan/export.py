@@ -17,6 +17,7 @@ import numpy as np
 from cluster_jobs.cli.config import MISSING, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.output_directory import OutputFile
+from cluster_jobs.data.pool import read_labels
 from cluster_jobs.data.shards import Shards
 from s3gan.pools import image_folder, npz
 from s3gan.pools.exported import Exported
@@ -76,7 +77,7 @@ def choose(shards: Shards, unlabelled: Unlabelled) -> Exported:
     Raises:
         UserError: some have none and are to be refused, or none has one.
     """
-    labels = np.asarray(shards.hidden_labels())  # an export is for the owner of the labels; nothing here trains
+    labels, names = read_labels(shards)  # an export is for the owner of the labels; nothing here trains
     without = np.flatnonzero(labels < 0)
     if without.size == len(labels):
         raise UserError(f"pool={shards.directory!r}: none of its {len(labels):,} samples has a label")
@@ -86,7 +87,6 @@ def choose(shards: Shards, unlabelled: Unlabelled) -> Exported:
             f"{shards.key(int(without[0]))}; unlabelled=leave_out exports the others"
         )
     indices = np.flatnonzero(labels >= 0)
-    names = [*shards.classes, *map(str, range(len(shards.classes), int(labels.max()) + 1))]
     digest = hashlib.sha256(labels.astype("<i4").tobytes() + "\n".join(names).encode()).hexdigest()
     identity = {"fingerprint": shards.fingerprint, "labels": digest, "size": shards.size, "channels": shards.channels}
     return Exported(shards, indices, labels[indices].astype(np.int64), names, identity)

@@ -116,8 +116,8 @@ def plan(config: GenerateConfig, network: dict[str, Any]) -> np.ndarray:
     if config.counts:
         return order_labels(read_counts(Path(config.counts), network["class_names"]), config.seed)
     if config.per_class:
-        shown = np.asarray(network["class_counts"]) > 0  # of other classes no training had a fake
-        return order_labels(np.where(shown, config.per_class, 0), config.seed)
+        trained = np.asarray(network["class_counts"]) > 0  # of other classes no training had a fake
+        return order_labels(np.where(trained, config.per_class, 0), config.seed)
     return plan_labels(config.count, class_weights(network, config.balance), config.seed)
 
 
@@ -157,9 +157,9 @@ def begin(out: Path, planned: dict[str, Any], maker: Maker, config: GenerateConf
     if maker.criteria:
         names = list(planned["counts"])
         wanted = np.array(list(planned["counts"].values())) > 0
-        found = calibrate(maker, wanted, config.calibration, job)
-        refuse_what_keeps_too_little(found, wanted, config, names)
-        planned = planned | {"calibrated": calibrated(found, list(maker.criteria), names)}
+        calibration = calibrate(maker, wanted, config.calibration, job)
+        refuse_what_keeps_too_little(calibration, wanted, config, names)
+        planned = planned | {"calibrated": calibrated(calibration, list(maker.criteria), names)}
     job.on_main(lambda: directory.begin(out, planned))
 
 

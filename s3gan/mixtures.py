@@ -60,11 +60,11 @@ def main(config: MixturesConfig) -> None:
     if config.validate:
         return
     job, out = Job.open(config), Path(config.out)
-    found = find(Path(config.mixes), config.reference)
+    directories = find(Path(config.mixes), config.reference)
     judge = open_judge(config, out, job)
     rows = {
         row: {seed: Mixture(directory, judge.train, judge.names) for seed, directory in by_seed.items()}
-        for row, by_seed in found.items()
+        for row, by_seed in directories.items()
     }
     with OutputDirectory(out).locked(job.on_main):
         leaks = {row: leak_of(by_seed, judge) for row, by_seed in rows.items()}

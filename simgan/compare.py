@@ -59,8 +59,8 @@ class CompareConfig:
 def main(config: CompareConfig) -> None:
     if config.validate:
         return
-    group, found = read_rows(Path(config.scores))
-    rows, measured = summarise(group, found), MEASURED[group]
+    group, scores = read_rows(Path(config.scores))
+    rows, measured = summarise(group, scores), MEASURED[group]
     out = Path(config.out)
     told = [{name: asdict(value) if isinstance(value, Ratio) else value for name, value in row.items()} for row in rows]
     columns, cells = list(rows[0]), [[_cell(value) for value in row.values()] for row in rows]
@@ -79,7 +79,7 @@ def main(config: CompareConfig) -> None:
 def read_rows(directory: Path) -> tuple[str, Scores]:
     """The group of ``MEASURED`` that all scores hold, and the scores. Raises UserError where there are none, or they
     are of another task or of two, or of two protocols."""
-    found: Scores = {}
+    by_row: Scores = {}
     groups: dict[str, Path] = {}  # and a file that holds each
     protocols: dict[str, Path] = {}
     for file in sorted(directory.glob("*/*/scores.json")):
@@ -92,8 +92,8 @@ def read_rows(directory: Path) -> tuple[str, Scores]:
             raise UserError(f"{file}: holds {', '.join(scores)}, expected scores of simgan.evaluate task=gaze or hand")
         groups.setdefault(group, file)
         protocols.setdefault(protocol(group, scores), file)
-        found.setdefault(row, {})[int(seed)] = scores
-    if not found:
+        by_row.setdefault(row, {})[int(seed)] = scores
+    if not by_row:
         raise UserError(f"scores={str(directory)!r}: expected ROW/SEED/scores.json of simgan.evaluate, found none")
     if len(groups) > 1:
         told = ", ".join(f"{group} in {file}" for group, file in groups.items())
@@ -101,7 +101,7 @@ def read_rows(directory: Path) -> tuple[str, Scores]:
     if len(protocols) > 1:
         told = "; ".join(f"{file}: {text}" for text, file in protocols.items())
         raise UserError(f"scores of different protocols do not compare: {told}")
-    return next(iter(groups)), found
+    return next(iter(groups)), by_row
 
 
 def protocol(group: str, scores: dict[str, Any]) -> str:
@@ -111,11 +111,11 @@ def protocol(group: str, scores: dict[str, Any]) -> str:
     return f"estimator of {recipe}; trained on {kinds}"
 
 
-def summarise(group: str, found: Scores) -> list[dict[str, Any]]:
+def summarise(group: str, by_row: Scores) -> list[dict[str, Any]]:
     """A line for each row and each kind of training images; lists are the mean over seeds and, of two or more, the
     standard deviation."""
     measured, lines = MEASURED[group], []
-    for row, seeds in found.items():
+    for row, seeds in by_row.items():
         kinds = {seed: scores[group] for seed, scores in seeds.items()}
         for kind in next(iter(kinds.values())):
             errors = {seed: scores[kind][measured.error] for seed, scores in kinds.items()}

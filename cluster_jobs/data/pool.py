@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+
 from cluster_jobs.core.files import parse_json
 from cluster_jobs.data.shard_writer import SHARD_SAMPLES, finish_index
 from cluster_jobs.data.shards import Shards
@@ -33,6 +35,16 @@ def read_pool(shards: Shards) -> dict[str, Any] | None:
     """What ``pool.json`` says; None for shards that are no pool. Raises UserError where it is damaged."""
     content = shards.store.document(POOL_FILE)
     return None if content is None else parse_json(content, child(str(shards.directory), POOL_FILE))
+
+
+def read_labels(shards: Shards) -> tuple[np.ndarray, list[str]]:
+    """The labels that stand in shards themselves: for pools, whose labels were never hidden, and for their owner.
+
+    Returns:
+        (count,) int32, -1 for a sample without one; the names of the classes, a number for one without a name.
+    """
+    labels = np.asarray(shards.hidden_labels())
+    return labels, [*shards.classes, *map(str, range(len(shards.classes), int(labels.max(initial=-1)) + 1))]
 
 
 def shard_sizes(count: int) -> list[int]:

@@ -32,12 +32,12 @@ def counts_table(pool: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows: a class a row (the first ones), then all."""
     names = list(pool["sources"])
     counts = pool["counts_by_source"]
-    rows = [[label, *(found[name] for name in names), pool["counts"][label]] for label, found in counts.items()]
-    sums = [sum(found[name] for found in counts.values()) for name in names]
-    shown = rows[:CLASSES] + (
+    rows = [[label, *(by_source[name] for name in names), pool["counts"][label]] for label, by_source in counts.items()]
+    sums = [sum(by_source[name] for by_source in counts.values()) for name in names]
+    first_rows = rows[:CLASSES] + (
         [[f"… {len(rows) - CLASSES} more", *[""] * len(names), ""]] if len(rows) > CLASSES else []
     )
-    return ["class", *names, "images"], [*shown, ["all", *sums, pool["count"]]]
+    return ["class", *names, "images"], [*first_rows, ["all", *sums, pool["count"]]]
 
 
 def dropped_text(pool: dict[str, Any]) -> str:
@@ -58,9 +58,9 @@ def write_report(out: Path, pool: dict[str, Any], sources: list[Source], chosen:
     images = []
     for label in range(min(len(classes), CLASSES)):
         for number, source in enumerate(sources):
-            places = np.flatnonzero((chosen.label == label) & (chosen.source == number))[:COLUMNS]
-            found = [source.shards.image(int(source.indices[row])) for row in chosen.row[places]]
-            images += found + [blank] * (COLUMNS - len(found))
+            members = np.flatnonzero((chosen.label == label) & (chosen.source == number))[:COLUMNS]
+            cells = [source.shards.image(int(source.indices[row])) for row in chosen.row[members]]
+            images += cells + [blank] * (COLUMNS - len(cells))
     width = COLUMNS * len(sources)
     save_grid(out / "report" / "mix.png", np.stack(images), width, scale=2 if blank.shape[-1] < 64 else 1)
     columns, rows = counts_table(pool)

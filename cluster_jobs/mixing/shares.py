@@ -16,9 +16,9 @@ def apportion(total: int, weights: Sequence[Fraction]) -> list[int]:
     whole = sum(weights)
     exact = [total * weight / whole for weight in weights]
     counts = [int(number) for number in exact]
-    places = sorted(range(len(weights)), key=lambda place: (counts[place] - exact[place], place))
-    for place in places[: total - sum(counts)]:
-        counts[place] += 1
+    by_remainder = sorted(range(len(weights)), key=lambda number: (counts[number] - exact[number], number))
+    for number in by_remainder[: total - sum(counts)]:
+        counts[number] += 1
     return counts
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.data.images import shape_text
 from cluster_jobs.data.label_table import aligned_labels, read_table
-from cluster_jobs.data.pool import read_pool
+from cluster_jobs.data.pool import read_labels, read_pool
 from cluster_jobs.data.shards import Shards
 
 REAL = "real"
@@ -58,11 +58,10 @@ def open_pool(name: str, directory: str) -> Source:
             f"{name}={directory!r} holds no pool.json: expected a pool that s3gan.generate, simgan.refine or "
             "cluster_jobs.mix wrote (real images enter as real= with labels=)"
         )
-    labels = np.asarray(shards.hidden_labels())  # a pool's labels are what it was made for: nothing is hidden
+    labels, classes = read_labels(shards)
     indices = np.flatnonzero(labels >= 0)
     if not indices.size:
         raise UserError(f"{name}={directory!r}: none of its images has a label")
-    classes = [*shards.classes, *map(str, range(len(shards.classes), int(labels.max()) + 1))]
     provenance = {
         "fingerprint": shards.fingerprint,
         "labels_sha256": hashlib.sha256(labels.astype("<i4").tobytes()).hexdigest(),

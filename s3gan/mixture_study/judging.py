@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from cluster_jobs.core.errors import UserError
-from cluster_jobs.core.files import read_json
 from cluster_jobs.core.seeds import key_hash
+from cluster_jobs.data.pool import POOL_FILE, read_pool
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.distributed.job import Job
 from s3gan.metrics.cas import train_and_test
@@ -93,7 +93,10 @@ class Mixture:
 
     def __init__(self, directory: Path, train: Shards, names: list[str]) -> None:
         self.shards = Shards(directory)
-        self.pool = read_json(directory / "pool.json")
+        pool = read_pool(self.shards)
+        if pool is None:
+            raise UserError(f"{directory} holds no {POOL_FILE}: expected a pool of cluster_jobs.mix")
+        self.pool = pool
         self.labels = renumber(np.asarray(self.shards.hidden_labels()), classes_by_name(self.shards.classes, names))
         if (self.labels < 0).any():
             raise UserError(

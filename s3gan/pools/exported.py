@@ -25,8 +25,8 @@ class Exported:
 
     def chunks(self, start: int = 0) -> Iterator[range]:
         """Places in `indices` from `start` on, in order, behind a progress bar."""
-        places = range(start, len(self.indices), CHUNK)
-        for first in track(places, len(self.indices) - start, "images", "exporting", CHUNK):
+        starts = range(start, len(self.indices), CHUNK)
+        for first in track(starts, len(self.indices) - start, "images", "exporting", CHUNK):
             chunk = range(first, min(first + CHUNK, len(self.indices)))
             self.shards.prefetch(self.indices[chunk.start : chunk.stop])
             yield chunk

@@ -14,7 +14,7 @@ from cluster_jobs.cli.config import CommandKeys, option
 from cluster_jobs.core.errors import UserError
 from s3gan.inference.loading import load_discriminator
 from s3gan.pools.rejection import Calibration, Criterion, classifier_agreement, discriminator_score
-from selfsup.encoders.resnet import weights_digest
+from selfsup.encoders.loading import weights_digest
 from selfsup.labelling.classifier import Classifier, load_classifier
 
 PATIENCE = 50  # a sample may take so many times the attempts that a class may take on average
@@ -94,8 +94,8 @@ def open_filters(
 def _check_classes(path: str, classifier: Classifier, network: dict[str, Any]) -> None:
     names, ours = classifier.facts.get("class_names"), network["class_names"]
     if names != ours:
-        shown = "no names" if names is None else ", ".join(map(str, names[:20]))
-        raise UserError(f"agree={path!r}: a classifier of the classes {shown}; the run's are {', '.join(ours[:20])}")
+        theirs = "no names" if names is None else ", ".join(map(str, names[:20]))
+        raise UserError(f"agree={path!r}: a classifier of the classes {theirs}; the run's are {', '.join(ours[:20])}")
     if classifier.encoder.channels != network["channels"]:
         raise UserError(
             f"agree={path!r}: a classifier of images with {classifier.encoder.channels} channels, the run's images "
@@ -103,32 +103,34 @@ def _check_classes(path: str, classifier: Classifier, network: dict[str, Any]) -
         )
 
 
-def refuse_what_keeps_too_little(found: Calibration, wanted: np.ndarray, config: FilterKeys, names: list[str]) -> None:
+def refuse_what_keeps_too_little(
+    calibration: Calibration, wanted: np.ndarray, config: FilterKeys, names: list[str]
+) -> None:
     """Raises UserError, before anything is written, where a class would take more than `tries` images for each one."""
-    poor = [number for number in np.flatnonzero(wanted).tolist() if not found.kept[number] * config.tries >= 1]
+    poor = [number for number in np.flatnonzero(wanted).tolist() if not calibration.kept[number] * config.tries >= 1]
     if poor:
-        worst = ", ".join(f"{names[number]!r} {found.kept[number]:.1%}" for number in poor[:5])
+        worst = ", ".join(f"{names[number]!r} {calibration.kept[number]:.1%}" for number in poor[:5])
         raise UserError(
             f"the filters keep too little of {len(poor)} class(es): {worst}, of {config.calibration} images each; "
             f"tries={config.tries} expects at least {1 / config.tries:.1%} (lower keep_score or agree_min, raise tries)"
         )
 
 
-def calibrated(found: Calibration, criteria: list[Criterion], names: list[str]) -> dict[str, Any]:
+def calibrated(calibration: Calibration, criteria: list[Criterion], names: list[str]) -> dict[str, Any]:
     """A calibration for pool.json, by class; classes that the pool does not want are left out."""
-    wanted = np.flatnonzero(np.isfinite(found.thresholds.numpy()).all(0)).tolist()
-    rows = zip(criteria, found.thresholds.tolist(), strict=True)
+    wanted = np.flatnonzero(np.isfinite(calibration.thresholds.numpy()).all(0)).tolist()
+    rows = zip(criteria, calibration.thresholds.tolist(), strict=True)
     return {
         "thresholds": {criterion.name: {names[n]: row[n] for n in wanted} for criterion, row in rows},
-        "kept_rate": {names[n]: round(float(found.kept[n]), 6) for n in wanted},
+        "kept_rate": {names[n]: round(float(calibration.kept[n]), 6) for n in wanted},
     }
 
 
 def read_thresholds(pool: dict[str, Any], criteria: list[Criterion], names: list[str], origin: Path) -> Tensor:
     """The thresholds (criteria, classes) float32 that pool.json holds, infinite for a class that it does not name."""
     try:
-        found = [pool["calibrated"]["thresholds"][criterion.name] for criterion in criteria]
-        rows = [[float(row.get(name, np.inf)) for name in names] for row in found]
+        thresholds = [pool["calibrated"]["thresholds"][criterion.name] for criterion in criteria]
+        rows = [[float(row.get(name, np.inf)) for name in names] for row in thresholds]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{origin}: holds no thresholds of its filters ({error!r}); choose another out") from error
     return torch.tensor(rows, dtype=torch.float32).reshape(len(criteria), len(names))

@@ -109,14 +109,14 @@ def calibrate(maker: Maker, wanted: np.ndarray, count: int, job: Job) -> Calibra
     """Measures `count` draws of each class that `wanted` (classes,) bool names. A collective."""
     maker, classes = maker.for_calibration(), np.flatnonzero(wanted)
     draws = np.concatenate([np.arange(number * count, (number + 1) * count) for number in classes])
-    step, found = maker.block * job.world, []
+    step, measured = maker.block * job.world, []
     for start in job.track(range(0, len(draws), step), len(draws), "images", "calibrating the filters", step):
         mine = draws[start + job.rank * maker.block :][: maker.block]
         values = torch.empty(len(maker.criteria), 0, device=job.device)
         if len(mine):
             values = maker.make([(index, 0) for index in mine.tolist()], mine // count)[1]
-        found.append(job.gather(values.T.contiguous()).cpu())
-    values = torch.cat(found).T.unflatten(1, (len(classes), count))
+        measured.append(job.gather(values.T.contiguous()).cpu())
+    values = torch.cat(measured).T.unflatten(1, (len(classes), count))
     thresholds = torch.full((len(maker.criteria), len(wanted)), math.inf)
     for row, criterion in enumerate(maker.criteria):
         thresholds[row, classes] = torch.tensor([criterion.threshold(part) for part in values[row]])
@@ -186,8 +186,8 @@ def _fill(pending: dict[int, int], block: int) -> list[Attempt]:
     return [*pending.items(), *islice(further, block - len(pending))]
 
 
-def examples(maker: Maker, thresholds: Tensor, label: int, count: int, shown: int) -> tuple[list[Any], list[Any]]:
-    """The first `shown` of a class's `count` calibration draws that are kept, and the first that are rejected: images
+def examples(maker: Maker, thresholds: Tensor, label: int, count: int, most: int) -> tuple[list[Any], list[Any]]:
+    """The first `most` of a class's `count` calibration draws that are kept, and the first that are rejected: images
     uint8 (C, H, W)."""
     maker = maker.for_calibration()
     kept: list[Any] = []
@@ -198,6 +198,6 @@ def examples(maker: Maker, thresholds: Tensor, label: int, count: int, shown: in
         images, values = maker.make([(index, 0) for index in draws], labels)
         for image, good in zip(images.cpu().numpy(), accept(values, thresholds, labels), strict=True):
             (kept if good else rejected).append(image)
-        if min(len(kept), len(rejected)) >= shown:
+        if min(len(kept), len(rejected)) >= most:
             break
-    return kept[:shown], rejected[:shown]
+    return kept[:most], rejected[:most]

@@ -23,13 +23,13 @@ def write_report(out: Path, pool: dict[str, Any], sampler: Sampler) -> None:
         pool: pool.json of the finished pool.
     """
     shards = Shards(out)
-    shown = np.flatnonzero(np.bincount(sampler.labels, minlength=len(shards.classes)))[:CLASSES].tolist()
-    names = ", ".join(shards.classes[number] for number in shown)
-    rows = [np.flatnonzero(sampler.labels == number)[:COLUMNS].tolist() for number in shown]
+    classes = np.flatnonzero(np.bincount(sampler.labels, minlength=len(shards.classes)))[:CLASSES].tolist()
+    names = ", ".join(shards.classes[number] for number in classes)
+    rows = [np.flatnonzero(sampler.labels == number)[:COLUMNS].tolist() for number in classes]
     _save(out / "report" / "pool.png", [[shards.image(index) for index in row] for row in rows], COLUMNS)
     pictures = [Picture("pool.png", f"one class a row: {names}")]
     if pool.get("filter"):
-        _save_rejected(out / "report" / "rejected.png", sampler, shown, pool["filter"]["calibration"])
+        _save_rejected(out / "report" / "rejected.png", sampler, classes, pool["filter"]["calibration"])
         caption = f"kept on the left, rejected on the right, as they were drawn; one class a row: {names}"
         pictures.append(Picture("rejected.png", caption))
     checkpoint = pool["checkpoint"]
@@ -67,9 +67,9 @@ def _table(pool: dict[str, Any]) -> dict[str, Any]:
     return {"columns": columns, "rows": rows}
 
 
-def _save_rejected(path: Path, sampler: Sampler, shown: Sequence[int], count: int) -> None:
+def _save_rejected(path: Path, sampler: Sampler, classes: Sequence[int], count: int) -> None:
     rows = []
-    for number in shown:
+    for number in classes:
         half = COLUMNS // 2
         kept, rejected = examples(sampler.maker, sampler.thresholds, number, count, half)
         gap = [np.full_like((kept + rejected)[0], 255)]

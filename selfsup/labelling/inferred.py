@@ -93,9 +93,9 @@ def classify(
     }
     job.on_main(lambda: _keep(keep, classifier))
     batches = scan(shards, BLOCK * job.world, job.rank, job.world)
-    shown = job.track(batches, len(shards), "images", "inferring labels", BLOCK * job.world)
+    tracked = job.track(batches, len(shards), "images", "inferring labels", BLOCK * job.world)
     logits = torch.cat(
-        [job.gather(predict(classifier, [batch.images], job.device).to(job.device)).cpu() for batch in shown]
+        [job.gather(predict(classifier, [batch.images], job.device).to(job.device)).cpu() for batch in tracked]
     )
     probabilities = logits.double().softmax(dim=1).float().numpy()
     fitted = float((probabilities[labelled].argmax(axis=1) == labels[labelled]).mean())
