@@ -1,0 +1,1 @@
+"""Pipelines, sites and recipes that ship with the package, as YAML."""
