@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.training.checkpoint import CheckpointStore, load_state
@@ -140,3 +141,19 @@ def test_a_run_does_not_go_on_with_other_pictures(tmp_path: Path, real: Path) ->
     ended = train(tmp_path, write_domain(tmp_path / "synthetic", seed=7), real, total_nimg=160)
     assert ended.code == 2 and "other data or another encoder (synthetic_fingerprint differ)" in ended.output
     assert (tmp_path / "run" / "network.json").read_bytes() == facts
+
+
+def test_a_run_with_former_names_of_keys_goes_on_under_the_present_ones(
+    trained: Path, synthetic: Path, real: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    frozen = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    frozen["verdict"] = {"patch": "local", "image": "global"}[frozen.pop("discriminator")]
+    frozen["most_k_g"] = frozen.pop("max_k_g")
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(frozen))
+    ended = train(tmp_path, synthetic, real, total_nimg=88)
+    assert ended.code == 0, ended.output
+    refused = train(tmp_path, synthetic, real, total_nimg=88, discriminator="image")
+    assert refused.code == 2 and "discriminator: 'patch' -> 'image'" in refused.output
+    written = train(tmp_path, synthetic, real, verdict="global")
+    assert written.code == 2 and "this key is called discriminator now: write discriminator=image" in written.output
