@@ -16,11 +16,11 @@ from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stores.base import child
 from cluster_jobs.distributed.job import Job
 from s3gan.evaluation.config import EvaluateConfig
+from s3gan.evaluation.evaluated_images import Draw, EvaluatedImages, images_of_pool, images_of_run
 from s3gan.evaluation.feature_space import Evaluation
-from s3gan.evaluation.plan import plan
 from s3gan.evaluation.score_file import Result, ScoreFile
-from s3gan.evaluation.subject import Draw, Subject, pool_subject, run_subject
-from s3gan.evaluation.summary import DISTANCES, Shown, result_lines, write_summary
+from s3gan.evaluation.summary import DISTANCES, SummaryContext, result_lines, write_summary
+from s3gan.evaluation.tasks import plan_tasks
 from s3gan.metrics.detector import class_names
 from s3gan.metrics.labelled import Labelled
 from s3gan.metrics.trained import NotAvailable
@@ -33,52 +33,54 @@ def main(config: EvaluateConfig) -> None:
         return
     job = Job.open(config)
     out = Path(config.out or Path(config.run or config.pool) / "evaluation")
-    subject = open_subject(config, job)
+    evaluated = open_images(config, job)
     train, test = (Shards(child(config.data, split)) for split in ("train", "test"))
-    check_fit(subject, train, test)
+    check_fit(evaluated, train, test)
     if config.budget:  # now rather than after an hour: is it there, is it of this data
         aligned_labels(read_table(config.budget), train)
     names = max(class_names(train), class_names(test), key=len)
     cache = Path(config.cache) if config.cache else out / "cache"
     evaluation = Evaluation(train, test, names, config.classifier, config.seed, cache, job)
-    parts = plan(config, evaluation, subject)
+    tasks = plan_tasks(config, evaluation, evaluated)
     with OutputDirectory(out, last="scores.json").locked(job.on_main):
-        scores = ScoreFile(out / "scores.json", {name: part.inputs for name, part in parts.items()})
+        scores = ScoreFile(out / "scores.json", {name: task.inputs for name, task in tasks.items()})
         written = (out / "report" / f"scores{config.suffix}.json").is_file()
         job.barrier()  # every rank has looked before one writes
-        shown = None
+        context = None
         if scores.any_due() or not written:
-            for number, draw in enumerate(subject.draws):
+            for number, draw in enumerate(evaluated.draws):
                 due = scores.due(number)
                 if not due and number:
                     continue
                 images = draw.make()
-                shown = shown or Shown(subject.origin, images, subject.class_names, names, ShardPictures(train))
+                context = context or SummaryContext(
+                    evaluated.origin, images, evaluated.class_names, names, ShardPictures(train)
+                )
                 for name in due:
-                    scores.add(name, number, attempt(parts[name].compute, draw, images))
+                    scores.add(name, number, attempt(tasks[name].compute, draw, images))
                     if job.is_main:
                         scores.write()
-        results = {name.removesuffix(config.suffix): found for name, found in scores.results().items()}
+        results = {name.removesuffix(config.suffix): result for name, result in scores.results().items()}
         draws = scores.by_draw([name + config.suffix for name in DISTANCES])
-        if shown and job.is_main:
-            write_summary(out, results, shown, draws, config.suffix)
+        if context and job.is_main:
+            write_summary(out, results, context, draws, config.suffix)
         for line in result_lines(results, draws):
             job.say(line)
         job.barrier()
 
 
-def attempt(part: Callable[[Draw, Labelled], Result], draw: Draw, images: Labelled) -> Result:
-    """A part's results, or why this data cannot have them."""
+def attempt(compute: Callable[[Draw, Labelled], Result], draw: Draw, images: Labelled) -> Result:
+    """A task's results, or why this data cannot have them."""
     try:
-        return part(draw, images)
+        return compute(draw, images)
     except NotAvailable as reason:
         return {"n/a": str(reason)}
 
 
-def open_subject(config: EvaluateConfig, job: Job) -> Subject:
+def open_images(config: EvaluateConfig, job: Job) -> EvaluatedImages:
     if config.pool:
-        return pool_subject(config.pool)
-    return run_subject(
+        return images_of_pool(config.pool)
+    return images_of_run(
         Path(config.run),
         config.checkpoint,
         count=config.count,
@@ -91,12 +93,12 @@ def open_subject(config: EvaluateConfig, job: Job) -> Subject:
     )
 
 
-def check_fit(subject: Subject, *splits: Shards) -> None:
+def check_fit(evaluated: EvaluatedImages, *splits: Shards) -> None:
     """Raises UserError where images have different sizes or channels."""
     for shards in splits:
-        if (shards.size, shards.channels) != (subject.size, subject.channels):
+        if (shards.size, shards.channels) != (evaluated.size, evaluated.channels):
             raise UserError(
-                f"{subject.origin} makes images of {subject.size} px with {subject.channels} channels, "
+                f"{evaluated.origin} makes images of {evaluated.size} px with {evaluated.channels} channels, "
                 f"{shards.directory} holds {shards.size} px with {shards.channels}"
             )
 

@@ -1,1 +1,1 @@
-"""What is scored, which parts, scores.json, summary (evaluate)."""
+"""Scoring of a run or a pool against real images: tasks, their scores, scores.json, and the report (evaluate)."""

@@ -13,7 +13,7 @@ import numpy as np
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.distributed.job import Job
 from s3gan.metrics.detector import Detector, Features, features_of_pictures, features_of_shards
-from s3gan.metrics.labelled import Chosen, Labelled, choose
+from s3gan.metrics.labelled import Labelled, PictureSubset, choose
 from selfsup.labelling.classifier import ClassifierRecipe
 
 REFERENCE_LIMIT = 50_000  # real images behind a distance, at most
@@ -73,7 +73,7 @@ class FeatureSpace:
         return self.evaluation.train if split == "train" else self.evaluation.test
 
     def rows(self, split: str, limit: int) -> np.ndarray:
-        """The images of a split, at most `limit`, that stand for it: their indices, ascending."""
+        """At most `limit` images of a split, a keyed choice: their indices, ascending."""
         return choose(len(self.shards(split)), limit, self.seed)
 
     def real(self, split: str, limit: int) -> Features:
@@ -96,14 +96,14 @@ class FeatureSpace:
         """`count` real images of the other split."""
         return self.real(self.floor_split, count)
 
-    def chosen(self, images: Labelled) -> np.ndarray:
+    def scored(self, images: Labelled) -> np.ndarray:
         """Which of the images are scored: indices, ascending."""
         return choose(len(images), self.count, self.seed)
 
     def samples(self, images: Labelled) -> Features:
         """Features of the scored images; those of the last draw are kept."""
         if self._last is None or self._last[0] != images.identity:
-            pictures = Chosen(images.images, self.chosen(images))
-            found = features_of_pictures(self.detector, pictures, "samples", self.evaluation.job)
-            self._last = images.identity, found
+            pictures = PictureSubset(images.images, self.scored(images))
+            features = features_of_pictures(self.detector, pictures, "samples", self.evaluation.job)
+            self._last = images.identity, features
         return self._last[1]

@@ -18,7 +18,7 @@ TRAINING_SETS = {
     "budget_and_pool": "budget + pool",
     "all": "all real labels",
 }
-DISTANCES = "distances", "prdc", "intra", "memorisation"  # the parts that are measured on features
+DISTANCES = "distances", "prdc", "intra", "memorisation"  # the tasks that are measured on features
 ABOUT_SCORES = (
     "Frechet (fd) and kernel (kd) distances, precision, recall, density and coverage on the features of one detector; "
     "floor: the same for real images of the other split. Scores of one name and detector compare; only fid, kid and is "
@@ -35,7 +35,7 @@ ABOUT_NEIGHBOURS = (
 
 
 @dataclass(frozen=True)
-class Shown:
+class SummaryContext:
     """What was evaluated, for its pictures and tables."""
 
     what: str  # the run or the pool
@@ -46,83 +46,83 @@ class Shown:
 
 
 def result_lines(results: dict[str, Any], draws: Sequence[dict[str, Any]] = ()) -> list[str]:
-    """One line a score, from the results of the parts, then one line a draw, where there are several."""
+    """One line a score, from the results of the tasks, then one line a draw, where there are several."""
     lines = []
-    for part in DISTANCES:
-        for name, score in _scores(part, results):
+    for task in DISTANCES:
+        for name, score in _scores(task, results):
             lines.append(f"{name}: {_cell(score)}  ({_protocol(score)})")
     for row in draw_rows(draws):
         lines.append(", ".join(f"{name}: {value}" for name, value in row.items()))
-    for name, found in _scores("cas", results):
-        lines.append(f"accuracy, trained on {TRAINING_SETS.get(name, name)}: {_cell(found)}")
+    for name, score in _scores("cas", results):
+        lines.append(f"accuracy, trained on {TRAINING_SETS.get(name, name)}: {_cell(score)}")
     return lines
 
 
 def draw_rows(draws: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """Column to cell for each of several draws (`images`: their identity, `scores`: by name, `missing`: why, by part),
+    """Column to cell for each of several draws (`images`: their identity, `scores`: by name, `missing`: why, by task),
     floors left out."""
     if len(draws) < 2:
         return []
     return [
         {"images seen": f"{draw['images']['nimg']:,}", "sample seed": str(draw["images"]["seed"])}
         | {name: f"{score['value']:.4f}" for name, score in draw["scores"].items() if not name.startswith("floor_")}
-        | {part: f"n/a ({reason})" for part, reason in draw["missing"].items()}
+        | {task: f"n/a ({reason})" for task, reason in draw["missing"].items()}
         for draw in draws
     ]
 
 
 def write_summary(
-    out: Path, results: dict[str, Any], shown: Shown, draws: Sequence[dict[str, Any]] = (), suffix: str = ""
+    out: Path, results: dict[str, Any], context: SummaryContext, draws: Sequence[dict[str, Any]] = (), suffix: str = ""
 ) -> None:
     """Writes the report's sections `scores`, `draws`, `intra`, `memorisation` and `accuracy`, where they have content.
 
     Args:
-        results: of the parts, as many as were asked for.
+        results: of the tasks, as many as were asked for.
         draws: the single draws behind the means, as `draw_rows` takes them.
         suffix: of the sections on features, to tell detectors apart.
     """
-    sections = [_scores_section(results, shown, suffix)]
+    sections = [_scores_section(results, context, suffix)]
     if rows := draw_rows(draws):
-        title = f"The draws behind the means of {shown.what}"
+        title = f"The draws behind the means of {context.what}"
         columns = list({name: None for row in rows for name in row})  # the draws may differ in what they lack
         cells = [[row.get(name, "") for name in columns] for row in rows]
         sections.append(Section(f"draws{suffix}", title, "", (), columns, cells))
     if by_class := {name: score for name, score in results.get("intra", {}).items() if "per_class" in score}:
-        sections.append(_intra_section(by_class, shown, suffix))
+        sections.append(_intra_section(by_class, context, suffix))
     sections += [
-        _neighbours_section(name, score, shown, suffix)
+        _neighbours_section(name, score, context, suffix)
         for name, score in results.get("memorisation", {}).items()
         if "shown" in score
     ]
     if "cas" in results:
-        sections.append(_accuracy_section(dict(_scores("cas", results)), shown))
+        sections.append(_accuracy_section(dict(_scores("cas", results)), context))
     for section in sections:
         section.write(out)
 
 
-def _scores_section(results: dict[str, Any], shown: Shown, suffix: str) -> Section:
+def _scores_section(results: dict[str, Any], context: SummaryContext, suffix: str) -> Section:
     rows = [
         [name, _cell(score), score.get("samples", ""), score.get("reference", ""), _protocol(score)]
-        for part in DISTANCES
-        for name, score in _scores(part, results)
+        for task in DISTANCES
+        for name, score in _scores(task, results)
     ]
-    picture = Picture("classes.png", "one class a row", class_rows(shown.images, shown.image_classes))
+    picture = Picture("classes.png", "one class a row", class_rows(context.images, context.image_classes))
     columns = ["score", "value", "images", "real images", "protocol"]
-    title = f"Distances of {shown.what} to real images"
+    title = f"Distances of {context.what} to real images"
     return Section(f"scores{suffix}", title, ABOUT_SCORES, [picture], columns, rows)
 
 
-def _intra_section(scores: dict[str, dict[str, Any]], shown: Shown, suffix: str) -> Section:
+def _intra_section(scores: dict[str, dict[str, Any]], context: SummaryContext, suffix: str) -> Section:
     heights = {name: score["per_class"] for name, score in scores.items()}
     left_out = next(iter(scores.values()))["left_out"]
-    png = bars(heights, shown.data_classes, "Frechet distance", None)
+    png = bars(heights, context.data_classes, "Frechet distance", None)
     rows = [
         [label, *("n/a" if value is None else f"{value:.3f}" for value in values), left_out.get(label, "")]
-        for label, *values in zip(shown.data_classes, *heights.values(), strict=True)
+        for label, *values in zip(context.data_classes, *heights.values(), strict=True)
     ]
     return Section(
         f"intra{suffix}",
-        f"Distances of {shown.what} to real images by class",
+        f"Distances of {context.what} to real images by class",
         ABOUT_INTRA,
         [Picture(f"intra{suffix}.png", "Frechet distance by class", png)],
         ["class", *heights, "left out, too few images"],
@@ -130,35 +130,35 @@ def _intra_section(scores: dict[str, dict[str, Any]], shown: Shown, suffix: str)
     )
 
 
-def _neighbours_section(name: str, score: dict[str, Any], shown: Shown, suffix: str) -> Section:
-    png = neighbour_rows(score["shown"], shown.images.images, shown.train)
+def _neighbours_section(name: str, score: dict[str, Any], context: SummaryContext, suffix: str) -> Section:
+    png = neighbour_rows(score["shown"], context.images.images, context.train)
     caption = (
         f"samples beside their nearest training images: the {len(score['shown']) // 2} closest, then typical ones; "
         "before each row its distance to the nearest, divided by the median of the test images"
     )
     return Section(
         f"memorisation{suffix}",
-        f"The training images nearest to {shown.what}",
+        f"The training images nearest to {context.what}",
         f"{name}: {_cell(score)}, among {score['reference']:,} training images. {ABOUT_NEIGHBOURS}",
         [Picture(f"memorisation{suffix}.png", caption, png)],
     )
 
 
-def _accuracy_section(found: dict[str, dict[str, Any]], shown: Shown) -> Section:
-    classes = shown.data_classes
-    scored = {TRAINING_SETS[name]: result["per_class"] for name, result in found.items() if "n/a" not in result}
+def _accuracy_section(results: dict[str, dict[str, Any]], context: SummaryContext) -> Section:
+    classes = context.data_classes
+    scored = {TRAINING_SETS[name]: result["per_class"] for name, result in results.items() if "n/a" not in result}
     rows = [
         [TRAINING_SETS.get(name, name), result.get("train_count", ""), _cell(result), *_per_class(result, len(classes))]
-        for name, result in found.items()
+        for name, result in results.items()
     ]
     pictures = []
     if scored:
         png = bars(scored, classes, "accuracy", 1)
         pictures.append(Picture("accuracy.png", "accuracy on real test images by class", png))
-    dropped = found.get("pool", {}).get("dropped_images", 0)
+    dropped = results.get("pool", {}).get("dropped_images", 0)
     return Section(
         "accuracy",
-        f"Accuracy on real test images of classifiers trained on {shown.what}",
+        f"Accuracy on real test images of classifiers trained on {context.what}",
         "Each classifier has the same recipe and number of steps."
         + (f" {dropped:,} images of the pool stand for no class and are left out." if dropped else ""),
         pictures,
@@ -167,9 +167,9 @@ def _accuracy_section(found: dict[str, dict[str, Any]], shown: Shown) -> Section
     )
 
 
-def _scores(part: str, results: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    found = results.get(part, {})
-    return [("all sets" if part == "cas" else part, found)] if "n/a" in found else list(found.items())
+def _scores(task: str, results: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    scores = results.get(task, {})
+    return [("all sets" if task == "cas" else task, scores)] if "n/a" in scores else list(scores.items())
 
 
 def _cell(score: dict[str, Any]) -> str:
@@ -180,8 +180,8 @@ def _cell(score: dict[str, Any]) -> str:
     spreads = (
         {"": "sd"} if "draws" not in score else {" (sample seeds)": "sample_sd", " (checkpoints)": "checkpoint_sd"}
     )
-    parts = [f" ± {score[name]:.4f}{of}" for of, name in spreads.items() if name in score]
-    return f"{score['value']:.4f}" + "".join(parts)
+    tasks = [f" ± {score[name]:.4f}{of}" for of, name in spreads.items() if name in score]
+    return f"{score['value']:.4f}" + "".join(tasks)
 
 
 def _protocol(score: dict[str, Any]) -> str:

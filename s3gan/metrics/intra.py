@@ -21,7 +21,7 @@ MINIMUM = 20  # images of a class on each side; below that a covariance says not
 
 
 @dataclass(frozen=True)
-class Sorted:
+class LabelledFeatures:
     """Features with the classes of their images, numbers of the data's classes (N,) int64, -1 for none."""
 
     features: Features
@@ -30,7 +30,13 @@ class Sorted:
 
 
 def intra_scores(
-    samples: Sorted, reference: Sorted, floor: Sorted | None, names: Sequence[str], *, count: int = 0, seed: int = 0
+    samples: LabelledFeatures,
+    reference: LabelledFeatures,
+    floor: LabelledFeatures | None,
+    names: Sequence[str],
+    *,
+    count: int = 0,
+    seed: int = 0,
 ) -> dict[str, Score]:
     """The mean over classes of the Frechet distance between generated and real images of a class; the same of `floor`.
 
@@ -67,7 +73,7 @@ def intra_scores(
         raise NotAvailable(f"no class has {needed} images on each side ({shown})")
     images = count or int(least[kept].min())
 
-    def score(side: Sorted) -> Score:
+    def score(side: LabelledFeatures) -> Score:
         found: list[float | None] = [None] * len(names)
         for number in kept.tolist():
             found[number] = distance_of_samples(
@@ -87,7 +93,7 @@ def intra_scores(
     return scores
 
 
-def _of_class(side: Sorted, number: int, images: int, seed: int) -> torch.Tensor:
+def _of_class(side: LabelledFeatures, number: int, images: int, seed: int) -> torch.Tensor:
     """The features of a keyed choice of a class's images, (images, F) float64."""
     rows = np.flatnonzero(side.labels == number)
     return torch.from_numpy(side.features.values[rows[choose(len(rows), images, seed)]]).double()

@@ -38,9 +38,9 @@ class JoinedPictures:
 
     def __getitem__(self, indices: np.ndarray) -> Tensor:
         in_first = indices < len(self.first)
-        parts = [self.first[indices[in_first]], self.second[indices[~in_first] - len(self.first)]]
-        places = np.argsort(np.concatenate([np.flatnonzero(in_first), np.flatnonzero(~in_first)]))
-        return torch.cat([torch.as_tensor(part) for part in parts])[torch.from_numpy(places)]
+        blocks = [self.first[indices[in_first]], self.second[indices[~in_first] - len(self.first)]]
+        order = np.argsort(np.concatenate([np.flatnonzero(in_first), np.flatnonzero(~in_first)]))
+        return torch.cat([torch.as_tensor(block) for block in blocks])[torch.from_numpy(order)]
 
 
 def from_arrays(images: np.ndarray, labels: np.ndarray) -> Labelled:
@@ -70,10 +70,10 @@ def relabelled(data: Labelled, labels: np.ndarray) -> Labelled:
     """The same pictures with other labels (N,); a negative label drops its picture."""
     kept = np.flatnonzero(labels >= 0)
     chosen = labels[kept].astype(np.int64)
-    return Labelled(Chosen(data.images, kept), chosen, _name(data.identity, digest(kept, chosen)))
+    return Labelled(PictureSubset(data.images, kept), chosen, _name(data.identity, digest(kept, chosen)))
 
 
-class Chosen:
+class PictureSubset:
     """The pictures at `indices` of a set."""
 
     def __init__(self, pictures: Pictures, indices: np.ndarray) -> None:

@@ -11,11 +11,11 @@ import torch
 from cluster_jobs.core.files import read_json, write_json
 from cluster_jobs.data.label_table import LabelTable, write_table
 from s3gan import evaluate, generate
-from s3gan.evaluation import plan as parts
-from s3gan.evaluation import subject
+from s3gan.evaluation import evaluated_images, tasks
 from s3gan.inference.loading import load_generator
 from s3gan.metrics import pretrained, trained
-from selfsup.encoders.resnet import build_encoder, save_encoder
+from selfsup.encoders.loading import save_encoder
+from selfsup.encoders.resnet import build_encoder
 from selfsup.labelling.given import reveal
 from tests.s3gan.metrics.test_pretrained import InceptionStandIn, sha256
 from tests.s3gan.test_generate import LAUNCH
@@ -73,11 +73,11 @@ def budget(tmp_path, data):
 
 
 def scores(what, data, *words):
-    """Evaluates and returns the results by part."""
+    """Evaluates and returns the results by task."""
     assert evaluate.main([what, f"data={data}", *RECIPE, *words]) == 0
     out = next((Path(word.partition("=")[2]) for word in words if word.startswith("out=")), None)
     stored = read_json((out or Path(what.partition("=")[2]) / "evaluation") / "scores.json")
-    return {name: part["results"] for name, part in stored.items()}
+    return {name: task["results"] for name, task in stored.items()}
 
 
 def test_a_run_is_scored_with_its_protocol_and_the_floor(run, data, budget):
@@ -127,9 +127,9 @@ def test_finished_parts_are_not_computed_again_unless_their_inputs_change(run, d
 
 
 def count_calls(monkeypatch):
-    """Names of the parts that are computed and, as `draw`, of samples that are drawn, in their order."""
+    """Names of the tasks that are computed and, as `draw`, of samples that are drawn, in their order."""
     calls = []
-    for module, name in [(parts, name) for name in PARTS] + [(subject, "draw_samples")]:
+    for module, name in [(tasks, name) for name in TASKS] + [(evaluated_images, "draw_samples")]:
         original, called = getattr(module, name), "draw" if name == "draw_samples" else name
         monkeypatch.setattr(
             module, name, lambda *a, called=called, original=original: (calls.append(called), original(*a))[1]
@@ -137,7 +137,7 @@ def count_calls(monkeypatch):
     return calls
 
 
-PARTS = ("distances", "overlap", "within_classes", "memorisation", "accuracies")
+TASKS = ("distances", "overlap", "within_classes", "memorisation", "accuracies")
 
 
 def test_evaluations_that_share_a_cache_train_what_they_share_once(run, data, budget, tmp_path, monkeypatch):
@@ -317,7 +317,7 @@ def test_a_wrong_value_is_one_line_that_names_it(run, data, capsys, words, messa
 
 
 def test_a_budget_of_other_data_is_refused_before_anything_is_computed(run, budget, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(parts, "distances", None)
+    monkeypatch.setattr(tasks, "distances", None)
     other = real(tmp_path / "other", [0, 1], [0, 1])
     assert evaluate.main([f"run={run}", f"data={other}", f"budget={budget}", "threads=1"]) == 2
     assert "made for other data" in capsys.readouterr().err
@@ -334,11 +334,11 @@ def test_scores_do_not_depend_on_the_number_of_processes(run, data, budget, tmp_
     sizes = ["count=130", "intra_count=2", "reference=train", f"budget={budget}"]
     words = [f"data={data}", *sizes, *RECIPE]
     one = scores(f"run={run}", data, *sizes)
-    assert len(one) == 5 and all("n/a" not in part for part in one.values())
+    assert len(one) == 5 and all("n/a" not in task for task in one.values())
     module = [*LAUNCH[:-1], "s3gan.evaluate"]
     command = [sys.executable, "-m", *module, f"run={run}", f"out={tmp_path / 'two'}", *words]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     stored = read_json(tmp_path / "two" / "scores.json")
-    assert {name: part["results"] for name, part in stored.items()} == one
+    assert {name: task["results"] for name, task in stored.items()} == one

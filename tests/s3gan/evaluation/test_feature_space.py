@@ -63,8 +63,8 @@ def test_features_of_real_images_and_of_a_draw_are_computed_once(open_space, ext
 
 def test_the_scored_images_are_a_keyed_choice_with_their_own_features(open_space):
     space, drawn = open_space(), images(0)
-    assert space.chosen(drawn).tolist() == choose(30, 9, 0).tolist()
-    expected = torch.from_numpy(drawn.images[space.chosen(drawn)]).float().mean((1, 3))
+    assert space.scored(drawn).tolist() == choose(30, 9, 0).tolist()
+    expected = torch.from_numpy(drawn.images[space.scored(drawn)]).float().mean((1, 3))
     np.testing.assert_allclose(space.samples(drawn).values, expected.numpy(), rtol=1e-6)
 
 

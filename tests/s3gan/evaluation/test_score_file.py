@@ -69,7 +69,7 @@ def test_finished_draws_are_found_again_and_others_are_due(tmp_path):
 def test_draws_that_are_no_longer_wanted_go_and_other_parts_stay(tmp_path):
     path = tmp_path / "scores.json"
     old = {"distances": {"results": {}, "inputs": {}}, "distances_encoder": {"results": {"fd": {}}, "draws": []}}
-    write_json(path, old)  # an older file, without draws, and a part of another detector
+    write_json(path, old)  # an older file, without draws, and a task of another detector
     file = ScoreFile(path, {"distances": [inputs()]})
     assert file.due(0) == ["distances"]
     file.add("distances", 0, {"fd": {"value": 1.0}})

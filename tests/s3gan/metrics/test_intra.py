@@ -4,7 +4,7 @@ import pytest
 from cluster_jobs.core.errors import UserError
 from s3gan.metrics.detector import Features, Protocol
 from s3gan.metrics.frechet import FeatureStatistics, distance_between
-from s3gan.metrics.intra import Sorted, intra_scores
+from s3gan.metrics.intra import LabelledFeatures, intra_scores
 from s3gan.metrics.trained import NotAvailable
 
 PROTOCOL = Protocol("classifier", "d" * 64, "none")
@@ -17,7 +17,7 @@ def side(counts, what, split="samples", shift=0.0, seed=0, features=4, shuffled=
     labels = np.repeat(np.arange(len(counts)), counts)
     labels = random.permutation(labels) if shuffled else labels
     values = random.standard_normal((len(labels), features)) + 5 * labels[:, None] + shift
-    return Sorted(Features(values.astype(np.float32), PROTOCOL, {"split": split}), labels, what)
+    return LabelledFeatures(Features(values.astype(np.float32), PROTOCOL, {"split": split}), labels, what)
 
 
 def of_class(one, number):
@@ -40,7 +40,7 @@ def test_the_score_is_the_mean_of_the_distances_of_the_classes():
 
 def test_images_of_the_wrong_class_are_seen_here_and_not_by_the_plain_distance():
     real, right = side([40, 40, 40], "real test", "test", seed=1), side([40, 40, 40], "generated")
-    wrong = Sorted(right.features, (right.labels + 1) % 3, "generated")
+    wrong = LabelledFeatures(right.features, (right.labels + 1) % 3, "generated")
     assert intra_scores(right, real, None, NAMES)["intra_fd_classifier3x40"].value < 2
     assert intra_scores(wrong, real, None, NAMES)["intra_fd_classifier3x40"].value > 50
 
@@ -60,8 +60,8 @@ def test_every_class_has_as_many_images_on_every_side_and_one_with_few_is_left_o
 def test_unlabelled_images_are_of_no_class_and_a_floor_without_labels_is_none():
     ours, real = side([30, 30, 30], "generated"), side([30, 30, 30], "real test", "test", seed=1)
     some = np.where(np.arange(90) % 9 == 0, -1, real.labels)
-    floor = Sorted(real.features, np.full(90, -1), "real train")
-    [name] = intra_scores(ours, Sorted(real.features, some, "real test"), floor, NAMES)
+    floor = LabelledFeatures(real.features, np.full(90, -1), "real train")
+    [name] = intra_scores(ours, LabelledFeatures(real.features, some, "real test"), floor, NAMES)
     least = min((some == number).sum() for number in range(3))
     assert name == f"intra_fd_classifier3x{least}"
 
@@ -71,7 +71,7 @@ def test_few_images_in_all_classes_are_not_available_and_other_protocols_refused
     with pytest.raises(NotAvailable, match=r"no class has 20 images on each side \(cat: 3 generated, 30 real test"):
         intra_scores(ours, real, None, NAMES)
     other = Protocol("classifier", "e" * 64, "none")
-    foreign = Sorted(Features(real.features.values, other, real.features.source), real.labels, "real test")
+    foreign = LabelledFeatures(Features(real.features.values, other, real.features.source), real.labels, "real test")
     with pytest.raises(UserError, match="cannot be scored against"):
         intra_scores(ours, foreign, None, NAMES)
 

@@ -1,4 +1,4 @@
-"""The parts of an evaluation. Each takes the images of one draw to scores by name.
+"""What an evaluation computes: from the images of one draw to scores by name, a function for each task.
 
 They may read hidden labels, and nothing from here may steer training, the choice of a checkpoint or a pool. Every rank
 calls them: they hold collectives.
@@ -17,7 +17,7 @@ from s3gan.evaluation.score_file import Result
 from s3gan.metrics import cas
 from s3gan.metrics.classes import budget_labels, pool_classes, renumber
 from s3gan.metrics.detector import Features
-from s3gan.metrics.intra import Sorted, intra_scores
+from s3gan.metrics.intra import LabelledFeatures, intra_scores
 from s3gan.metrics.knn import centred
 from s3gan.metrics.labelled import Labelled, choose, from_shards, joined, relabelled
 from s3gan.metrics.memorisation import nearest_training_score
@@ -84,25 +84,25 @@ def overlap(space: FeatureSpace, images: Labelled) -> Result:
 
 def within_classes(space: FeatureSpace, images: Labelled, classes: Classes, count: int) -> Result:
     """Frechet distance of generated to real images class by class, and its mean; see `intra_scores`."""
-    labels = renumber(images.labels, classes.numbers)[space.chosen(images)]
-    samples = Sorted(space.samples(images), labels, "generated")
+    labels = renumber(images.labels, classes.numbers)[space.scored(images)]
+    samples = LabelledFeatures(space.samples(images), labels, "generated")
 
-    def real(split: str, features: Features) -> Sorted:
+    def real(split: str, features: Features) -> LabelledFeatures:
         rows = choose(len(space.shards(split)), len(features), space.seed)
-        return Sorted(features, np.asarray(space.shards(split).hidden_labels())[rows], f"real {split}")
+        return LabelledFeatures(features, np.asarray(space.shards(split).hidden_labels())[rows], f"real {split}")
 
     reference = real(space.reference_split, space.reference)
     floor = real(space.floor_split, space.floor(len(labels)))
-    found = intra_scores(samples, reference, floor, space.evaluation.names, count=count, seed=space.seed)
-    return {name: score.to_dict() for name, score in found.items()}
+    scores = intra_scores(samples, reference, floor, space.evaluation.names, count=count, seed=space.seed)
+    return {name: score.to_dict() for name, score in scores.items()}
 
 
 def memorisation(space: FeatureSpace, images: Labelled) -> Result:
-    """How near the images are to training images, and which those are; numbers in `shown` are indices of images."""
-    test = space.reference if space.reference_split == "test" else space.floor(len(space.chosen(images)))
+    """How near the images are to training images, and which those are; `shown` holds indices of images."""
+    test = space.reference if space.reference_split == "test" else space.floor(len(space.scored(images)))
     train = space.real("train", space.searched)
     score = nearest_training_score(space.samples(images), test, train, seed=space.seed, device=space.device).to_dict()
-    chosen, rows = space.chosen(images), space.rows("train", space.searched)
+    chosen, rows = space.scored(images), space.rows("train", space.searched)
     shown = [
         row | {"sample": int(chosen[row["sample"]]), "train": rows[row["train"]].tolist()} for row in score["shown"]
     ]

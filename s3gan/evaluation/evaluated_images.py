@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from cluster_jobs.core.errors import UserError
-from cluster_jobs.core.files import parse_json, read_json
+from cluster_jobs.core.files import read_json
+from cluster_jobs.data.pool import read_labels, read_pool
 from cluster_jobs.data.shards import Shards
-from cluster_jobs.data.stores.base import child
 from cluster_jobs.distributed.job import Job
 from cluster_jobs.training.checkpoint import CheckpointStore
 from s3gan.inference.loading import load_generator
@@ -37,11 +37,11 @@ class Draw:
 
     identity: dict[str, Any]  # equal for equal images
     label_table: dict[str, Any]  # metadata of the table that the generator was trained with; {} where nobody knows
-    make: Callable[[], Labelled]  # a collective; labels are the subject's classes
+    make: Callable[[], Labelled]  # a collective; labels are numbers in `EvaluatedImages.class_names`
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedImages:
     """Labelled images of classes of their own, named by `class_names`."""
 
     origin: str  # the run or the pool, as the user calls it
@@ -51,7 +51,7 @@ class Subject:
     draws: list[Draw]  # the newest checkpoint's first, each with the first sample seed first
 
 
-def run_subject(
+def images_of_run(
     run: Path,
     checkpoint: str,
     *,
@@ -62,7 +62,7 @@ def run_subject(
     sample_seeds: int = 1,
     checkpoints: int = 1,
     job: Job,
-) -> Subject:
+) -> EvaluatedImages:
     """The samples of a run's generator, drawn anew: `count` images a draw, keyed like those of a pool.
 
     Draws are those of the newest `checkpoints` (up to the one named), with the sample seeds from `seed` on. In a run
@@ -101,8 +101,8 @@ def run_subject(
             f"checkpoints={checkpoints}: {str(run)!r} holds {len(known)} up to {newest['nimg']:,} images "
             "(keep_last of s3gan.train says how many stay)"
         )
-    draws = [draw_of(chosen, info, seed + place) for chosen, info in known for place in range(sample_seeds)]
-    return Subject(str(run), network["size"], network["channels"], network["class_names"], draws)
+    draws = [draw_of(chosen, info, seed + offset) for chosen, info in known for offset in range(sample_seeds)]
+    return EvaluatedImages(str(run), network["size"], network["channels"], network["class_names"], draws)
 
 
 def draw_samples(
@@ -140,16 +140,14 @@ def _earlier(run: Path, nimg: int) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def pool_subject(pool: str) -> Subject:
+def images_of_pool(pool: str) -> EvaluatedImages:
     """All images of a pool, whatever wrote it; `pool.json` says which label table its classes come from."""
     shards = Shards(pool)
-    content = shards.store.document("pool.json")
-    made_by = parse_json(content, child(pool, "pool.json")) if content else {}
-    labels = np.asarray(shards.hidden_labels())  # a pool's labels are its generator's conditions: nothing is hidden
+    made_by = read_pool(shards) or {}
+    labels, names = read_labels(shards)
     if labels.max() < 0:
         raise UserError(f"pool={pool!r}: none of its images has a label")
-    names = [*shards.classes, *map(str, range(len(shards.classes), int(labels.max()) + 1))]
     identity = {"pool": shards.fingerprint, "labels": digest(labels)}
     table = made_by.get("label_table") or {}
     draw = Draw(identity, table, lambda: from_shards(shards, labels))
-    return Subject(pool, shards.size, shards.channels, names, [draw])
+    return EvaluatedImages(pool, shards.size, shards.channels, names, [draw])
