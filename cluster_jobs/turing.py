@@ -1,4 +1,4 @@
-"""A visual Turing test: can people tell the fakes?
+"""A visual Turing test: can people tell generated images from real ones?
 
 ``python -m cluster_jobs.turing real=DIR/test fake=POOL out=TEST`` writes TEST/turing.html, to be sent to people, and
 TEST/key.json, to be kept; ``python -m cluster_jobs.turing score=ANSWERS.json`` (or a directory of such files) says how
@@ -80,11 +80,11 @@ def make_test(config: TuringConfig) -> None:
             f"{shape_text(fake.shape)} (channels × height × width), expected the same"
         )
     test = draw(real, fake, config.count, config.examples, config.seed)
-    found = key_of(test, real, fake, config.seed)
+    key = key_of(test, real, fake, config.seed)
     with OutputDirectory(out, last=PAGE).locked():
-        if (out / KEY).is_file() and read_json(out / KEY) != found:
+        if (out / KEY).is_file() and read_json(out / KEY) != key:
             raise UserError(f"out={config.out}: holds another test, whose key would be lost; choose another directory")
-        write_json(out / KEY, found)
+        write_json(out / KEY, key)
         write_atomically(out / PAGE, page(test, config.title, config.scale).encode())
     print(f"{out / PAGE}: send it to people; {out / KEY}: keep it; put what they save beside it and run score=")
 
@@ -96,33 +96,33 @@ def score(config: TuringConfig) -> None:
     key_path = Path(config.key) if config.key else files[0].parent / KEY
     if not key_path.is_file():
         raise UserError(f"{key_path}: no such file; give the {KEY} that was written beside {PAGE} as key=…")
-    known = read_key(key_path)
-    found: dict[str, Confusion] = {}
+    key = read_key(key_path)
+    by_subject: dict[str, Confusion] = {}
     for file in files:
-        subject, answers = read_answers(file, known, incomplete=config.allow_incomplete)
-        if subject in found:
+        subject, answers = read_answers(file, key, incomplete=config.allow_incomplete)
+        if subject in by_subject:
             raise UserError(f"{file}: the subject {subject!r} has answered in another file already")
-        found[subject] = confusion(known["truth"], answers)
-    show(found, key_path.parent)
+        by_subject[subject] = confusion(key["truth"], answers)
+    show(by_subject, key_path.parent)
 
 
-def answer_files(place: str) -> list[Path]:
+def answer_files(score: str) -> list[Path]:
     """The files that ``score=`` names. A file or directory whose name holds a comma is taken as it is."""
-    if Path(place).is_dir():
-        files = sorted(path for path in Path(place).glob("*.json") if path.name != KEY)
+    if Path(score).is_dir():
+        files = sorted(path for path in Path(score).glob("*.json") if path.name != KEY)
         if not files:
-            raise UserError(f"score={place}: expected at least one file of answers, *.json")
+            raise UserError(f"score={score}: expected at least one file of answers, *.json")
         return files
-    files = [Path(place)] if Path(place).exists() else [Path(part.strip()) for part in place.split(",")]
+    files = [Path(score)] if Path(score).exists() else [Path(part.strip()) for part in score.split(",")]
     for file in files:
         if not file.is_file():
-            raise UserError(f"score={place}: no such file or directory as {str(file)!r}")
+            raise UserError(f"score={score}: no such file or directory as {str(file)!r}")
     return files
 
 
-def show(found: dict[str, Confusion], directory: Path) -> None:
-    """Prints the confusion table of all and of each subject, and leaves it for the report."""
-    everybody = pooled(list(found.values()))
+def show(by_subject: dict[str, Confusion], directory: Path) -> None:
+    """Prints the confusion table of all and of each subject, and writes it as a section of the report."""
+    everybody = pooled(list(by_subject.values()))
     low, high = everybody.interval()
     verdict = (
         f"{everybody.correct:,} of {everybody.total:,} right ({everybody.accuracy:.1%}, {CONFIDENCE:.0%} interval "
@@ -136,7 +136,7 @@ def show(found: dict[str, Confusion], directory: Path) -> None:
             f"{one.accuracy:.1%}",
             f"{one.p_value():.3g}",
         ]
-        for name, one in [*found.items(), *([("all", everybody)] if len(found) > 1 else [])]
+        for name, one in [*by_subject.items(), *([("all", everybody)] if len(by_subject) > 1 else [])]
     ]
     table = Table()
     for column in columns:

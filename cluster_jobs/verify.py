@@ -1,4 +1,7 @@
-"""Checks shards against their index: ``python -m cluster_jobs.verify data=DIR``. ``shard_check.py`` says what for."""
+"""Checks shards against their index: ``python -m cluster_jobs.verify data=DIR``.
+
+``verification/checker.py`` says what is checked.
+"""
 
 import sys
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ from cluster_jobs.core.progress import track
 from cluster_jobs.core.workers import cores, run_tasks
 from cluster_jobs.verification.checker import Damage, Shard, Split, check
 from cluster_jobs.verification.dataset import Data, damaged, open_data, report, totals
-from cluster_jobs.verification.journal import Record, Stamp, stamp
+from cluster_jobs.verification.journal import Journal, Stamp, stamp
 
 SMALL = 64 << 20  # bytes of shards that are checked before worker processes would have started
 SHOWN = 20  # findings named on the terminal; all of them are in the list
@@ -43,18 +46,18 @@ def main(config: VerifyConfig) -> None:
         return
     data = open_data(Path(config.data))
     out = Path(config.out) if config.out else Path(config.data) / "verify.json"
-    record = Record(out.with_name(f"{out.name}.state"), data.identity(), fresh=config.fresh)
+    journal = Journal(out.with_name(f"{out.name}.state"), data.identity(), fresh=config.fresh)
     tasks = [(name, shard, stamp(data.path(name, shard))) for name, shard in data]
-    pending = [task for task in tasks if not record.verified((task[0], task[1].number), task[2])]
+    pending = [task for task in tasks if not journal.verified((task[0], task[1].number), task[2])]
     if len(pending) < len(tasks):
         unchanged = f"{len(tasks) - len(pending):,} of {len(tasks):,} shards"
         print(f"{unchanged} were verified before and have not changed (fresh=true checks them again)", flush=True)
     workers = config.workers if config.workers >= 0 else _processes(pending)
     checked = run_tasks(_check, data.splits, pending, min(workers, len(pending)))
     for (name, shard, mark), damage in track(checked, len(pending), "shards", "verify", 1):
-        record.add((name, shard.number), mark, damage)
-    write_parts(out, report(config.data, data, record))
-    _conclude(data, record, out)
+        journal.add((name, shard.number), mark, damage)
+    write_parts(out, report(config.data, data, journal))
+    _conclude(data, journal, out)
 
 
 def _processes(tasks: list[Task]) -> int:
@@ -67,22 +70,22 @@ def _check(splits: dict[str, Split], task: Task) -> list[Damage]:
     return check(splits[name], shard)
 
 
-def _conclude(data: Data, record: Record, out: Path) -> None:
-    """Says that all is sound, or raises UserError naming the first damage."""
-    samples, shards = totals(data, record)
+def _conclude(data: Data, journal: Journal, out: Path) -> None:
+    """Prints that all shards are sound, or raises UserError naming the first damage."""
+    samples, shards = totals(data, journal)
     if not samples + shards:
         images, files = data.size()
         print(f"sound: {images:,} images in {files:,} shards, as {str(out)!r} says")
         return
-    shown = [
+    lines = [
         f"{data.splits[name].directory}: {item.name}: {item.reason}"
-        for name, item in islice(damaged(data, record), SHOWN)
+        for name, item in islice(damaged(data, journal), SHOWN)
     ]
-    print("\n".join(shown))
+    print("\n".join(lines))
     if samples + shards > SHOWN:
         print(f"… and {samples + shards - SHOWN:,} more")
-    found = f"{samples:,} finding(s) about samples and {shards:,} about whole shards"
-    raise UserError(f"{found}, the first {shown[0]}; all are in {str(out)!r}")
+    counts = f"{samples:,} finding(s) about samples and {shards:,} about whole shards"
+    raise UserError(f"{counts}, the first {lines[0]}; all are in {str(out)!r}")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The files that stages hand each other: shards, stream, label table, pool.json."""
+"""The files that stages exchange: shards and the stream over them, label tables, pools."""

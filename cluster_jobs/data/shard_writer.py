@@ -1,9 +1,9 @@
-"""Shards: ordinary WebDataset tars with a small index beside them, written atomically. ``shards.py`` reads them.
+"""Writes shards: ordinary WebDataset tars with a small index beside them, each atomically; ``shards.py`` reads them.
 
 A directory of shards holds ``000000.tar …`` and, written last, ``index.json`` (shards, counts, bytes, classes, size,
 mode, fingerprint), ``index.bin`` (one ``MEMBER`` record a sample), ``keys.bin`` (the keys, concatenated) and
-``labels.bin`` (int32, -1 without ``.cls``). Labels lie apart so that training, which takes its labels from a label
-table, never maps them.
+``labels.bin`` (int32, -1 without ``.cls``). Labels have their own file so that training, which takes its labels from a
+label table, never maps them.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ PARTS = ".parts"
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample on its way into a shard. ``image`` holds the encoded bytes of a ``.extension`` file."""
+    """One sample to be written. ``image`` holds the encoded bytes of a ``.extension`` file."""
 
     key: str
     image: bytes
@@ -53,8 +53,13 @@ class Sample:
 
 @dataclass
 class ShardPart:
-    """What the index knows of one shard: its members in order, keys, labels, byte count and digest of keys and
-    images.
+    """One shard's part of the index.
+
+    Attributes:
+        members: a ``MEMBER`` record a sample, in order.
+        labels: int32, -1 for unlabelled.
+        bytes: the size of the shard.
+        digest: of keys and image bytes.
     """
 
     members: np.ndarray
@@ -89,7 +94,7 @@ def write_shard(directory: Path, number: int, samples: Iterable[Sample]) -> None
         _write_part(directory, number, index_shard(temporary))
         temporary.replace(path)
     finally:
-        remove(temporary)  # what samples that end early leave behind
+        remove(temporary)  # it is still there where the samples raised
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -134,15 +139,15 @@ def index_shard(path: Path) -> ShardPart:
                 content = _content(tar, image)
                 digest.update(hashlib.sha256(key.encode() + b"\0" + content).digest())
                 key_bytes = len(key.encode())
-                place = (annotation.offset_data, annotation.size) if annotation else (0, 0)
-                members.append((0, image.size, image.offset_data, *place, key_bytes, key_start))
+                span = (annotation.offset_data, annotation.size) if annotation else (0, 0)
+                members.append((0, image.size, image.offset_data, *span, key_bytes, key_start))
                 key_start += key_bytes
                 keys.append(key)
                 labels.append(_parse_label(path, key, _content(tar, label)) if label else -1)
-            whole = closed(tar)
+            complete = closed(tar)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise UserError(f"{path}: damaged or truncated tar after {len(keys)} samples ({error})") from error
-    if not whole or not keys:
+    if not complete or not keys:
         raise UserError(f"{path}: {'truncated' if keys else 'empty'} tar ({size} bytes, {len(keys)} whole samples)")
     if len(set(keys)) < len(keys):
         raise UserError(f"{path}: {len(keys) - len(set(keys))} keys are there twice; a sample's key must be its own")
@@ -173,7 +178,7 @@ def members_by_key(tar: tarfile.TarFile) -> Iterator[tuple[str, list[tuple[str, 
 
 
 def closed(tar: tarfile.TarFile) -> bool:
-    """Whether a tar that was walked to its end ends as tars do, with a block of zeros."""
+    """Whether a tar that was read to its end has the closing block of zeros."""
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
     return tar.fileobj.read(tarfile.BLOCKSIZE) == tarfile.NUL * tarfile.BLOCKSIZE
@@ -182,7 +187,7 @@ def closed(tar: tarfile.TarFile) -> bool:
 def _repeated(named: list[tuple[str, tarfile.TarInfo]]) -> str:
     """The first file of a group whose extension the group has already."""
     extensions = [extension for extension, _ in named]
-    return next(member.name for place, (_, member) in enumerate(named) if extensions[place] in extensions[:place])
+    return next(member.name for i, (_, member) in enumerate(named) if extensions[i] in extensions[:i])
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -222,13 +227,13 @@ def _write_part(directory: Path, number: int, part: ShardPart) -> None:
 
 
 def write_index_part(directory: Path, number: int, part: ShardPart) -> None:
-    """Keeps the part of a shard that lies elsewhere, until :func:`finish_index` joins the parts."""
+    """Stores the index part of a shard in another directory, until :func:`finish_index` joins the parts."""
     (directory / PARTS).mkdir(parents=True, exist_ok=True)
     _write_part(directory, number, part)
 
 
 def stored_size(size: Size) -> int | list[int]:
-    """A size as JSON files hold it: one integer where square, as ever, else ``[height, width]``."""
+    """A size as JSON files hold it: one integer where square, else ``[height, width]``."""
     height, width = height_and_width(size)
     return height if height == width else [height, width]
 
@@ -247,13 +252,13 @@ def finish_index(
     valid.
 
     Args:
-        files: where each shard lies, relative to ``directory`` or absolute; ``NNNNNN.tar`` by default.
+        files: the path of each shard, relative to ``directory`` or absolute; ``NNNNNN.tar`` by default.
         size: of the pictures; the index holds one integer where they are square, else ``[height, width]``.
         mode: ``"L"`` (one channel) or ``"RGB"``.
         extra: further facts for ``index.json`` (the source, what was skipped).
 
     Raises:
-        UserError: two shards of one name, so that ``SHARD/KEY`` would not tell their samples apart.
+        UserError: two shards of one name, so that ``SHARD/KEY`` would name two samples.
     """
     names = list(files) if files else [shard_name(number) for number in range(shards)]
     if len({Path(name).stem for name in names}) < shards:

@@ -1,4 +1,4 @@
-"""Random access to a directory of shards by sample index; ``stores.py`` knows where it lies."""
+"""Random access to a directory of shards by sample index, local or remote."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from cluster_jobs.data.stores.open import open_store
 class Shards:
     """Random access to a directory of shards by sample index, 0 ≤ index < ``count``.
 
-    ``directory`` is a local path or a URL (see ``stores.py``).
+    ``directory`` is a local path or a URL (see ``stores/base.py``).
 
     Raises:
         UserError: the directory is missing or holds no index, the index is damaged, or a shard is missing or truncated
@@ -80,7 +80,7 @@ class Shards:
         return [self.key(index) for index in range(start, self.count if stop is None else stop)]
 
     def encoded(self, index: int) -> bytes:
-        """The image file of a sample as it lies in the shard."""
+        """The encoded image file of a sample, as stored in the shard."""
         member = self._members[index]
         return self._read(index, int(member["image_offset"]), int(member["image_size"]))
 
@@ -118,7 +118,7 @@ class Shards:
         blocks = (np.concatenate([members["image_offset"], ends]) // BLOCK_BYTES).astype(np.int64)
         _, first = np.unique(np.stack([shards, blocks]), axis=1, return_index=True)
         first.sort()  # what is needed first is fetched first
-        self.store.prefetch((self.shard_names[shards[place]], int(blocks[place])) for place in first)
+        self.store.prefetch((self.shard_names[shards[i]], int(blocks[i])) for i in first)
 
     def annotation(self, index: int) -> dict[str, Any] | None:
         """A sample's ``.json``, or None."""

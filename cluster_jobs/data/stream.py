@@ -66,7 +66,7 @@ class _Epoch:
 
 
 class Order:
-    """Which sample stands at which position of the endless stream.
+    """The sample at each position of the endless stream.
 
     Args:
         counts: samples in each shard, int64.
@@ -81,9 +81,9 @@ class Order:
         lengths = np.clip(block_bytes * counts // np.maximum(sizes, 1), 1, np.maximum(counts, 1))
         blocks = -(-counts // lengths)
         shard = np.repeat(np.arange(len(counts)), blocks)
-        place = np.arange(int(blocks.sum())) - np.repeat(np.cumsum(blocks) - blocks, blocks)
-        self._starts = (np.cumsum(counts) - counts)[shard] + place * lengths[shard]
-        self._lengths = np.minimum(lengths[shard], counts[shard] - place * lengths[shard])
+        within = np.arange(int(blocks.sum())) - np.repeat(np.cumsum(blocks) - blocks, blocks)
+        self._starts = (np.cumsum(counts) - counts)[shard] + within * lengths[shard]
+        self._lengths = np.minimum(lengths[shard], counts[shard] - within * lengths[shard])
         self.window = len(self._starts) if window == "all" else int(window)
         self._arranged: dict[int, _Epoch] = {}
 
@@ -109,16 +109,16 @@ class Order:
         if self.window >= len(self._starts):
             return np.empty(0, np.int64)
         distance = self.window * self.count // len(self._starts)
-        found = [np.empty(0, np.int64)]
+        samples = [np.empty(0, np.int64)]
         for epoch in range((start + distance) // self.count, (stop + distance - 1) // self.count + 1):
             arrangement = self._epoch(epoch)
             limits = np.array([start, stop]) + distance - epoch * self.count
             first, last = np.searchsorted(arrangement.begins[:-1], limits)
-            found += [
+            samples += [
                 np.arange(self._starts[block], self._starts[block] + self._lengths[block])
                 for block in arrangement.blocks[first:last]
             ]
-        return np.concatenate(found)
+        return np.concatenate(samples)
 
     def indices(self, positions: np.ndarray) -> np.ndarray:
         """The sample index at each position (int64); positions count on over the epochs."""
@@ -140,8 +140,8 @@ class Order:
             end = begins[min((window + 1) * self.window, len(begins) - 1)]
             key = derive_seed(self.seed, "window", epoch, int(window))
             shuffled[chosen] = begin + permute(positions[chosen] - begin, int(end - begin), key)
-        places = np.searchsorted(begins, shuffled, side="right") - 1
-        return self._starts[arrangement.blocks[places]] + shuffled - begins[places]
+        blocks = np.searchsorted(begins, shuffled, side="right") - 1
+        return self._starts[arrangement.blocks[blocks]] + shuffled - begins[blocks]
 
 
 @dataclass
@@ -184,8 +184,8 @@ class Reader:
         self.shards.prefetch(indices)  # all at once, as one after the other would wait for each
         used = indices.copy()
         images = np.empty((len(indices), *self.shards.shape), np.uint8)
-        for place, index in enumerate(indices):
-            images[place], used[place] = self._image(int(index))
+        for i, index in enumerate(indices):
+            images[i], used[i] = self._image(int(index))
         return Batch(torch.from_numpy(images), torch.from_numpy(used), position)
 
     def _image(self, index: int) -> tuple[np.ndarray, int]:
@@ -206,7 +206,7 @@ class Reader:
         raise DamagedSample(f"{self.shards.key(index)} and the {REPLACEMENT_TRIES - 1} samples after it cannot be read")
 
     def _after(self, index: int, offset: int) -> int:
-        """The sample ``offset`` places after ``index``, among those that this reader may show."""
+        """The sample ``offset`` positions after ``index``, among those of this reader's subset."""
         if self.subset is None:
             return (index + offset) % len(self.shards)
         return int(self.subset[(np.searchsorted(self.subset, index) + offset) % len(self.subset)])
@@ -233,7 +233,7 @@ class Stream:
 
     Args:
         batch: images a global batch.
-        mine: the places of every global batch that this rank reads (`cluster_jobs.distributed.batch_split`); all by
+        mine: the positions in every global batch that this rank reads (`cluster_jobs.distributed.batch_split`); all by
             default.
         subset: the sample indices that the stream is made of, ascending int64; all by default.
 
@@ -305,7 +305,7 @@ def scan(
     """Every sample once, in index order: the finite stream of evaluations, the same number of batches on every rank.
 
     ``batch`` is global; this rank's slice may be short or empty at the end (it is yielded with n = 0, so that
-    collectives in the loop match). ``Batch.position`` is the place of the global batch in the scan.
+    collectives in the loop match). ``Batch.position`` is that of the global batch's first sample in the scan.
     """
     reader = Reader(shards, damaged, indices, cache=False)
     chosen = np.arange(len(shards)) if indices is None else np.asarray(indices)

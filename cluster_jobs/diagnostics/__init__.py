@@ -1,1 +1,1 @@
-"""What the doctor checks."""
+"""The checks of cluster_jobs.doctor."""

@@ -1,1 +1,1 @@
-"""Images -> shards (pack, simgan.pack)."""
+"""Writes or indexes images as shards, for cluster_jobs.pack and simgan.pack."""

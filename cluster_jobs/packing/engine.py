@@ -1,7 +1,7 @@
-"""The engine of ``pack``: makes the shards of every split in parallel and continues what was begun.
+"""The engine of ``pack``: makes the shards of every split in parallel, and continues an unfinished directory.
 
-Nothing looks finished before everything is: the indices are written last, when every shard of every split is whole and
-the files that are no pictures are covered by ``allow_bad``.
+No split looks finished before all are: the indices are written last, when every shard of every split is complete and
+the number of files that are no pictures is within ``allow_bad``.
 """
 
 import shutil
@@ -32,13 +32,13 @@ ROWS = 40  # classes shown in the table
 
 Makers = dict[str, ShardMaker]  # by split
 BadByShard = dict[tuple[str, int], list[Bad]]  # by split and shard
-Job = tuple[str, int, frozenset[str]]  # split, shard, names to leave out
+ShardTask = tuple[str, int, frozenset[str]]  # split, shard, names to leave out
 
 
 def pack(
     makers: Makers, out: Path, configuration: dict[str, Any], *, allow_bad: int, workers: int, console: Console
 ) -> None:
-    """Makes every split, or continues with what is missing, or says that all is finished.
+    """Makes every split, continues with what is missing, or prints that all is finished.
 
     Args:
         configuration: what decides the bytes of the shards; ``out`` is refused when it was begun with another one.
@@ -74,8 +74,8 @@ def _pack(
         _make_directory(maker.directory)
     write_json(out / STATE, state)
     tasks = [(s, n) for s, m in makers.items() if not m.finished() for n in range(m.shards()) if not m.done(n)]
-    found = _run(makers, [(*task, frozenset()) for task in tasks], workers, console)
-    bad = _known_bad(out, set(tasks)) | found
+    new_bad = _run(makers, [(*task, frozenset()) for task in tasks], workers, console)
+    bad = _known_bad(out, set(tasks)) | new_bad
     _record_bad(out, bad)
     count = sum(map(len, bad.values()))
     if count > allow_bad:
@@ -84,7 +84,7 @@ def _pack(
             f"{count} file(s) are no readable pictures, the first {first['file']!r} ({first['reason']}); all are in "
             f"{str(out / BAD_FILES)!r}: repair or remove them, or leave them out with allow_bad={count}"
         )
-    again = [(*place, frozenset(file["file"] for file in files)) for place, files in sorted(found.items())]
+    again = [(*shard, frozenset(file["file"] for file in files)) for shard, files in sorted(new_bad.items())]
     changed = _run(makers, again, workers, console)
     if changed:
         file = next(iter(changed.values()))[0]["file"]
@@ -95,8 +95,10 @@ def _pack(
 
 
 def _check_state(state: dict[str, Any], makers: Makers, output: OutputDirectory, console: Console) -> None:
-    """Refuses a directory that something else is in. Where the source has changed since, refuses a finished one, and
-    drops of an unfinished one the shards that the change concerns."""
+    """Refuses a directory that holds something else, and a finished one whose source has changed since.
+
+    Of an unfinished one whose source has changed, the shards concerned count as not done.
+    """
     out = output.path
     if not (out / STATE).is_file():
         for maker in makers.values():
@@ -119,7 +121,7 @@ def _check_state(state: dict[str, Any], makers: Makers, output: OutputDirectory,
         for maker in makers.values():
             maker.discard()
         return
-    changed = _changed_shards(old.get("stamps", state["stamps"]), state["stamps"])  # an earlier version kept none
+    changed = _changed_shards(old.get("stamps", state["stamps"]), state["stamps"])  # earlier versions stored none
     if changed and finished:
         split, number = changed[0]
         raise UserError(
@@ -143,7 +145,7 @@ def _changed_shards(before: dict[str, list[str]], now: dict[str, list[str]]) -> 
 
 
 def _remove_leftovers(makers: Makers, output: OutputDirectory) -> None:
-    """Removes what an earlier command left that was killed."""
+    """Removes the temporary files of an earlier command that was killed."""
     output.remove_leftovers()
     for maker in makers.values():
         OutputDirectory(maker.directory).remove_leftovers()
@@ -170,11 +172,11 @@ def _finish(makers: Makers, bad: BadByShard) -> None:
 
 
 def _known_bad(out: Path, pending: set[tuple[str, int]]) -> BadByShard:
-    """What an earlier life left out of shards that are done; the files of pending shards are read again."""
+    """The bad files that an earlier command left out of finished shards; files of pending shards are read again."""
     path = out / BAD_FILES
     record = read_json(path) if path.is_file() else {}
     known = {(split, int(number)): files for split, shards in record.items() for number, files in shards.items()}
-    return {place: files for place, files in known.items() if place not in pending}
+    return {shard: files for shard, files in known.items() if shard not in pending}
 
 
 def _record_bad(out: Path, bad: BadByShard) -> None:
@@ -187,24 +189,24 @@ def _record_bad(out: Path, bad: BadByShard) -> None:
         (out / BAD_FILES).unlink(missing_ok=True)
 
 
-def _run(makers: Makers, jobs: list[Job], workers: int, console: Console) -> BadByShard:
-    """Makes the shards of the jobs with a progress bar; returns the bad files of shards that were not made."""
-    found: BadByShard = {}
-    if not jobs:
-        return found
-    shown = 0
+def _run(makers: Makers, tasks: list[ShardTask], workers: int, console: Console) -> BadByShard:
+    """Makes the shards of the tasks with a progress bar; returns the bad files of shards that were not made."""
+    bad: BadByShard = {}
+    if not tasks:
+        return bad
+    named = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         unit = next(iter(makers.values())).unit
-        bar = progress.add_task(unit, total=sum(makers[split].work(number) for split, number, _ in jobs))
-        for (split, number, _), files in _results(makers, jobs, workers):
+        bar = progress.add_task(unit, total=sum(makers[split].work(number) for split, number, _ in tasks))
+        for (split, number, _), files in _results(makers, tasks, workers):
             progress.advance(bar, makers[split].work(number))
-            for file in files[: max(SHOWN - shown, 0)]:
+            for file in files[: max(SHOWN - named, 0)]:
                 progress.console.print(Text(f"no picture: {file['file']!r} ({file['reason']})"), soft_wrap=True)
-            shown += len(files)
+            named += len(files)
             if files:
-                found[split, number] = files
-    return found
+                bad[split, number] = files
+    return bad
 
 
 class Rate(ProgressColumn):
@@ -214,20 +216,20 @@ class Rate(ProgressColumn):
         return Text(f"{task.finished_speed or task.speed or 0:,.0f} {task.description}/s")
 
 
-def _results(makers: Makers, jobs: list[Job], workers: int) -> Iterator[tuple[Job, list[Bad]]]:
-    """Does the jobs in ``workers`` processes; 0: in this one; -1: one a core, none where starting them takes longer."""
+def _results(makers: Makers, tasks: list[ShardTask], workers: int) -> Iterator[tuple[ShardTask, list[Bad]]]:
+    """Runs the tasks in ``workers`` processes; 0: in this one; -1: one a core, or none for few tasks."""
     if workers < 0:
-        workers = min(cores(), len(jobs) // 4)
-    return run_tasks(_make, makers, jobs, min(workers, len(jobs)))
+        workers = min(cores(), len(tasks) // 4)
+    return run_tasks(_make, makers, tasks, min(workers, len(tasks)))
 
 
-def _make(makers: Makers, job: Job) -> list[Bad]:
-    split, number, left_out = job
+def _make(makers: Makers, task: ShardTask) -> list[Bad]:
+    split, number, left_out = task
     return makers[split].make(number, left_out)
 
 
 def print_table(console: Console, shards: dict[str, Shards]) -> None:
-    """Counts per class and split, then what each split is."""
+    """Prints the images of each class and split, then the size and fingerprint of each split."""
     table = Table("class", *shards)
     for column in table.columns[1:]:
         column.justify = "right"

@@ -1,4 +1,4 @@
-"""How one split becomes shards: a source is written anew as PNGs, foreign tars are indexed where they lie.
+"""Makes the shards of one split: images of a source are written as PNGs, other people's tars are indexed in place.
 
 A sample's key is its number in the split; a file that is no picture leaves a gap. A shard in which such files are found
 is not made until it is asked for without them, so that a repaired file is read again.
@@ -43,7 +43,7 @@ class ShardMaker(Protocol):
     unit: ClassVar[str]  # what progress counts
 
     def digest(self) -> str:
-        """Changes when samples come, go or change; a file that changes in place may show in ``stamp`` alone."""
+        """Changes with the samples; a file that changes in place may change ``stamp`` alone."""
 
     def stamp(self, number: int) -> str:
         """Changes when a file that shard ``number`` is made from changes in place."""
@@ -51,12 +51,12 @@ class ShardMaker(Protocol):
     def shards(self) -> int: ...
 
     def work(self, number: int) -> int:
-        """How many units of work shard ``number`` is."""
+        """Units of work of shard ``number``, for the progress bar."""
 
     def done(self, number: int) -> bool: ...
 
     def make(self, number: int, left_out: frozenset[str]) -> list[Bad]:
-        """Makes shard ``number`` without ``left_out``; returns what else is no picture, and then has made nothing."""
+        """Makes shard ``number`` without ``left_out``; where other files are no pictures, only returns these."""
 
     def finish(self, left_out: int) -> None:
         """Writes the index, which makes the directory valid; ``left_out`` files are missing from it."""
@@ -64,11 +64,11 @@ class ShardMaker(Protocol):
     def finished(self) -> bool: ...
 
     def discard(self) -> None:
-        """Removes unfinished work, never files of somebody else."""
+        """Removes unfinished work, never files that this command did not write."""
 
 
 def _stamp(paths: Iterable[Path]) -> str:
-    """Of the sizes and times of files; that of one that is missing or a broken link counts as well."""
+    """A digest of the sizes and times of files; a missing file or a broken link counts too."""
     states: list[tuple[int, int] | None] = []
     for path in paths:
         try:
@@ -79,7 +79,7 @@ def _stamp(paths: Iterable[Path]) -> str:
     return hashlib.blake2b(repr(states).encode(), digest_size=8).hexdigest()
 
 
-class _Found(Exception):
+class _BadFiles(Exception):
     """Stops the writing of a shard in which bad files were found."""
 
 
@@ -120,7 +120,7 @@ class Repack:
                 f"({self.source.name(self._range(number)[0])!r} …); remove them from the source"
             )
         bad: list[Bad] = []
-        with contextlib.suppress(_Found):
+        with contextlib.suppress(_BadFiles):
             write_shard(self.directory, number, self._encoded(number, left_out, bad))
         return bad
 
@@ -137,7 +137,7 @@ class Repack:
             if not bad:
                 yield Sample(f"{index:08d}", encode_png(image), "png", label, annotation)
         if bad:
-            raise _Found
+            raise _BadFiles
 
     def finish(self, left_out: int) -> None:
         source = self.source
@@ -174,18 +174,20 @@ class Tars:
 
 def webdataset(path: Path, mode: str) -> dict[str, Tars]:
     """The tars directly in ``path``, or in its ``train/`` and ``test/`` as for :func:`folder`."""
-    found: dict[str, Tars] = {}
+    splits: dict[str, Tars] = {}
     for split, prefix in split_directories(path).items():
         names = [entry.name for entry in os.scandir(path / prefix) if entry.is_file() and entry.name.endswith(".tar")]
         names.sort(key=lambda name: [(text, int(part or 0)) for text, part in re.findall(r"(\D*)(\d*)", name)])
         if not names:
             raise UserError(f"path={str(path / prefix)!r} holds no .tar files; expected the shards of a WebDataset")
-        found[split] = Tars(path / prefix, names, mode)
+        splits[split] = Tars(path / prefix, names, mode)
     if mode == "auto":
-        pictures = (file for tars in found.values() for name in tars.names for file in _pictures(tars.directory / name))
+        pictures = (
+            file for tars in splits.values() for name in tars.names for file in _pictures(tars.directory / name)
+        )
         mode = "L" if all_grey(pictures) else "RGB"
-        found = {split: Tars(tars.directory, tars.names, mode) for split, tars in found.items()}
-    return found
+        splits = {split: Tars(tars.directory, tars.names, mode) for split, tars in splits.items()}
+    return splits
 
 
 def _pictures(path: Path) -> Iterable[IO[bytes]]:
@@ -203,7 +205,7 @@ def _pictures(path: Path) -> Iterable[IO[bytes]]:
 
 @dataclass
 class Index:
-    """Indexes shards that somebody else wrote, where they lie. ``size`` is what the reader resizes pictures to."""
+    """Indexes shards that somebody else wrote, in place. ``size`` is what the reader resizes pictures to."""
 
     unit: ClassVar[str] = "bytes"
 
@@ -236,11 +238,11 @@ class Index:
         bad: list[Bad] = []
         kept: list[int] = []
         with open(path, "rb") as stream:
-            for place, (key, member) in enumerate(zip(part.keys, part.members, strict=True)):
+            for row, (key, member) in enumerate(zip(part.keys, part.members, strict=True)):
                 name = f"{printable(self.tars.names[number])}/{key}"
                 if name in left_out:
                     continue
-                kept.append(place)
+                kept.append(row)
                 stream.seek(int(member["image_offset"]))
                 try:
                     decode(stream.read(int(member["image_size"])), self.size, self.tars.mode)
@@ -251,7 +253,7 @@ class Index:
         if bad:
             return bad
         if left_out:
-            part.keys = [part.keys[place] for place in kept]
+            part.keys = [part.keys[row] for row in kept]
             part.members, part.labels = part.members[kept], part.labels[kept]
             sizes = part.members["key_size"].astype(np.uint64)
             part.members["key_start"] = np.cumsum(sizes) - sizes

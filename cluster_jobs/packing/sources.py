@@ -1,8 +1,8 @@
-"""Where images come from: scikit-learn's digits, MNIST-format files, folders of pictures.
+"""Sources of images to pack: scikit-learn's digits, MNIST-format files, folders of pictures.
 
 A source is one split as a small object: its length, ``labels`` (int32, -1 unlabelled), ``classes``, ``mode``, and
 ``read(i) -> (uint8 (C, height, width), label or None, annotation or None)``. Shards that somebody else wrote are no
-source: ``shard_makers.py`` indexes them where they lie.
+source: ``makers.py`` indexes them in place.
 """
 
 import gzip
@@ -53,10 +53,10 @@ class Source(Protocol):
         """A picture, uint8 (C, height, width), its label and annotation. Raises NoImage."""
 
     def paths(self, index: int) -> Sequence[Path]:
-        """The files that a sample is read from; none where the digest covers what they hold."""
+        """The files that a sample is read from; none where the digest covers their content."""
 
     def digest(self) -> str:
-        """Changes when samples come, go or change; a change within one of ``paths`` need not show."""
+        """Changes when samples are added, removed or changed; a change within one of ``paths`` need not change it."""
 
 
 def decode(content: bytes, size: Size, mode: str) -> np.ndarray:
@@ -140,22 +140,22 @@ def digits(size: int, mode: str) -> dict[str, Source]:
 
 def idx(path: Path, size: int, mode: str, classes: Sequence[str]) -> dict[str, Source]:
     """MNIST-format files: ``train-images-idx3-ubyte``, labels, and ``t10k-…`` (or ``test-…``), plain or ``.gz``."""
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    arrays: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for split, prefix in (("train", "train"), ("test", "t10k"), ("test", "test")):
         file = _idx_file(path, prefix, "images-idx3")
-        if file is None or split in found:
+        if file is None or split in arrays:
             continue
         images = _read_idx(file, 3)
         label_file = _idx_file(path, prefix, "labels-idx1")
         labels = _read_idx(label_file, 1).astype(np.int32) if label_file else np.full(len(images), -1, np.int32)
         if len(labels) != len(images):
             raise UserError(f"{label_file}: {len(labels)} labels for the {len(images)} images of {file.name}")
-        found[split] = images, labels
-    if "train" not in found:
+        arrays[split] = images, labels
+    if "train" not in arrays:
         raise UserError(f"path={str(path)!r}: expected MNIST-format files, at least train-images-idx3-ubyte (.gz too)")
-    names = class_names(classes, max(int(labels.max(initial=-1)) for _, labels in found.values()))
+    names = class_names(classes, max(int(labels.max(initial=-1)) for _, labels in arrays.values()))
     mode = "L" if mode == "auto" else mode
-    return {split: Arrays(*arrays, names, size, mode, split) for split, arrays in found.items()}
+    return {split: Arrays(*pair, names, size, mode, split) for split, pair in arrays.items()}
 
 
 def class_names(given: Sequence[str], highest: int) -> list[str]:
@@ -231,8 +231,8 @@ def folder(path: Path, size: Size, mode: str) -> dict[str, Source]:
     """Pictures in one directory per class, or flat and unlabelled.
 
     Where ``path`` holds nothing but ``train/`` and ``test/`` (else ``val/`` or ``validation/``), these are the splits.
-    Each first-level directory of a split is a class, however deep its files lie; files beside the class directories
-    are unlabelled. Hidden files are ignored; any other file must be a picture. The order is the hash of the file's
+    Each first-level directory of a split is a class, at whatever depth its files are; files beside them are
+    unlabelled. Hidden files are ignored; any other file must be a picture. The order is the hash of the file's
     path, so that every shard holds a mixture of the classes.
     """
     parts = split_directories(path)
@@ -245,7 +245,7 @@ def folder(path: Path, size: Size, mode: str) -> dict[str, Source]:
             raise UserError(f"path={str(path)!r}: its directory {parts[split]!r} holds no files")
     names = {split: [_class_of(file, depth[split]) for file in files] for split, files in listing.items()}
     classes = sorted({name for column in names.values() for name in column if name is not None})
-    number = {name: place for place, name in enumerate(classes)}
+    number = {name: i for i, name in enumerate(classes)}
     if mode == "auto":
         mode = "L" if all_grey(path / file for column in listing.values() for file in column) else "RGB"
     sources: dict[str, Source] = {}
@@ -279,16 +279,16 @@ def _walk(root: Path, prefix: str) -> list[str]:
     while stack:
         relative, above = stack.pop()
         real = os.path.realpath(root / relative)
-        if real in above:  # a link to a directory that it lies in
+        if real in above:  # a link to a directory above it
             continue
         for entry in os.scandir(root / relative):
-            place = os.path.normpath(os.path.join(relative, entry.name))
+            path = os.path.normpath(os.path.join(relative, entry.name))
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                stack.append((place, above | {real}))
+                stack.append((path, above | {real}))
             else:
-                files.append(place)
+                files.append(path)
     return sorted(files, key=lambda file: (key_hash("order", printable(file)), file))
 
 

@@ -1,1 +1,1 @@
-"""YAML -> stages -> processes of this machine (submit, status, logs)."""
+"""Pipelines: a YAML file of stages, run as processes of this machine (submit, status, logs)."""

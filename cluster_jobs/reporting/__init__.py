@@ -1,1 +1,1 @@
-"""Report sections, HTML, curves, grids."""
+"""The report: sections, the HTML page, curves and grids of images."""

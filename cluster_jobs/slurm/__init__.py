@@ -1,1 +1,1 @@
-"""Stages -> Slurm jobs (submit, cancel, resubmit)."""
+"""Runs the stages of a pipeline as Slurm jobs (submit, cancel, resubmit)."""

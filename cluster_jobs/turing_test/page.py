@@ -1,4 +1,4 @@
-"""The page of a visual Turing test (SimGAN, section 3.2) and its key: which image is real stands in the key alone."""
+"""The page of a visual Turing test (SimGAN, section 3.2) and its key, which alone says which images are real."""
 
 import base64
 import hashlib
@@ -17,12 +17,12 @@ from cluster_jobs.data.shards import Shards
 from cluster_jobs.reporting.html import STYLE
 
 KINDS = ("real", "fake")
-SHOWN_PIXELS = 320  # to about which the longer side is enlarged, unless the caller says how far
+SHOWN_PIXELS = 320  # about the length of the longer side on the screen, unless the caller gives a scale
 
 
 @dataclass(frozen=True)
 class TuringTest:
-    """What is shown: ids in the order of the file, which tells nothing, with their pictures and truths."""
+    """The images of a test by id, in random order, with what each is."""
 
     pictures: dict[str, np.ndarray]  # by id, uint8 (C, H, W)
     truth: dict[str, str]  # by id: "real" or "fake"
@@ -31,7 +31,7 @@ class TuringTest:
 
     @property
     def fingerprint(self) -> str:
-        """Of the pictures and the truths: answers are scored by the key of this very test."""
+        """A digest of pictures and truths, by which answers are matched with the key of the same test."""
         digest = hashlib.sha256(json.dumps([self.truth, self.samples]).encode())
         for picture in self.pictures.values():
             digest.update(np.ascontiguousarray(picture).tobytes())
@@ -40,12 +40,12 @@ class TuringTest:
 
 def draw(real: Shards, fake: Shards, count: int, examples: int, seed: int) -> TuringTest:
     """``count`` pictures of each kind to judge and ``examples`` to learn from, all different, keyed by the seed."""
-    rows, shown = [], {}
+    rows, examples_of = [], {}
     for kind, shards in zip(KINDS, (real, fake), strict=True):
         chosen = random.Random(derive_seed("turing", seed, kind)).sample(range(len(shards)), count + examples)
-        shown[kind] = [shards.image(index) for index in chosen[count:]]
+        examples_of[kind] = [shards.image(index) for index in chosen[count:]]
         rows += [(kind, shards.key(index), shards.image(index)) for index in chosen[:count]]
-    # whoever has the page and this code, but not the images, cannot draw the order again
+    # somebody with the page and this code, but without the images, cannot reproduce the order
     draws = random.Random(derive_seed("turing", seed, "order", real.fingerprint, fake.fingerprint))
     draws.shuffle(rows)
     ids = [f"{value:08x}" for value in draws.sample(range(1 << 32), len(rows))]
@@ -54,14 +54,14 @@ def draw(real: Shards, fake: Shards, count: int, examples: int, seed: int) -> Tu
         {id: picture for id, (_, _, picture) in table.items()},
         {id: kind for id, (kind, _, _) in table.items()},
         {id: sample for id, (_, sample, _) in table.items()},
-        shown,
+        examples_of,
     )
 
 
 def page(test: TuringTest, title: str, scale: int) -> str:
-    """One HTML file without anything outside of it. ``scale`` 0 chooses how far pictures are enlarged."""
+    """One self-contained HTML file. ``scale`` 0 chooses how far pictures are enlarged."""
     height, width = next(iter(test.pictures.values())).shape[1:]
-    shown = {
+    content = {
         "fingerprint": test.fingerprint,
         "scale": scale or max(1, SHOWN_PIXELS // max(height, width)),
         "images": [{"id": id, "source": _inline(picture)} for id, picture in test.pictures.items()],
@@ -72,7 +72,7 @@ def page(test: TuringTest, title: str, scale: int) -> str:
         "style": STYLE,
         "title": escape(title),
         "count": str(len(test.pictures)),
-        "test": json.dumps(shown).replace("<", "\\u003c"),
+        "test": json.dumps(content).replace("<", "\\u003c"),
     }
     for name, part in parts.items():
         text = text.replace("{{" + name + "}}", part)
@@ -80,7 +80,7 @@ def page(test: TuringTest, title: str, scale: int) -> str:
 
 
 def key_of(test: TuringTest, real: Shards, fake: Shards, seed: int) -> dict[str, Any]:
-    """``key.json``: the truths, which whoever judges must not see, and where the pictures came from."""
+    """``key.json``: the truths, which the judges must not see, and the sources of the pictures."""
     return {
         "format": 1,
         "test": test.fingerprint,

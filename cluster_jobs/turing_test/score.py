@@ -1,4 +1,4 @@
-"""What people said in a visual Turing test against what was true: confusion, accuracy, and whether it beats chance."""
+"""Scores the answers to a visual Turing test: confusion, accuracy, and a test against chance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often each kind was called what: ``counts[truth][answer]``."""
+    """Counts of answers by truth: ``counts[truth][answer]``."""
 
     counts: dict[str, dict[str, int]]
 
@@ -79,12 +79,12 @@ def read_answers(path: Path, key: dict[str, Any], *, incomplete: bool = False) -
         UserError: it is damaged, of another test, names images twice or unknown ones, or has no answer to some
             (to any, where it may be ``incomplete``).
     """
-    found = _read(path)
-    rows = found.get("answers")
-    if found.get("format") != 1 or not isinstance(rows, list):
+    content = _read(path)
+    rows = content.get("answers")
+    if content.get("format") != 1 or not isinstance(rows, list):
         raise UserError(f"{path}: expected answers as the test's page exports them")
-    if found.get("test") != key["test"]:
-        raise UserError(f"{path}: answers to the test {found.get('test')!r}, but the key is of {key['test']!r}")
+    if content.get("test") != key["test"]:
+        raise UserError(f"{path}: answers to the test {content.get('test')!r}, but the key is of {key['test']!r}")
     answers: dict[str, str] = {}
     for row in rows:
         id, answer = (str(row.get("id")), row.get("answer")) if isinstance(row, dict) else ("", None)
@@ -98,11 +98,11 @@ def read_answers(path: Path, key: dict[str, Any], *, incomplete: bool = False) -
     if not answers or (missing and not incomplete):
         remedy = "finish the test, or count the others with allow_incomplete=true"
         raise UserError(f"{path}: {missing} of {len(key['truth'])} images have no answer; {remedy}")
-    return str(found.get("subject") or path.stem), answers
+    return str(content.get("subject") or path.stem), answers
 
 
 def _read(path: Path) -> dict[str, Any]:
-    found = read_json(path)
-    if not isinstance(found, dict):
+    content = read_json(path)
+    if not isinstance(content, dict):
         raise UserError(f"{path}: expected a JSON object")
-    return found
+    return content

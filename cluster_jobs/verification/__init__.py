@@ -1,1 +1,1 @@
-"""Is every shard what its index says (verify)."""
+"""Compares shards with their index, for cluster_jobs.verify."""

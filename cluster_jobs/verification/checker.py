@@ -1,12 +1,12 @@
-"""Checks shards against their index, one at a time and holding the keys of one only. Nothing is ever written.
+"""Checks shards against their index, one at a time, with the keys of one shard in memory. Nothing is ever written.
 
-What is checked of a shard: that it is there, its size, that its tar is whole, and its digest of keys and image bytes,
+What is checked of a shard: that it exists, its size, that its tar is complete, and its digest of keys and image bytes,
 which the fingerprint of the data is made of. Of each sample: that tar and index name the same keys once, with the same
-image and annotation at the same place; that the image decodes (and a PNG's checksums hold); that the annotation is
-JSON; that ``.cls`` and ``labels.bin`` agree on a class that there is. Since no two shards have the same name and no two
+image and annotation at the same offset; that the image decodes (and a PNG's checksums hold); that the annotation is
+JSON; that ``.cls`` and ``labels.bin`` agree on a known class. Since no two shards have the same name and no two
 samples of a shard the same key, every identity ``SHARD/KEY`` names one sample.
 
-What no check can see: a changed ``.json`` that still is JSON (the fingerprint leaves annotations and labels out), and
+What no check can detect: a changed ``.json`` that still is JSON (the fingerprint covers no annotations or labels), and
 *which* image changed if it has no checksum and still decodes. Then the shard is named.
 """
 
@@ -34,7 +34,7 @@ SURROGATES = "surrogateescape"  # how tarfile reads a name that is no UTF-8
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """What is wrong with a sample, or with a whole shard where ``key`` is None."""
+    """A fault of one sample, or of a whole shard where ``key`` is None."""
 
     shard: str
     key: str | None
@@ -65,16 +65,16 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A directory of shards, as far as the check of one shard needs it."""
+    """What the check of a shard needs to know of its directory."""
 
     directory: Path
     classes: int
-    left_out: int  # files that are no pictures and that were left out of the index by intent
+    left_out: int  # files that are no pictures and were left out of the index on purpose
 
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """What the index says of one sample; offsets and sizes in bytes, ``label`` -1 without ``.cls``."""
+    """One sample in the index: image and annotation as (offset, size) in bytes, ``label`` -1 without ``.cls``."""
 
     image: tuple[int, int]
     annotation: tuple[int, int]
@@ -119,7 +119,7 @@ def _check_size(path: Path, expected: int) -> None:
 
 
 def check(split: Split, shard: Shard) -> list[Damage]:
-    """Everything that is wrong with one shard, in the order of the index, then of the tar."""
+    """All damage of one shard, in the order of the index, then of the tar."""
     checker = _Checker(split, shard)
     try:
         with open(split.directory / shard.file, "rb") as stream:
@@ -132,7 +132,7 @@ def check(split: Split, shard: Shard) -> list[Damage]:
 
 
 class _Checker:
-    """The check of one shard: walks the tar, compares it with the index, then looks at what the walk did not meet."""
+    """The check of one shard: compares the tar with the index, then looks at samples that are in the index alone."""
 
     def __init__(self, split: Split, shard: Shard) -> None:
         self.split, self.shard = split, shard
@@ -153,20 +153,20 @@ class _Checker:
             self.say(None, f"{self.size:,} bytes, the index says {self.shard.bytes:,}")
         samples = self._indexed()
         missing = dict(samples)
-        whole = False
+        complete = False
         try:
             with tarfile.open(fileobj=stream, mode="r:") as tar:
                 for key, files in members_by_key(tar):
                     self._check_group(stream, key, files, samples, key in missing)
                     missing.pop(key, None)
-                whole = closed(tar)
+                complete = closed(tar)
         except (tarfile.TarError, EOFError) as error:
             self.say(None, f"damaged tar ({error})")
         else:
-            if not whole:
+            if not complete:
                 self.say(None, f"damaged or truncated tar after {len(samples) - len(missing):,} samples")
         for key, sample in missing.items():
-            reason = "the index names it, the shard does not hold it" if whole else self._image(stream, sample.image)
+            reason = "the index names it, the shard does not hold it" if complete else self._image(stream, sample.image)
             self.say(key, reason)
         if self.digest.hexdigest() != self.shard.digest and not self.explained:
             self.say(None, "image bytes or keys have changed since the shard was indexed (its digest differs)")
@@ -204,8 +204,8 @@ class _Checker:
         if picture is None:
             self.say(key, f"no image (found {', '.join(files)})")
             return
-        place = picture.offset_data, picture.size
-        content = self._read(stream, place)
+        span = picture.offset_data, picture.size
+        content = self._read(stream, span)
         self.digest.update(hashlib.sha256(key.encode("utf-8", SURROGATES) + b"\0" + content).digest())
         reason = _undecodable(content)
         sample = samples.get(key)
@@ -218,30 +218,30 @@ class _Checker:
             return
         if repeated:
             self.say(key, f"its .{repeated[0]} is there twice; a sample's key must be its own")
-        if place != sample.image:
-            self.say(key, f"its image is {_place(place)}, the index says {_place(sample.image)}")
-        self.say(key, reason or self._short(place))
+        if span != sample.image:
+            self.say(key, f"its image is {_span_text(span)}, the index says {_span_text(sample.image)}")
+        self.say(key, reason or self._short(span))
         self.say(key, self._annotation(stream, files.get("json"), sample), explains=False)
         self.say(key, self._label(stream, files.get("cls"), sample), explains=False)
 
-    def _read(self, stream: BinaryIO, place: tuple[int, int]) -> bytes:
-        """The bytes at (offset, size), fewer at the end of the shard; the position of ``stream`` stays."""
-        offset, size = place
+    def _read(self, stream: BinaryIO, span: tuple[int, int]) -> bytes:
+        """The bytes of ``span`` (offset, size), fewer at the end of the shard; the position of ``stream`` stays."""
+        offset, size = span
         return os.pread(stream.fileno(), max(0, min(size, self.size - offset)), offset)
 
-    def _short(self, place: tuple[int, int]) -> str | None:
-        return "lies beyond the end of the shard" if sum(place) > self.size else None
+    def _short(self, span: tuple[int, int]) -> str | None:
+        return "lies beyond the end of the shard" if sum(span) > self.size else None
 
-    def _image(self, stream: BinaryIO, place: tuple[int, int]) -> str | None:
-        return self._short(place) or _undecodable(self._read(stream, place))
+    def _image(self, stream: BinaryIO, span: tuple[int, int]) -> str | None:
+        return self._short(span) or _undecodable(self._read(stream, span))
 
     def _annotation(self, stream: BinaryIO, file: tarfile.TarInfo | None, sample: _Sample) -> str | None:
-        place = (file.offset_data, file.size) if file else (0, 0)
-        if place != sample.annotation:
-            return f"its .json is {_place(place)}, the index says {_place(sample.annotation)}"
+        span = (file.offset_data, file.size) if file else (0, 0)
+        if span != sample.annotation:
+            return f"its .json is {_span_text(span)}, the index says {_span_text(sample.annotation)}"
         try:
             if file:
-                json.loads(self._read(stream, place))
+                json.loads(self._read(stream, span))
         except ValueError as error:
             return f"its .json is not JSON ({error})"
         return None
@@ -265,8 +265,8 @@ def _keys(directory: Path, members: np.ndarray) -> Iterator[str]:
             yield stream.read(int(member["key_size"])).decode("utf-8", SURROGATES)
 
 
-def _place(place: tuple[int, int]) -> str:
-    offset, size = place
+def _span_text(span: tuple[int, int]) -> str:
+    offset, size = span
     return f"{size:,} bytes at {offset:,}" if size else "missing"
 
 

@@ -1,4 +1,4 @@
-"""What a verification is about, and what it found: the splits of a data set, their shards, and the list of damage."""
+"""The data set of a verification (its splits and their shards), and the list of the damage that was found."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.verification.checker import INDEX_FILES, Damage, Shard, Split, open_split
-from cluster_jobs.verification.journal import Record, stamp
+from cluster_jobs.verification.journal import Journal, stamp
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Data:
         return self.splits[name].directory / shard.file
 
     def identity(self) -> dict[str, Any]:
-        """What the shards are checked against."""
+        """What the shards are checked against: fingerprints, and the stamps of the index files."""
         stamps = {name: [stamp(split.directory / file) for file in INDEX_FILES] for name, split in self.splits.items()}
         return {"version": 1, "fingerprints": self.fingerprints, "index": stamps}
 
@@ -41,30 +41,32 @@ def open_data(directory: Path) -> Data:
     Raises:
         UserError: there are no shards, or their index is damaged.
     """
-    found = {name: directory / name for name in ("", "train", "test") if (directory / name / "index.json").is_file()}
-    if not found:
+    directories = {
+        name: directory / name for name in ("", "train", "test") if (directory / name / "index.json").is_file()
+    }
+    if not directories:
         raise UserError(f"data={str(directory)!r}: expected a directory with an index.json, or with train/ and test/")
     data = Data({}, {}, {})
-    for name, place in {"": directory}.items() if "" in found else found.items():
-        data.splits[name], data.shards[name], data.fingerprints[name] = open_split(place)
+    for name, split in {"": directory}.items() if "" in directories else directories.items():
+        data.splits[name], data.shards[name], data.fingerprints[name] = open_split(split)
     return data
 
 
-def totals(data: Data, record: Record) -> tuple[int, int]:
+def totals(data: Data, journal: Journal) -> tuple[int, int]:
     """How many findings there are about samples, and about whole shards."""
-    noted = [record.noted[name, shard.number] for name, shard in data]
-    return sum(item.samples for item in noted), sum(item.shards for item in noted)
+    entries = [journal.entries[name, shard.number] for name, shard in data]
+    return sum(entry.samples for entry in entries), sum(entry.shards for entry in entries)
 
 
-def damaged(data: Data, record: Record) -> Iterator[tuple[str, Damage]]:
+def damaged(data: Data, journal: Journal) -> Iterator[tuple[str, Damage]]:
     """All damage with the name of its split, in the order of the shards."""
-    return ((name, item) for name, shard in data for item in record.damage((name, shard.number), shard.name))
+    return ((name, item) for name, shard in data for item in journal.damage((name, shard.number), shard.name))
 
 
-def report(directory: str, data: Data, record: Record) -> Iterator[bytes]:
+def report(directory: str, data: Data, journal: Journal) -> Iterator[bytes]:
     """The list of damage as the parts of a JSON file."""
     images, shards = data.size()
-    sample_findings, shard_findings = totals(data, record)
+    sample_findings, shard_findings = totals(data, journal)
     head = {
         "data": directory,
         "fingerprints": {name or ".": fingerprint for name, fingerprint in data.fingerprints.items()},
@@ -75,7 +77,7 @@ def report(directory: str, data: Data, record: Record) -> Iterator[bytes]:
     }
     yield json.dumps(head, indent=1, ensure_ascii=False)[:-2].encode() + b',\n "damaged": ['
     separator = b"\n  "
-    for name, item in damaged(data, record):
+    for name, item in damaged(data, journal):
         row = {"split": name, "sample": item.name, "reason": item.reason}
         yield separator + json.dumps(row, ensure_ascii=False).encode()
         separator = b",\n  "

@@ -1,6 +1,6 @@
-"""What a verification has found so far, on disk: one line of JSON a shard, so that a killed one goes on.
+"""The journal of a verification: one line of JSON for each checked shard, so that a killed verification can go on.
 
-A shard counts as verified while its size and time of change are those that were noted, and as long as the index beside
+A shard counts as verified while its size and time of change are those in the journal, and as long as the index beside
 it is the one that it was checked against.
 """
 
@@ -29,8 +29,8 @@ def stamp(path: Path) -> Stamp | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
-    """A shard's line: where it begins in the file, the stamp that the shard had, and how much damage it names."""
+class Entry:
+    """A shard's line: its offset in the file, the stamp that the shard had, and the number of findings."""
 
     offset: int
     stamp: Stamp | None
@@ -38,8 +38,8 @@ class Noted:
     shards: int
 
 
-class Record:
-    """The lines of one verification. Another identity, or ``fresh``, begins anew.
+class Journal:
+    """The lines of one verification; another identity, or ``fresh``, starts an empty journal.
 
     Args:
         identity: what the shards are checked against, as plain values.
@@ -61,13 +61,13 @@ class Record:
             raise UserError(f"{str(path)!r} is being written by another verify; wait for it, or give out=") from None
         except OSError as error:
             raise UserError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
-        self.noted = self._scan()
+        self.entries = self._scan()
 
-    def _scan(self) -> dict[ShardId, Noted]:
+    def _scan(self) -> dict[ShardId, Entry]:
         """The last line of every shard; a line that a kill left torn is cut off."""
         self._stream.seek(0)
         offset = len(self._stream.readline())
-        noted: dict[ShardId, Noted] = {}
+        entries: dict[ShardId, Entry] = {}
         for line in iter(self._stream.readline, b""):
             if not line.endswith(b"\n"):
                 break
@@ -77,36 +77,36 @@ class Record:
                 raise UserError(f"{str(self.path)!r} is damaged ({error}); begin anew with fresh=true") from error
             samples = sum(key is not None for key, _ in entry["damage"])
             mark = tuple(entry["stamp"]) if entry["stamp"] else None
-            noted[entry["split"], entry["number"]] = Noted(offset, mark, samples, len(entry["damage"]) - samples)
+            entries[entry["split"], entry["number"]] = Entry(offset, mark, samples, len(entry["damage"]) - samples)
             offset += len(line)
         self._stream.truncate(offset)
         self._stream.seek(offset)
-        return noted
+        return entries
 
-    def verified(self, place: ShardId, now: Stamp | None) -> bool:
-        """Whether a shard was verified as it is now."""
-        noted = self.noted.get(place)
-        return noted is not None and now is not None and noted.stamp == now
+    def verified(self, shard_id: ShardId, now: Stamp | None) -> bool:
+        """Whether a shard was verified and has not changed since."""
+        entry = self.entries.get(shard_id)
+        return entry is not None and now is not None and entry.stamp == now
 
-    def add(self, place: ShardId, mark: Stamp | None, damage: list[Damage]) -> None:
-        """Notes a shard that was checked."""
+    def add(self, shard_id: ShardId, mark: Stamp | None, damage: list[Damage]) -> None:
+        """Adds the line of a shard that was checked."""
         samples = sum(item.key is not None for item in damage)
-        self.noted[place] = Noted(self._stream.tell(), mark, samples, len(damage) - samples)
+        self.entries[shard_id] = Entry(self._stream.tell(), mark, samples, len(damage) - samples)
         pairs = [(item.key, item.reason) for item in damage]
-        entry = {"split": place[0], "number": place[1], "stamp": mark, "damage": pairs}
+        entry = {"split": shard_id[0], "number": shard_id[1], "stamp": mark, "damage": pairs}
         self._stream.write(json.dumps(entry).encode() + b"\n")
         self._stream.flush()
 
-    def damage(self, place: ShardId, shard: str) -> Iterator[Damage]:
-        """The damage noted of one shard."""
-        noted = self.noted[place]
-        if not noted.samples and not noted.shards:
+    def damage(self, shard_id: ShardId, shard: str) -> Iterator[Damage]:
+        """The damage that was found in one shard."""
+        entry = self.entries[shard_id]
+        if not entry.samples and not entry.shards:
             return
         end = self._stream.tell()
-        self._stream.seek(noted.offset)
-        entry = json.loads(self._stream.readline())
+        self._stream.seek(entry.offset)
+        line = json.loads(self._stream.readline())
         self._stream.seek(end)
-        for key, reason in entry["damage"]:
+        for key, reason in line["damage"]:
             yield Damage(shard, key, reason)
 
 

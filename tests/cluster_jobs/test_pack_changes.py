@@ -97,14 +97,14 @@ import multiprocessing, os, signal, sys
 from cluster_jobs import pack
 from cluster_jobs.packing import engine as packing
 
-def dying(*arguments, do=packing.do):
-    for number, result in enumerate(do(*arguments), 1):
+def dying(*arguments, run_tasks=packing.run_tasks):
+    for number, result in enumerate(run_tasks(*arguments), 1):
         if number == int(sys.argv[1]):
             print("workers", *(child.pid for child in multiprocessing.active_children()), flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
         yield result
 
-packing.do = dying
+packing.run_tasks = dying
 pack.main(sys.argv[2:])
 """
 

@@ -1,1 +1,1 @@
-"""Where shards lie: local directory, URL, cache."""
+"""Access to shard directories: on a file system, or below a URL with a local cache."""

@@ -15,7 +15,7 @@ from cluster_jobs.core.errors import UserError
 
 BLOCK_BYTES = 4 << 20  # what a remote store reads at a time, and about what the stream's order keeps together
 
-ShardBlock = tuple[str, int]  # shard, and which of its BLOCK_BYTES long pieces
+ShardBlock = tuple[str, int]  # shard, and the number of a piece of BLOCK_BYTES of it
 
 
 class Store(Protocol):
@@ -48,7 +48,7 @@ class Store(Protocol):
         """
 
     def prefetch(self, blocks: Iterable[ShardBlock]) -> None:
-        """Begins to fetch what will be read soon. Returns at once."""
+        """Begins to fetch blocks that will be read soon. Returns at once."""
 
     def advice(self) -> str:
         """What a user may have meant, where there is no index."""

@@ -1,7 +1,7 @@
-"""A bounded directory of cached files that all processes of a machine share; what was used longest ago goes first.
+"""A bounded cache of files, shared by all processes of a machine, with least-recently-used eviction.
 
-Files appear whole, under a lock that keeps two processes from fetching the same one. Locks are those of ``flock``:
-the system drops them with the process that held them, however it ended.
+Files appear complete, under a lock that keeps two processes from fetching the same one. Locks are those of ``flock``:
+the system releases them when the process that held them ends, however it ends.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from cluster_jobs.core.errors import UnreadableShard, UserError
 
 BOUND = 20 << 30
 FILES, LOCKS, TOTAL, UNFINISHED = "files", "locks", "total", ".tmp"
-PAUSE = 0.01  # seconds between two looks for room
+PAUSE = 0.01  # seconds between two attempts to reserve space
 ABANDONED = 600.0  # seconds after which an unfinished file that nobody writes to was left by a killed process
 
 
@@ -49,11 +49,11 @@ class BlockCache:
         return cls(Path(directory).absolute(), int(text))
 
     def path(self, folder: str, name: str) -> str:
-        """Where a cached file lies, whether it is there or not. Text, as one is made for every sample that is read."""
+        """The path of a cached file, which need not exist. Text, as one is made for every sample that is read."""
         return f"{self.directory}/{FILES}/{folder}/{name}"
 
     def touch(self, path: str) -> bool:
-        """Whether a file is there; it then counts as just used."""
+        """Whether a file exists; marks it as just used."""
         try:
             os.utime(path)
         except FileNotFoundError:
@@ -84,7 +84,7 @@ class BlockCache:
 
     @contextlib.contextmanager
     def writing(self, path: str, size: int) -> Iterator[int]:
-        """A descriptor to write ``size`` bytes to; the file appears whole when the block ends without an error.
+        """A descriptor to write ``size`` bytes to; the file appears complete when the block ends without an error.
 
         Raises:
             UnreadableShard: it is larger than the bound, or cannot be written.
@@ -98,7 +98,7 @@ class BlockCache:
                 os.fdatasync(descriptor)  # or a machine that loses power keeps a file of zeros
             finally:
                 os.close(descriptor)
-            with self._locked(TOTAL):  # a count that met neither of its names would miss it
+            with self._locked(TOTAL):  # a count of the files must see it under one of its two names
                 temporary.replace(path)
         except OSError as error:
             raise UnreadableShard(f"{_where(self.directory)}: cannot write there ({error.strerror})") from error
@@ -106,7 +106,7 @@ class BlockCache:
             temporary.unlink(missing_ok=True)
 
     def _reserve(self, temporary: Path, size: int) -> int:
-        """Makes room and takes it in one step: an empty file of the full size, which every count includes."""
+        """Reserves space by an empty file of the full size, which every count includes; evicts others where needed."""
         if size > self.bound:
             raise UnreadableShard(
                 f"{_where(self.directory)}: a file of {size} bytes is larger than the whole cache (SHARD_CACHE_BYTES="
@@ -117,7 +117,7 @@ class BlockCache:
                 text = os.pread(descriptor, 32, 0)
                 total = int(text) if text else self._evict(self.bound)
                 if total + size > self.bound:
-                    total = self._evict(max(self.bound * 9 // 10 - size, 0))  # a tenth at once: to count is dear
+                    total = self._evict(max(self.bound * 9 // 10 - size, 0))  # a tenth at once, as counting is slow
                 if total + size <= self.bound:
                     os.pwrite(descriptor, b"%-32d" % (total + size), 0)
                     temporary.parent.mkdir(exist_ok=True, mode=0o700)
@@ -125,17 +125,17 @@ class BlockCache:
                     os.truncate(target, size)
                     return target
                 os.pwrite(descriptor, b"%-32d" % total, 0)
-            time.sleep(PAUSE)  # all the room is taken by files that others are writing just now
+            time.sleep(PAUSE)  # all space is taken by files that others are writing
 
     def _evict(self, most: int) -> int:
-        """Removes what was used longest ago until at most ``most`` bytes are left, and returns how many are."""
-        found = []
+        """Removes the least recently used files until at most ``most`` bytes are left; returns the bytes left."""
+        files = []
         for path in (self.directory / FILES).glob("*/*"):
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
-                found.append((status.st_mtime, status.st_size, path))
-        total = sum(size for _, size, _ in found)
-        for used, size, path in sorted(found):
+                files.append((status.st_mtime, status.st_size, path))
+        total = sum(size for _, size, _ in files)
+        for used, size, path in sorted(files):
             if total <= most:
                 break
             if path.suffix == UNFINISHED and time.time() - used < ABANDONED:

@@ -29,7 +29,7 @@ class LocalStore:
                 if len(self._files) >= OPEN_FILES:
                     os.close(self._files.pop(next(iter(self._files))))
                 descriptor = os.open(self.directory / name, os.O_RDONLY)
-            self._files[name] = descriptor  # last: the first is the one that was not read for longest
+            self._files[name] = descriptor  # at the end: the first one is the least recently used
             return os.pread(descriptor, size, offset)
         except OSError as error:
             raise UnreadableShard(f"{self.directory / name}: cannot read the shard ({error.strerror})") from error
@@ -66,7 +66,7 @@ class LocalStore:
         return "make it with python -m cluster_jobs.pack"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"directory": self.directory, "_files": {}}  # descriptors do not travel to reader processes
+        return {"directory": self.directory, "_files": {}}  # descriptors cannot be sent to reader processes
 
     def __del__(self) -> None:
         for descriptor in self._files.values():

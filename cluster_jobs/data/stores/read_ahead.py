@@ -1,4 +1,4 @@
-"""Fetches in the background what will be needed soon."""
+"""Background fetching of items that will be needed soon."""
 
 import contextlib
 import queue
@@ -25,7 +25,7 @@ class ReadAhead(Generic[Item]):
         self._threads = 0
 
     def submit(self, item: Item) -> None:
-        """Has an item fetched, unless that is under way."""
+        """Queues an item to be fetched, unless it is queued or being fetched."""
         with self._lock:
             if item in self._pending:
                 return
@@ -37,9 +37,9 @@ class ReadAhead(Generic[Item]):
         self._queue.put((item, future))
 
     def settle(self, item: Item) -> None:
-        """Waits for an item that is being fetched; takes back one that waits its turn.
+        """Waits for an item that is being fetched; removes one that is still queued.
 
-        An error is not passed on: whoever needs the item tries again and meets it, or finds it gone.
+        An error is not passed on: the caller fetches the item itself and gets the error, if it persists.
         """
         with self._lock:
             future = self._pending.get(item)

@@ -2,7 +2,7 @@
 
 The small files of the index are fetched once and mapped from the cache. Of the tars, blocks of ``BLOCK_BYTES`` are
 fetched, those that the stream will need soon in the background. A cached file belongs to a URL, its index and the
-version of its labels, so data that were packed anew are never read from what was cached before.
+version of its labels, so data that were packed anew are never read from older cached blocks.
 """
 
 import hashlib
@@ -22,9 +22,9 @@ from cluster_jobs.data.stores.block_cache import BlockCache
 from cluster_jobs.data.stores.read_ahead import THREADS, ReadAhead
 from cluster_jobs.data.stores.retries import ShortBody, attempt
 
-EXTRAS = {"http": "remote", "https": "remote", "s3": "remote", "hf": "remote", "gs": "gs"}  # of our own package
+EXTRAS = {"http": "remote", "https": "remote", "s3": "remote", "hf": "remote", "gs": "gs"}  # extras of our own package
 CONNECT_SECONDS, SILENT_SECONDS, WHOLE_SECONDS = 15, 30, 300  # time-outs: to connect, between two bytes, of a request
-VERSION_FIELDS = (  # what the file systems tell of a file and what changes with it
+VERSION_FIELDS = (  # fields of the file systems' metadata that change with a file
     ("size", "ETag", "etag", "Content-MD5", "md5Hash", "Digest", "Last-Modified", "LastModified", "updated", "mtime")
     + ("blob_id", "VersionId", "generation")
 )
@@ -38,7 +38,7 @@ class RemoteStore:
     def __init__(self, location: str) -> None:
         self.location = location
         self._connection: _Connection | None = None
-        self._connect()  # what cannot be read at all is refused now
+        self._connect()  # an unknown scheme or a missing package is refused now
         self._cache = BlockCache.from_environment()
         self._shards: dict[str, tuple[int, int]] = {}  # its number and bytes
         self._folder = ""
@@ -47,23 +47,23 @@ class RemoteStore:
     def document(self, name: str) -> bytes | None:
         url = child(self.location, name)
         try:
-            return attempt(lambda: self._connect().files.cat_file(url), shown(url))
+            return attempt(lambda: self._connect().files.cat_file(url), redacted(url))
         except FileNotFoundError:
             return None
 
     def accept(self, index: dict[str, Any]) -> None:
-        """Takes the index's word, as a server may hold many thousand shards; looks at the labels' file alone."""
+        """Trusts the index, as a server may hold many thousand shards; asks the server for the labels' file alone."""
         for number, shard in enumerate(index["shards"]):
             if posixpath.isabs(shard["name"]):
                 raise UserError(
-                    f"{shown(self.location)}: its index names the shard {shard['name']!r} by a path of another "
+                    f"{redacted(self.location)}: its index names the shard {shard['name']!r} by a path of another "
                     "machine; index the shards in their own directory"
                 )
             self._shards[shard["name"]] = number, shard["bytes"]
         labels = self._facts("labels.bin")
         self._range("labels.bin", 0, 1)  # refuses a server without ranges before anything large is asked for
         version = {field: str(labels[field]) for field in VERSION_FIELDS if field in labels}
-        identity = json.dumps([shown(self.location), index, version], sort_keys=True)
+        identity = json.dumps([redacted(self.location), index, version], sort_keys=True)
         self._folder = hashlib.sha256(identity.encode()).hexdigest()[:32]
 
     def file(self, name: str, size: int) -> Path:
@@ -71,7 +71,7 @@ class RemoteStore:
         with self._cache.claim(path):
             if not self._cache.touch(path) or os.path.getsize(path) != size:
                 if self._facts(name)["size"] not in (size, None):
-                    raise damaged_index(shown(child(self.location, name)), size)
+                    raise damaged_index(redacted(child(self.location, name)), size)
                 with self._cache.writing(path, size) as descriptor, ThreadPoolExecutor(THREADS) as pool:
 
                     def copy(start: int) -> None:
@@ -114,10 +114,10 @@ class RemoteStore:
         inside = child(self.location, "train")
         url = child(inside, "index.json")
         try:
-            attempt(lambda: self._connect().files.info(url), shown(url))
+            attempt(lambda: self._connect().files.info(url), redacted(url))
         except FileNotFoundError:
             return "make it with python -m cluster_jobs.pack and copy it there"
-        return f"did you mean {shown(inside)!r}?"
+        return f"did you mean {redacted(inside)!r}?"
 
     def _path(self, block: ShardBlock) -> str:
         name, number = block
@@ -139,9 +139,11 @@ class RemoteStore:
     def _facts(self, name: str) -> dict[str, Any]:
         url = child(self.location, name)
         try:
-            return attempt(lambda: self._connect().files.info(url), shown(url))
+            return attempt(lambda: self._connect().files.info(url), redacted(url))
         except FileNotFoundError:
-            raise UserError(f"{shown(url)}: damaged index, this file of it is missing; pack the data again") from None
+            raise UserError(
+                f"{redacted(url)}: damaged index, this file of it is missing; pack the data again"
+            ) from None
 
     def _range(self, name: str, start: int, stop: int) -> bytes:
         """Exactly the bytes ``start ≤ … < stop`` of a file."""
@@ -150,15 +152,17 @@ class RemoteStore:
         def action() -> bytes:
             content = self._connect().files.cat_file(url, start=start, end=stop)
             if len(content) > stop - start:
-                raise UnreadableShard(f"{shown(url)}: the server ignores ranges and sends whole files; use another one")
+                raise UnreadableShard(
+                    f"{redacted(url)}: the server ignores ranges and sends whole files; use another one"
+                )
             if len(content) < stop - start:
                 raise ShortBody(f"{len(content)} of {stop - start} bytes came")
             return content
 
         try:
-            return attempt(action, f"{shown(url)} (bytes {start} to {stop})")
+            return attempt(action, f"{redacted(url)} (bytes {start} to {stop})")
         except FileNotFoundError:
-            raise UnreadableShard(f"{shown(url)}: the index names this file, but it is missing") from None
+            raise UnreadableShard(f"{redacted(url)}: the index names this file, but it is missing") from None
 
     def _connect(self) -> "_Connection":
         if self._connection is None or self._connection.process != os.getpid():
@@ -170,7 +174,7 @@ class RemoteStore:
 
 
 class _Connection:
-    """What one process needs to read: neither a file system of fsspec nor a thread survives a fork."""
+    """One process's connection: neither a file system of fsspec nor a thread survives a fork."""
 
     def __init__(self, store: RemoteStore) -> None:
         self.process = os.getpid()
@@ -179,7 +183,7 @@ class _Connection:
 
 
 def open_filesystem(location: str) -> fsspec.AbstractFileSystem:
-    """The fsspec file system of a URL, which tries nothing twice: that is ``attempt``'s work.
+    """The fsspec file system of a URL, which retries nothing: that is left to ``attempt``.
 
     Raises:
         UserError: an unknown scheme, or a package that is missing.
@@ -187,14 +191,14 @@ def open_filesystem(location: str) -> fsspec.AbstractFileSystem:
     scheme = location.partition("://")[0]
     if scheme not in EXTRAS:
         expected = ", ".join(f"{name}://" for name in EXTRAS)
-        raise UserError(f"{shown(location)!r}: unknown scheme {scheme}://, expected a local path or {expected}")
+        raise UserError(f"{redacted(location)!r}: unknown scheme {scheme}://, expected a local path or {expected}")
     try:
         files = fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False, **_options(scheme))
     except ImportError as error:
         reason = " ".join(str(error).split())
         install = f"pip install 'label-efficient-gan[{EXTRAS[scheme]}]'"
         raise UserError(
-            f"{shown(location)!r}: {scheme}:// needs a package that is missing: {install} ({reason})"
+            f"{redacted(location)!r}: {scheme}:// needs a package that is missing: {install} ({reason})"
         ) from error
     if scheme == "s3":
         files.retries = 1
@@ -212,12 +216,12 @@ def _options(scheme: str) -> dict[str, Any]:
     import aiohttp
 
     timeout = aiohttp.ClientTimeout(WHOLE_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS)
-    # bytes as they lie there: a range of a compressed body would be of no use
+    # uncompressed: a range of a compressed body would be of no use
     return {"client_kwargs": {"timeout": timeout, "trust_env": True}, "headers": {"Accept-Encoding": "identity"}}
 
 
 def beside(location: str, name: str) -> str:
-    """The URL of a file that an index names, which may lie in a neighbouring directory of the same server or bucket."""
+    """The URL of a file that an index names, which may be in a neighbouring directory of the same server or bucket."""
     up = 0
     while name.startswith("../"):
         name, up = name[3:], up + 1
@@ -227,11 +231,11 @@ def beside(location: str, name: str) -> str:
     scheme, _, path = address.partition("://")
     root, *parts = path.rstrip("/").split("/")
     if up > len(parts) or ".." in name.split("/"):
-        raise UserError(f"{shown(location)}: its index names a shard outside of the server or bucket")
+        raise UserError(f"{redacted(location)}: its index names a shard outside of the server or bucket")
     return child(f"{scheme}://{'/'.join([root, *parts[:-up]])}{mark}{query}", name)
 
 
-def shown(url: str) -> str:
+def redacted(url: str) -> str:
     """A URL without its query and password, which may be secrets."""
     address = url.partition("?")[0] if url.startswith("http") else url
     scheme, mark, rest = address.partition("://")

@@ -2,7 +2,7 @@ import pytest
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.data.stores.base import child, is_remote
-from cluster_jobs.data.stores.remote import beside, shown
+from cluster_jobs.data.stores.remote import beside, redacted
 
 
 def test_a_url_is_remote_and_every_path_is_local() -> None:
@@ -39,5 +39,5 @@ def test_a_shard_may_lie_beside_its_index_but_on_no_other_server() -> None:
 
 
 def test_what_is_shown_of_a_url_holds_no_secret() -> None:
-    assert shown("https://me:secret@host:8/a/b?token=secret") == "https://host:8/a/b"
-    assert shown("s3://bucket/a?b@c") == "s3://bucket/a?b@c"
+    assert redacted("https://me:secret@host:8/a/b?token=secret") == "https://host:8/a/b"
+    assert redacted("s3://bucket/a?b@c") == "s3://bucket/a?b@c"

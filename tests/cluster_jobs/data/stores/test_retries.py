@@ -9,7 +9,7 @@ from s3fs.errors import translate_boto_error
 
 from cluster_jobs.core.errors import UnreadableShard, UserError
 from cluster_jobs.data.stores import retries
-from cluster_jobs.data.stores.retries import ShortBody, attempt, may_pass, status_of
+from cluster_jobs.data.stores.retries import ShortBody, attempt, is_temporary, status_of
 
 
 def http_error(status: int) -> Exception:
@@ -58,7 +58,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     ],
     ids=repr,
 )
-def test_what_may_pass_is_tried_again(error: Exception, pauses: list[float]) -> None:
+def test_what_is_temporary_is_tried_again(error: Exception, pauses: list[float]) -> None:
     action = Flaky(error, error)
     assert attempt(action, "x") == 7 and action.calls == 3 and len(pauses) == 2
 
@@ -127,4 +127,4 @@ def test_our_own_errors_pass_through() -> None:
 @pytest.mark.parametrize("make", [http_error, s3_error])
 def test_the_status_is_found_behind_every_library(make: Callable[[int], Exception]) -> None:
     assert status_of(make(503)) == 503 and status_of(OSError(5, "x")) is None
-    assert not may_pass(make(403), 403)
+    assert not is_temporary(make(403), 403)
