@@ -1,7 +1,7 @@
 """Typed configurations from ``key=value`` words, and the small main function of every command.
 
 Hydra's compose API reads the words (``key=value``, ``+recipe=NAME``) against a dataclass; this module adds what scripts
-need: path values are taken literally, a wrong key or value is one line, and the outcome is an exit code and a file.
+need: path values are taken literally, an error is one line, and the result is an exit code and an exit record.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ from cluster_jobs.cli.exit_record import (
     rank,
     wait_for_watchdog,
 )
-from cluster_jobs.cli.keys import CommandKeys, Damaged, Precision, RunKeys, TrainKeys, group, option
+from cluster_jobs.cli.keys import CommandKeys, Damaged, Precision, RollbackKeys, RunKeys, TrainKeys, group, option
 from cluster_jobs.core.errors import DamagedSample, Preempted, ReportedByMainRank, UnreadableShard, UserError
 from cluster_jobs.core.files import disk_errors_as_user_errors
 
@@ -42,6 +42,7 @@ __all__ = [
     "CommandKeys",
     "Damaged",
     "Precision",
+    "RollbackKeys",
     "RunKeys",
     "TrainKeys",
     "command",
@@ -77,7 +78,7 @@ def default_values(schema: type) -> dict[str, Any]:
 
 def under_present_names(schema: type, values: dict[str, Any]) -> dict[str, Any]:
     """Plain values of a configuration of an older version, with keys and values as they are called now."""
-    former = {field.metadata["formerly"]: field for field in dataclasses.fields(schema) if field.metadata["formerly"]}
+    former = {name: field for field in dataclasses.fields(schema) if (name := field.metadata.get("formerly"))}
     renamed = {}
     for name, value in values.items():
         field = former.get(name)
@@ -105,7 +106,7 @@ def _without_none(kind: Any) -> Any:
 
 
 def _expected(kind: Any) -> str:
-    """A type in words: what a value of it looks like."""
+    """A type in words, for messages and the help page."""
     if isinstance(kind, type) and issubclass(kind, Enum):
         return "one of " + ", ".join(member.name for member in kind)
     words = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
@@ -118,8 +119,8 @@ def help_text(schema: type, conf: str, module: str) -> str:
     lines = [(schema.__doc__ or "").strip(), "", f"usage: accelerate launch -m {module} key=value ...", ""]
     for name, (field, kind) in _flatten(schema).items():
         default = field.default
-        shown = "required" if default == MISSING else "unset" if default is None else f"default {to_dict(default)!r}"
-        lines.append(f"  {name:<22} {field.metadata.get('help', '')} [{_expected(kind)}; {shown}]")
+        preset = "required" if default == MISSING else "unset" if default is None else f"default {to_dict(default)!r}"
+        lines.append(f"  {name:<22} {field.metadata.get('help', '')} [{_expected(kind)}; {preset}]")
     lines += ["", "  +recipe=NAME           a published set of keys" + (f": {', '.join(recipes)}" if recipes else "")]
     return "\n".join(lines)
 
@@ -136,7 +137,7 @@ def _check_word(word: str, keys: dict[str, tuple[dataclasses.Field, Any]]) -> No
         raise UserError(f"{word!r} on the command line: expected key=value (--help lists the keys)")
     if name not in keys:
         for present, (field, _) in keys.items():
-            if field.metadata["formerly"] == name:
+            if field.metadata.get("formerly") == name:
                 now = f"{present}={field.metadata['former_values'].get(value, value)}"
                 raise UserError(f"{word} on the command line: this key is called {present} now: write {now}")
         near = difflib.get_close_matches(name, keys, n=1)
@@ -222,7 +223,7 @@ def _instantiate(schema: type, values: dict[str, Any]) -> Any:
 
 
 def _explain(words: list[str], keys: dict, error: Exception) -> str:
-    """The one word that Hydra refuses, with what was expected instead."""
+    """An error message for the word that Hydra refuses, with what was expected instead."""
     for word in words:
         name = word.partition("=")[0]
         if name in keys:
@@ -234,7 +235,7 @@ def _explain(words: list[str], keys: dict, error: Exception) -> str:
 
 
 class Command(Generic[Config]):
-    """A command's main function: parses the words, runs the body, turns the outcome into an exit code and a file."""
+    """A command's main function: parses the words, runs the body, turns its end into an exit code and an exit record."""
 
     def __init__(
         self, body: Callable[[Config], None], schema: type[Config], conf: str, single_process: bool = False

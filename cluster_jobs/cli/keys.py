@@ -1,4 +1,4 @@
-"""What a key of a command is, and the keys that commands share."""
+"""The keys of a command's configuration: how one is declared, and those that commands share."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ class RunKeys:
 class TrainKeys:
     """The keys that every training command shares. Cadences are in images seen (``*_nimg``)."""
 
-    run: RunKeys = group(RunKeys, "where the run lives")
+    run: RunKeys = group(RunKeys, "the run's directory")
     seed: int = option(0, "seed of every keyed random draw")
     batch: int = option(64, "images a step over all processes (global batch)")
     total_nimg: int = option(100_000, "images to see in all; may grow when a run is continued")
@@ -86,6 +86,34 @@ class TrainKeys:
             raise UserError(f"accumulate={self.accumulate}: expected a positive divisor of batch={self.batch}")
         if self.window != "all" and not (self.window.isdigit() and int(self.window) > 0):
             raise UserError(f"window={self.window}: expected 'all' or a positive number of blocks")
+
+
+@dataclasses.dataclass
+class RollbackKeys(TrainKeys):
+    """The keys of training commands whose runs may diverge, and then go back to a healthy checkpoint."""
+
+    rollback: int = option(
+        3, "how often a run that diverges or collapses may go back to its last healthy checkpoint; 0: never"
+    )
+    rollback_lr: float = option(0.5, "the learning rates are multiplied by this at every rollback")
+    health_nimg: int = option(
+        0,
+        "images over which every line of metrics must be bad (or good) to decide, three lines at least; 0: as many as "
+        "checkpoint_nimg, and 100 steps at least",
+    )
+
+    def check(self) -> None:
+        super().check()
+        for name in ("rollback", "health_nimg"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}={getattr(self, name)}: expected a number of at least 0")
+        if not 0 < self.rollback_lr <= 1:
+            raise UserError(f"rollback_lr={self.rollback_lr}: expected a number above 0, at most 1")
+
+    @property
+    def health_window(self) -> int:
+        """Images over which a run must have problems to count as diverged, or none for a checkpoint to be healthy."""
+        return max(self.health_nimg or max(self.checkpoint_nimg, 100 * self.batch), 3 * self.log_nimg)
 
 
 @dataclasses.dataclass

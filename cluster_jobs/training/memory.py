@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 MIB = 2**20
 Networks = dict[str, nn.Module]
-Players = Mapping[str, tuple[nn.Module, torch.optim.Optimizer]]
+Players = Mapping[str, tuple[nn.Module, torch.optim.Optimizer | None]]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ def measure(players: Players, forwards: Mapping[str, Callable[[Networks], object
     """The footprint of each player by its name.
 
     Args:
-        players: networks and the optimizers of their parameters, none of them prepared by the run.
+        players: networks and the optimizers of their parameters, none of them prepared by the run; a network that only
+            takes part in a forward pass has no optimizer.
         forwards: for each player, the forward pass of the step that updates it, on one micro-batch. It gets imitations
             of all networks by name, which it may change, and creates its inputs by torch's factories on the
             networks' device.
@@ -48,6 +49,7 @@ def _footprint(players: Players, name: str, forward: Callable[[Networks], object
     fake, imitated = _imitate(players)
     networks = {player: module for player, (module, _) in imitated.items()}
     module, optimizer = imitated[name]
+    assert optimizer is not None, f"{name} is trained"
     with fake:
         owned = [tensor for network in networks.values() for tensor in _tensors(network)]
         activations = _saved_bytes(lambda: forward(networks), owned)

@@ -67,6 +67,12 @@ def update(
     return {name: total / len(parts) for name, total in sums.items()}, skipped
 
 
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Sets the learning rate of all of an optimizer's parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
 @contextmanager
 def compile_errors_in_one_line() -> Iterator[None]:
     """Turns a failure of torch.compile, which shows at the first forward or backward pass, into a UserError."""

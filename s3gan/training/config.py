@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from cluster_jobs.cli.config import MISSING, TrainKeys, option
+from cluster_jobs.cli.config import MISSING, RollbackKeys, option
 from cluster_jobs.core.errors import UserError
 from s3gan.augmentation import AugmentationName
 from s3gan.losses.adversarial import LossName
@@ -41,7 +41,7 @@ class BestBy(Enum):
 
 
 @dataclass
-class TrainConfig(TrainKeys):
+class TrainConfig(RollbackKeys):
     """Trains a class-conditional GAN on shards, with the labels of a label table."""
 
     data: str = option(MISSING, "shards with the real images", path=True)
@@ -109,15 +109,6 @@ class TrainConfig(TrainKeys):
     hold_out: bool = option(
         False, "do not train on the validation part (5 %); else the scores cannot tell what was learnt by heart"
     )
-    rollback: int = option(
-        3, "how often a run that diverges or collapses may go back to its last healthy checkpoint; 0: nobody watches"
-    )
-    rollback_lr: float = option(0.5, "both learning rates are multiplied by this at every roll-back")
-    health_nimg: int = option(
-        0,
-        "images over which every line of metrics must be bad (or good) for a verdict, three lines at least; 0: as many "
-        "as checkpoint_nimg, and 100 steps at least",
-    )
     min_d_loss: float = option(0.01, "a loss/d from 0 to this is bad: D has won; 0: no limit")
     max_d_loss: float = option(100.0, "a loss/d beyond this, of either sign, is bad; inf: no limit")
     min_diversity: float = option(
@@ -134,7 +125,7 @@ class TrainConfig(TrainKeys):
                 raise UserError(f"{name}={getattr(self, name)}: expected a positive number")
         for name in (
             *(*WEIGHTS, *GRADIENT_PENALTIES, "embedding_std"),
-            *("rollback", "health_nimg", "min_d_loss", "max_d_loss", "min_diversity"),
+            *("min_d_loss", "max_d_loss", "min_diversity"),
         ):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name}={getattr(self, name)}: expected a number of at least 0")
@@ -144,8 +135,6 @@ class TrainConfig(TrainKeys):
             )
         if self.eval_count < 2:
             raise UserError(f"eval_count={self.eval_count}: expected at least 2 samples")
-        if not 0 < self.rollback_lr <= 1:
-            raise UserError(f"rollback_lr={self.rollback_lr}: expected a number above 0, at most 1")
         if self.recluster_nimg < 0:
             raise UserError(f"recluster_nimg={self.recluster_nimg}: expected a positive integer, or 0 for never")
         for name in USERS:
@@ -157,10 +146,10 @@ class TrainConfig(TrainKeys):
         if not self.labels:
             method.check(None, 0)
             method.class_names(None, self.classes)
-        shown = 4 * self.rotated_batch_fraction
-        if "rotation" in method.heads and self.batch % shown:
+        divisor = 4 * self.rotated_batch_fraction
+        if "rotation" in method.heads and self.batch % divisor:
             raise UserError(
-                f"batch={self.batch} does not divide by 4 * rotated_batch_fraction = {shown}: "
+                f"batch={self.batch} does not divide by 4 * rotated_batch_fraction = {divisor}: "
                 "an image is shown in all four turns or not at all"
             )
         if self.turned % self.accumulate:
@@ -185,11 +174,6 @@ class TrainConfig(TrainKeys):
             )
         if not self.labels:
             raise UserError(f"{name}={value}: there is no label table to apply it to; give labels=TABLE")
-
-    @property
-    def health_window(self) -> int:
-        """Images over which a run must stay sick, or a checkpoint healthy."""
-        return max(self.health_nimg or max(self.checkpoint_nimg, 100 * self.batch), 3 * self.log_nimg)
 
     @property
     def turned(self) -> int:

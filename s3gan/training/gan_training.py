@@ -13,6 +13,7 @@ from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stream import Batch
 from cluster_jobs.training.ema import Ema
 from cluster_jobs.training.loop import Attempt
+from cluster_jobs.training.optimizer_step import set_learning_rate
 from cluster_jobs.training.run import Run, Score, Stateful
 from s3gan.networks import Generator
 from s3gan.pictures.sample_grid import save_samples
@@ -65,10 +66,8 @@ class GanTraining:
 
     def batches(self, nimg: int, attempt: Attempt) -> Iterator[Batch]:
         """Batches of real images from `nimg` images on; after a rollback with other draws and learning rates."""
-        rates = ((self.game.optimizer_g, self.config.g_lr), (self.game.optimizer_d, self.config.d_lr))
-        for optimizer, rate in rates:
-            for group in optimizer.param_groups:
-                group["lr"] = rate * attempt.lr_factor
+        set_learning_rate(self.game.optimizer_g, self.config.g_lr * attempt.lr_factor)
+        set_learning_rate(self.game.optimizer_d, self.config.d_lr * attempt.lr_factor)
         if attempt.draws:
             fakes = replace(self.game.fakes, seed=derive_seed(self.config.seed, attempt.draws))
             self.game = replace(self.game, fakes=fakes)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from cluster_jobs.cli.config import MISSING, TrainKeys, option
+from cluster_jobs.cli.config import MISSING, RollbackKeys, option
 from cluster_jobs.core.errors import UserError
 from simgan.tasks import TaskName
 from simgan.training.psi import PsiName
@@ -25,7 +25,7 @@ class ScheduleName(Enum):
 
 
 @dataclass
-class TrainConfig(TrainKeys):
+class TrainConfig(RollbackKeys):
     """Trains a refiner R that makes synthetic images look real, against a local discriminator D (SimGAN).
 
     A step updates R or D on one batch. *_nimg counts synthetic images drawn by R, which draws a batch at every step.
@@ -88,15 +88,6 @@ class TrainConfig(TrainKeys):
         formerly="verdict",
         former_values={"local": "patch", "global": "image"},
     )
-    rollback: int = option(
-        3, "how often a run that diverges or collapses may go back to its last healthy checkpoint; 0: never"
-    )
-    rollback_lr: float = option(0.5, "both learning rates are multiplied by this at every rollback")
-    health_nimg: int = option(
-        0,
-        "images over which every line of metrics must be bad (or good) to decide, three lines and rounds at least; "
-        "0: as many as checkpoint_nimg, and 100 steps at least",
-    )
     min_d_loss: float = option(0.001, "a loss/d (nats a patch) below this is bad: D has won; 0: no limit")
     min_diversity: float = option(
         0.25, "refined images that vary less than this share of what simulated ones do are bad; 0: no limit"
@@ -115,7 +106,7 @@ class TrainConfig(TrainKeys):
                 raise UserError(f"{name}={getattr(self, name)}: expected a positive integer")
         for name in (
             *("warm_refiner_nimg", "warm_discriminator_nimg", "regularisation", "blocks", "ema_nimg", "d_loss_low"),
-            *("history", "noise", "rollback", "health_nimg", "min_d_loss", "min_diversity", "max_change"),
+            *("history", "noise", "min_d_loss", "min_diversity", "max_change"),
         ):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name}={getattr(self, name)}: expected no negative number")
@@ -138,8 +129,6 @@ class TrainConfig(TrainKeys):
             )
         if self.schedule is ScheduleName.auto and self.rebatch:
             raise UserError("rebatch=true: expected false with schedule=auto, whose rounds count steps of one batch")
-        if not 0 < self.rollback_lr <= 1:
-            raise UserError(f"rollback_lr={self.rollback_lr}: expected a number above 0, at most 1")
         if (self.psi is PsiName.encoder) != bool(self.psi_encoder):
             raise UserError(
                 f"psi={self.psi.name} psi_encoder={self.psi_encoder!r}: psi=encoder takes psi_encoder=PATH, others none"
@@ -147,8 +136,6 @@ class TrainConfig(TrainKeys):
 
     @property
     def health_window(self) -> int:
-        """Images over which a run must stay diverged, or a checkpoint healthy."""
+        """As for every run, and three rounds of the schedule at least."""
         rounds = 3 * (max(self.k_g, self.max_k_g) if self.schedule is ScheduleName.auto else self.k_g) + 3 * self.k_d
-        return max(
-            self.health_nimg or max(self.checkpoint_nimg, 100 * self.batch), 3 * self.log_nimg, rounds * self.batch
-        )
+        return max(super().health_window, rounds * self.batch)

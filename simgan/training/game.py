@@ -118,7 +118,7 @@ def make_game(
         gather=run.gather,
         reduce=run.reduce,
     )
-    for line in memory_lines(run, refiner, discriminator, optimizers, history, psi):
+    for line in memory_lines(run, refiner, discriminator, optimizers, history, psi, encoder):
         run.say(line)
     game = RefinerGame(
         refiner,

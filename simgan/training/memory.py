@@ -5,10 +5,11 @@ from torch import nn
 
 from cluster_jobs.training.memory import Networks, measure, module_bytes, report
 from cluster_jobs.training.run import Run
+from selfsup.encoders.resnet import Encoder
 from simgan.networks.refiner import Refiner
 from simgan.training.history import History
 from simgan.training.losses import self_regularisation
-from simgan.training.psi import Psi
+from simgan.training.psi import Psi, encoder_features, identity
 
 
 def memory_lines(
@@ -18,8 +19,12 @@ def memory_lines(
     optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer],
     history: History,
     psi: Psi,
+    psi_encoder: nn.Module | None,
 ) -> list[str]:
-    """Lines on the two networks, before the run prepares them, with R's average and this rank's part of the history."""
+    """Lines on the two networks, before the run prepares them, with R's average and this rank's part of the history.
+
+    What a TorchScript encoder of ψ takes is not counted: it cannot be imitated.
+    """
     count = run.local_batch // run.config.accumulate
 
     def images(number: int) -> torch.Tensor:
@@ -27,15 +32,23 @@ def memory_lines(
 
     def refiner_pass(networks: Networks) -> object:
         networks["discriminator"].requires_grad_(False)
+        imitated = encoder_features(networks["psi_encoder"]) if "psi_encoder" in networks else psi
         synthetic = images(count)
         with run.autocast():
             refined = networks["refiner"](synthetic)
-            return self_regularisation(refined, synthetic, psi), networks["discriminator"](refined)
+            return self_regularisation(refined, synthetic, imitated), networks["discriminator"](refined)
 
     def discriminator_pass(networks: Networks) -> object:
         with run.autocast():
             return networks["discriminator"](images(2 * count))
 
-    players = {"refiner": (refiner, optimizers[0]), "discriminator": (discriminator, optimizers[1])}
+    players: dict[str, tuple[nn.Module, torch.optim.Optimizer | None]] = {
+        "refiner": (refiner, optimizers[0]),
+        "discriminator": (discriminator, optimizers[1]),
+    }
+    if isinstance(psi_encoder, Encoder):
+        players["psi_encoder"] = psi_encoder, None
+    elif psi_encoder is not None:
+        psi = identity
     footprints = measure(players, {"refiner": refiner_pass, "discriminator": discriminator_pass})
     return report(footprints, count, others=module_bytes(refiner) + history.images.nbytes)

@@ -11,6 +11,7 @@ from cluster_jobs.data.stream import Batch
 from cluster_jobs.distributed.batch_split import contiguous
 from cluster_jobs.training.ema import Ema, half_life_decay
 from cluster_jobs.training.loop import Attempt
+from cluster_jobs.training.optimizer_step import set_learning_rate
 from cluster_jobs.training.run import Run, Score, Stateful
 from simgan.networks.refiner import Refiner
 from simgan.training.config import TrainConfig
@@ -60,10 +61,8 @@ class RefinerTraining:
 
     def batches(self, nimg: int, attempt: Attempt) -> Iterator[Batch]:
         """Batches of simulated images from `nimg` images on; those of real images go on where D stopped."""
-        rates = ((self.game.optimizer_r, self.config.lr_r), (self.game.optimizer_d, self.config.lr_d))
-        for optimizer, rate in rates:
-            for group in optimizer.param_groups:
-                group["lr"] = rate * attempt.lr_factor
+        set_learning_rate(self.game.optimizer_r, self.config.lr_r * attempt.lr_factor)
+        set_learning_rate(self.game.optimizer_d, self.config.lr_d * attempt.lr_factor)
         run, mine = self.run, contiguous(self.config.batch, self.run.rank, self.run.world)
         drawn = self.schedule.real_batches(nimg // self.config.batch) * self.config.batch
         self._real_batches = run.stream(self.real, mine=mine, name=f"real{attempt.draws}").batches(drawn)

@@ -1,7 +1,8 @@
 """One step of the refiner and one of the discriminator, over any number of ranks, without waiting for the device.
 
 A rank's share may be cut into micro-batches (``RefinerGame.accumulate``): neither network has batch norm, so the
-gradients are those of the undivided share up to rounding. The history is drawn from and added to once a step, with the whole batch.
+gradients are those of the undivided share up to rounding. The history is drawn from and added to once a step, with the
+whole batch.
 """
 
 from functools import partial

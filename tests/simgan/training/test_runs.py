@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.training.checkpoint import CheckpointStore, load_state
+from selfsup.encoders.loading import save_encoder
+from selfsup.encoders.resnet import build_encoder
 from simgan.networks.trained_refiner import load_refiner, refine_images
 from tests.cluster_jobs.tiny import write_tiny_shards
 from tests.processes import Ended, fork, fork_ranks
-from tests.simgan.domains import train_words, write_domain
+from tests.simgan.domains import SIZE, train_words, write_domain
 
 pytestmark = pytest.mark.slow
 LAST = "checkpoints/000000000080.safetensors"
@@ -157,3 +160,19 @@ def test_a_run_with_former_names_of_keys_goes_on_under_the_present_ones(
     assert refused.code == 2 and "discriminator: 'patch' -> 'image'" in refused.output
     written = train(tmp_path, synthetic, real, verdict="global")
     assert written.code == 2 and "this key is called discriminator now: write discriminator=image" in written.output
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "TorchScript"])
+def test_a_refiner_is_trained_on_what_an_encoder_compares(
+    kind: str, synthetic: Path, real: Path, tmp_path: Path
+) -> None:
+    encoder, path = (
+        build_encoder("resnet8", 1, 4).eval(),
+        tmp_path / f"encoder.{'pt' if kind == 'TorchScript' else kind}",
+    )
+    if kind == "TorchScript":
+        torch.jit.trace(encoder, torch.zeros(2, 1, SIZE, SIZE)).save(path)
+    else:
+        save_encoder(path, encoder)
+    ended = train(tmp_path, synthetic, real, psi="encoder", psi_encoder=path, total_nimg=32)
+    assert ended.code == 0, ended.output
