@@ -15,13 +15,18 @@ from selfsup.encoders.resnet import build_encoder
 from selfsup.pretext import TASKS
 from selfsup.pretext.config import PretrainConfig
 from selfsup.pretext.pretext_training import PretextTraining
+from selfsup.pretext.protocol import PretextTask
 
 
 @command(PretrainConfig)
 def main(config: PretrainConfig) -> None:
-    if config.validate:
-        return
-    shards, task = Shards(config.data), TASKS[config.task.name]()
+    if not config.validate:
+        pretrain(config, TASKS[config.task.name]())
+
+
+def pretrain(config: PretrainConfig, task: PretextTask) -> None:
+    """Trains an encoder on a task, from the newest checkpoint on if there is one, and leaves it for other commands."""
+    shards = Shards(config.data)
     shards.check_square()
     run = Run(config)
     held = np.array([is_validation(name) for name in shards.keys(0)], bool)

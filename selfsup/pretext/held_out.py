@@ -5,16 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from cluster_jobs.data.images import to_float
 from cluster_jobs.data.shards import Shards
-from cluster_jobs.data.stream import scan
+from cluster_jobs.data.stream import Batch, scan
+from cluster_jobs.distributed.batch_split import contiguous
 from cluster_jobs.reporting.grids import save_grid
 from cluster_jobs.reporting.section import Picture, Section
 from cluster_jobs.training.run import Run, Score
 from selfsup.pretext.config import PretrainConfig
-from selfsup.pretext.protocol import PretextModule, PretextTask
+from selfsup.pretext.draws import Draws
+from selfsup.pretext.protocol import PretextModule, PretextTask, Views
 
 SHEET_PICTURES = 10
 
@@ -48,19 +49,25 @@ class HeldOut:
     def _measures(self) -> dict[str, float]:
         """Means over pictures, of sums over those that one rank each reads: the number of ranks does not matter."""
         sums = torch.zeros(len(self.task.measured), device=self.run.device)
-        for images in self._batches():
-            views = self.task.views(to_float(images, self.run.device), "held out")
+        for batch in self._batches():
+            views = self._views(batch)
             sums += torch.stack([values.sum() for values in self.task.measures(self.module, views)])
         return dict(zip(self.task.measured, (self.run.reduce(sums) / len(self.indices)).tolist(), strict=True))
 
-    def _batches(self) -> Iterator[Tensor]:
-        """This rank's pictures as uint8 batches, without the empty ones."""
+    def _batches(self) -> Iterator[Batch]:
+        """This rank's pictures, without the empty batches."""
         config = self.run.config
-        for batch in scan(
+        batches = scan(
             self.shards, config.batch, self.run.rank, self.run.world, self.indices, damaged=config.damaged.name
-        ):
-            if len(batch.images):
-                yield batch.images
+        )
+        return (batch for batch in batches if len(batch.images))
+
+    def _views(self, batch: Batch) -> Views:
+        """The views of this rank's pictures of a global batch: the same of a picture whichever rank reads it."""
+        share = contiguous(self.run.config.batch, self.run.rank, self.run.world)
+        mine = slice(share.start, share.start + len(batch.images))  # the last batch may be short
+        draws = Draws(self.run.config.batch, mine, ("held out", batch.position))
+        return self.task.views(to_float(batch.images, self.run.device), draws)
 
     @torch.no_grad()
     def picture(self, path: Path) -> None:
@@ -68,7 +75,8 @@ class HeldOut:
         if self.run.is_main and len(self.indices):
             first = self.indices[:SHEET_PICTURES]
             images = next(scan(self.shards, len(first), indices=first, damaged=self.run.config.damaged.name)).images
-            views = self.task.views(to_float(images, self.run.device), "held out")
+            draws = Draws(len(images), slice(None), ("held out", 0))
+            views = self.task.views(to_float(images, self.run.device), draws)
             save_grid(path, *self.task.sheet(self.module, images, views))
 
     def report(self, nimg: int) -> None:
@@ -78,11 +86,10 @@ class HeldOut:
         self.picture(self.run.dir / "report" / file)
         if not self.run.is_main:
             return
-        caption = "Held-out images: the answer, and the guess where it is wrong."
         Section(
             "pretrain",
             f"Pretraining: {self.name}",
-            pictures=[Picture(file, caption)] if len(self.indices) else [],
+            pictures=[Picture(file, self.task.caption)] if len(self.indices) else [],
             columns=["task", "images seen", "held-out images", self.task.score, "chance"],
             rows=[[self.name, nimg, len(self.indices), score, self.task.chance]],
         ).write(self.run.dir)

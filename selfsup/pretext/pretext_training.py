@@ -23,13 +23,14 @@ from cluster_jobs.distributed.batch_split import contiguous
 from cluster_jobs.distributed.batchnorm import synchronise
 from cluster_jobs.training.ema import Ema, half_life_decay
 from cluster_jobs.training.loop import Attempt
-from cluster_jobs.training.memory import Footprint, Networks, measure, module_bytes, report
-from cluster_jobs.training.optimizer_step import Metrics, micro_batches, update
+from cluster_jobs.training.memory import Networks, measure, module_bytes, report
+from cluster_jobs.training.optimizer_step import Metrics, micro_batches, set_learning_rate, update
 from cluster_jobs.training.run import Run, Score, Stateful
 from selfsup.pretext import augment
 from selfsup.pretext.config import PretrainConfig
+from selfsup.pretext.draws import Draws
 from selfsup.pretext.held_out import HeldOut
-from selfsup.pretext.protocol import OptimizerStep, PretextModule, PretextTask, Views
+from selfsup.pretext.protocol import Gather, OptimizerStep, PretextModule, PretextTask, Views
 from selfsup.pretext.relabelling import Relabelling
 
 
@@ -59,7 +60,9 @@ class PretextTraining:
         self.steps = task.steps(module)
         self.optimizers = {step.name: _optimizer(step.network, run.config) for step in self.steps}
         self._learning = {step.name: _learning(step.network) for step in self.steps}
+        self._followers = _followers(module)
         self._mine = contiguous(self.config.batch, run.rank, run.world)
+        self._gather = Gather(run.gather_with_gradients, run.rank)
         for line in self._memory_lines():
             run.say(line)
         if run.world > 1:
@@ -80,17 +83,14 @@ class PretextTraining:
         """The task's optimizer steps on the views of a batch."""
         config = self.config
         metrics: dict[str, Tensor | float] = {**self.relabelling.update(nimg)}
-        views = self.task.views(
-            self._augmented(batch), config.seed, batch.position, targets=self.relabelling.of(batch.indices)
-        )
+        draws = Draws(config.batch, self._mine, (config.seed, "views", batch.position))
+        views = self.task.views(self._augmented(batch), draws, self.relabelling.of(batch.indices))
         nimg += config.batch
         rate = config.lr * min(1.0, nimg / max(config.warmup_nimg, 1))
-        kept: Views = ()
         for step in self.steps:
-            measured, kept = self._update(step, views, rate)
-            metrics |= measured
-        with torch.no_grad():
-            self.task.after_step(self.module, kept, self.run.gather_with_gradients)
+            measured, kept, skipped = self._update(step, views, rate)
+            metrics |= {**measured, f"skipped/{step.name}" if step.name else "skipped": skipped}
+        self._after_step(kept, skipped)
         self.ema.update(self.module, half_life_decay(config.batch, min(config.ema_nimg, nimg / 4)))
         return metrics
 
@@ -111,21 +111,28 @@ class PretextTraining:
         draws = augment.draw(config.batch, config.shift, config.flip, config.seed, "augment", batch.position)
         return augment.apply(to_float(batch.images, self.run.device), draws[self._mine])
 
-    def _update(self, step: OptimizerStep, views: Views, rate: float) -> tuple[Metrics, Views]:
-        """One optimizer step: its metrics, and what its losses kept for `after_step`."""
+    def _update(self, step: OptimizerStep, views: Views, rate: float) -> tuple[Metrics, Views, Tensor]:
+        """One optimizer step: its metrics, what its losses kept for `after_step`, and 1 where it was skipped."""
         optimizer, network, kept = self.optimizers[step.name], self.prepared[step.name], []
         self._let_learn(step.name)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(optimizer, rate)
 
         def loss(micro_batch: Views) -> tuple[Tensor, Metrics]:
-            losses = step.losses(network, micro_batch, self.run.gather_with_gradients)
-            kept.append(losses.kept)
+            losses = step.losses(network, micro_batch, self._gather)
+            kept.append([tensor.detach() for tensor in losses.kept])
             return losses.per_picture.mean(), losses.metrics
 
         metrics, skipped = update(optimizer, network, micro_batches(self.config.accumulate, views), loss)
-        metrics[f"skipped/{step.name}" if step.name else "skipped"] = skipped
-        return metrics, tuple(torch.cat(tensors) for tensors in zip(*kept, strict=True))
+        return metrics, tuple(torch.cat(tensors) for tensors in zip(*kept, strict=True)), skipped
+
+    @torch.no_grad()
+    def _after_step(self, kept: Views, skipped: Tensor) -> None:
+        """The task's own moves, undone on the device after a skipped step, whose tensors may not be finite either."""
+        before = [tensor.clone() for tensor in self._followers] if kept else []
+        self.task.after_step(self.module, kept, self._gather)
+        if kept:
+            for now, was in zip(self._followers, before, strict=True):
+                now.copy_(torch.where(skipped > 0, was, now))
 
     def _let_learn(self, name: str) -> None:
         """Lets only the parameters of one step's network ask for gradients: those of others are not computed."""
@@ -137,27 +144,35 @@ class PretextTraining:
     def _memory_lines(self) -> list[str]:
         """What each optimizer step takes on each process, before the run prepares the networks."""
         count = self.run.local_batch // self.config.accumulate
-        footprints: dict[str, Footprint] = {}
-        for number, step in enumerate(self.steps):
-            name = step.name or "model"
-            players = {name: (self.module, self.optimizers[step.name])}
-            footprints |= measure(players, {name: partial(self._forward, number, name, count)})
-        return report(footprints, count, others=module_bytes(self.module))
+        named = {step.name or "model": step for step in self.steps}
+        players = {name: (step.network, self.optimizers[step.name]) for name, step in named.items()}
+        whole = (self.module, self.optimizers[self.steps[0].name])  # for the forward passes, which see all of it
+        forwards = {name: partial(self._forward, step.name, count) for name, step in named.items()}
+        return report(measure({**players, "": whole}, forwards), count, others=module_bytes(self.module))
 
-    def _forward(self, number: int, name: str, count: int, networks: Networks) -> object:
+    def _forward(self, name: str, count: int, networks: Networks) -> object:
         """The forward pass of an optimizer step on a micro-batch, by an imitation of the module."""
-        module = cast(PretextModule, networks[name])
+        module = cast(PretextModule, networks[""])
         if self.run.world > 1:
             synchronise(module, torch.clone)  # what it saves is what moments over ranks save
         images = torch.empty(count, *self.shards.shape, device=next(module.parameters()).device)
         targets = torch.zeros(count, dtype=torch.int64, device=images.device) if self.task.relabels else None
-        step = self.task.steps(module)[number]
+        views = self.task.views(images, Draws(count, slice(None), ("memory",)), targets)
+        steps = {step.name: step for step in self.task.steps(module)}
+        for other in steps.values():
+            if other.name != name:
+                other.network.requires_grad_(False)
         with self.run.autocast():
-            return step.losses(step.network, self.task.views(images, "memory", targets=targets), torch.clone)
+            return steps[name].losses(steps[name].network, views, Gather())
 
 
 def _learning(network: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+def _followers(module: nn.Module) -> list[Tensor]:
+    """What no optimizer moves: buffers, and parameters that ask for no gradients."""
+    return [*module.buffers(), *(parameter for parameter in module.parameters() if not parameter.requires_grad)]
 
 
 def _optimizer(network: nn.Module, config: PretrainConfig) -> torch.optim.Optimizer:

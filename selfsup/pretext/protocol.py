@@ -1,4 +1,8 @@
-"""What a pretext task is to pretraining: how pictures become views, what learns from them, and how that is scored."""
+"""What a pretext task is to pretraining: how pictures become views, what learns from them, and how that is scored.
+
+To add a task, write a file with a `PretextTask` and enter it in `selfsup.pretext.TASKS`; `rotation.py` is the simplest
+one. `tests/selfsup/pretext/toy_tasks.py` has a small example of each thing that a task may do besides.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -6,17 +10,48 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from cluster_jobs.training.optimizer_step import Metrics
 from selfsup.encoders.resnet import Encoder
+from selfsup.pretext.draws import Draws
 
 Views = tuple[Tensor, ...]
-Gather = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Joins what the ranks have of one micro-batch, so that a loss depends on the pictures of all ranks.
+
+    Without gradient accumulation that is the global batch, in its order. With it, a contrastive loss has fewer
+    negatives. Every rank calls it equally often, with tensors of equal shapes.
+
+    Attributes:
+        join: the ranks' tensors (n, ...) joined along the first axis in rank order; gradients flow through.
+        rank: of this process.
+    """
+
+    join: Callable[[Tensor], Tensor] = torch.clone
+    rank: int = 0
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """The tensors (n, ...) of all ranks: (n * ranks, ...). Gradients flow through it."""
+        return self.join(tensor)
+
+    def own(self, count: int) -> slice:
+        """Which entries of the joined tensor are this rank's own `count`."""
+        return slice(self.rank * count, (self.rank + 1) * count)
 
 
 class TaskLosses(NamedTuple):
-    """The losses of N pictures (N,) float32, metrics (scalars), and tensors to hand to `PretextTask.after_step`."""
+    """The losses of N pictures of this rank, whose mean an optimizer step lowers.
+
+    Attributes:
+        per_picture: (N,) float32.
+        metrics: scalars to log, by name. Steps of one task name them differently.
+        kept: tensors for `PretextTask.after_step`; it gets them without gradients.
+    """
 
     per_picture: Tensor
     metrics: Metrics
@@ -26,8 +61,10 @@ class TaskLosses(NamedTuple):
 class PretextModule(nn.Module):
     """All that learns or follows in a task: the encoder, heads, decoders, momentum copies.
 
-    Parameters that no optimizer may touch (momentum copies) ask for no gradients. Buffers (queues, centres) are part of
-    checkpoints.
+    The encoder is a child module by that name: other commands read it from a run's checkpoints. Parameters that no
+    optimizer may touch (momentum copies) ask for no gradients. Buffers (queues, centres) are part of checkpoints. The
+    moving average that is scored and saved averages parameters and floating-point buffers: in it a queue holds averages
+    of what the queue has held.
     """
 
     encoder: Encoder
@@ -39,8 +76,11 @@ class OptimizerStep:
 
     Attributes:
         name: of its optimizer; in checkpoints it is "optimizer_NAME", and "optimizer" without a name.
-        network: whose parameters it trains, as far as they ask for gradients. Networks of several steps share none.
-        losses: from the network as the run prepared it, views and a gather to `TaskLosses`.
+        network: whose parameters it trains, as far as they ask for gradients. Networks of several steps share none;
+            `PretextTask.steps` may make it out of parts of the module.
+        losses: from the network as the run prepared it (distributed data parallel over several ranks), views and a
+            gather to `TaskLosses`. It calls this network once, so that all its parameters take part, and networks of
+            other steps, whose parameters then ask for no gradients, as parts of the module.
     """
 
     name: str
@@ -51,15 +91,17 @@ class OptimizerStep:
 class PretextTask(ABC):
     """A way to learn from pictures without labels. One file a task, and an entry in `selfsup.pretext.TASKS`.
 
-    A task holds no weights: `module` makes them and pretraining owns them. All randomness comes from the seed that
-    `views` is handed. A loss knows no ranks: `gather` joins the ranks' tensors (n, ...) of equal n to (n * ranks, ...)
-    in the order of the global batch, and gradients flow through it. With gradient accumulation it joins the ranks'
-    parts of one micro-batch, so that a contrastive loss has fewer negatives.
+    A task holds no weights: `module` makes them and pretraining owns them. All randomness of `views` comes from the
+    draws that it is handed; losses draw nothing. A loss knows no ranks, except through `Gather`.
+
+    A training step is: `targets` if they are due, `views`, the losses and optimizer of each of the `steps`,
+    `after_step`, and a step of the moving average of the module.
 
     Attributes:
         measured: names of the `measures` of held-out pictures.
         score: the one of them by which checkpoints are compared.
         higher_is_better: its direction.
+        caption: one sentence of what `sheet` shows.
         chance: the score of guessing; None where there is no such number.
         relabels: whether training targets come from `targets`, found anew every `relabel_nimg` images.
     """
@@ -67,6 +109,7 @@ class PretextTask(ABC):
     measured: tuple[str, ...]
     score: str
     higher_is_better: bool
+    caption: str
     chance: float | None = None
     relabels: bool = False
 
@@ -75,27 +118,30 @@ class PretextTask(ABC):
         """The module around an encoder, with initial weights that no global random state decides."""
 
     @abstractmethod
-    def views(self, images: Tensor, *seed: int | str, targets: Tensor | None = None) -> Views:
+    def views(self, images: Tensor, draws: Draws, targets: Tensor | None = None) -> Views:
         """Pictures (N, C, H, W) float32 in [-1, 1] to the tensors that losses take.
 
         Each is in blocks of N: entry number j belongs to picture j mod N, so that micro-batches hold whole pictures.
 
         Args:
-            seed: of all random draws.
-            targets: (N,) int64 of a task that relabels.
+            draws: for these N pictures.
+            targets: (N,) int64 of a task that relabels; None for held-out pictures, which have none.
         """
 
     @abstractmethod
-    def losses(self, network: nn.Module, views: Views, gather: Gather) -> TaskLosses:
-        """The losses of N pictures by the module, as the run prepared it."""
-
-    @abstractmethod
     def measures(self, module: PretextModule, views: Views) -> Sequence[Tensor]:
-        """What `measured` names, (N,) float32 each of N held-out pictures; means over all pictures are recorded."""
+        """What `measured` names, (N,) float32 each of N held-out pictures; means over all pictures are recorded.
+
+        A picture's measures do not depend on the others: how pictures are cut into batches changes no score.
+        """
 
     @abstractmethod
     def sheet(self, module: PretextModule, images: Tensor, views: Views) -> tuple[np.ndarray, int]:
         """What the module makes of uint8 pictures (N, C, H, W): tiles uint8 (K, C, h, w), and columns of a grid."""
+
+    def losses(self, network: nn.Module, views: Views, gather: Gather) -> TaskLosses:
+        """The losses of N pictures by the module, as the run prepared it. Tasks with `steps` of their own need none."""
+        raise NotImplementedError(f"{type(self).__name__} has no losses")
 
     def steps(self, module: PretextModule) -> Sequence[OptimizerStep]:
         """The optimizer steps of a training step, in their order; by default one over the whole module."""
@@ -104,10 +150,17 @@ class PretextTask(ABC):
     def after_step(self, module: PretextModule, kept: Views, gather: Gather) -> None:  # noqa: B027 (few tasks need it)
         """Moves what no optimizer moves, without gradients: queues, momentum copies, centres.
 
+        It moves them in place. Where there are kept tensors and the optimizer step was skipped, because a gradient was
+        not finite, what this did to buffers and to parameters that ask for no gradients is undone.
+
         Args:
             kept: what the losses of the last optimizer step kept, its micro-batches joined along the first axis.
         """
 
     def targets(self, features: np.ndarray, seed: int) -> np.ndarray:
-        """New targets (n,) int32 from the features (n, F) float32 of all training pictures. Called on the main rank."""
+        """New targets (n,) int32 from the features (n, F) float32 of all training pictures.
+
+        Called on the main rank, before the first step and then every `relabel_nimg` images. The result is a function of
+        the arguments alone.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no targets of its own")

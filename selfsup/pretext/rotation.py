@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selfsup.encoders.resnet import Encoder, initialise
+from selfsup.pretext.draws import Draws
 from selfsup.pretext.protocol import Gather, PretextModule, PretextTask, TaskLosses, Views
 
 ROTATIONS = 4
@@ -60,12 +61,13 @@ class RotationTask(PretextTask):
     measured = ("loss", "accuracy")
     score = "accuracy"
     higher_is_better = True
+    caption = "Held-out images: the answer, and the guess where it is wrong."
     chance = 1 / ROTATIONS
 
     def module(self, encoder: Encoder) -> RotationModule:
         return RotationModule(encoder, rotation_head(encoder.num_features))
 
-    def views(self, images: Tensor, *seed: int | str, targets: Tensor | None = None) -> Views:
+    def views(self, images: Tensor, draws: Draws, targets: Tensor | None = None) -> Views:
         """Every picture four times, and the rotations; nothing is drawn."""
         return rotate_all(images)
 

@@ -48,17 +48,28 @@ def test_rotation_is_learned_scored_on_held_out_pictures_and_left_for_others(sky
 
 @pytest.mark.slow
 def test_a_killed_run_started_again_ends_with_the_bits_of_an_uninterrupted_one(sky: Path, tmp_path: Path):
-    assert fork(tmp_path / "log", "selfsup.pretrain", *words(sky, tmp_path / "whole")).code == 0
-    run = tmp_path / "killed"
+    whole, run = tmp_path / "whole", tmp_path / "killed"
+    assert fork(tmp_path / "log", "selfsup.pretrain", *words(sky, whole)).code == 0
     env = {"KILL_AT": "*/checkpoints/000000000480.json"}
     killed = fork(tmp_path / "log", "tests.killed", "selfsup.pretrain", *words(sky, run), env=env)
     assert killed.code == -signal.SIGKILL, killed.output
     ended = fork(tmp_path / "log", "selfsup.pretrain", *words(sky, run))
     assert ended.code == 0 and "at 320 images" in ended.output
-    encoders = [load_encoder(path / "encoder.safetensors", 1, "cpu")[0] for path in (run, tmp_path / "whole")]
+    encoders = [load_encoder(path / "encoder.safetensors", 1, "cpu")[0] for path in (run, whole)]
     assert weights_digest(encoders[0]) == weights_digest(encoders[1])
     last = "checkpoints/000000000640.safetensors"
-    assert (run / last).read_bytes() == (tmp_path / "whole" / last).read_bytes()
+    assert (run / last).read_bytes() == (whole / last).read_bytes()
+
+
+@pytest.mark.slow
+def test_an_evaluation_between_two_checkpoints_is_the_score_of_one_of_its_own(sky: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    cadences = {"total_nimg": 128, "checkpoint_nimg": 64, "eval_nimg": 80, "sample_nimg": 128, "keep_last": 9}
+    assert fork(tmp_path / "log", "selfsup.pretrain", *words(sky, run, **cadences)).code == 0
+    scores = {int(path.stem): json.loads(path.read_text())["score"] for path in (run / "checkpoints").glob("*.json")}
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    (measured,) = [line["held_out/accuracy"] for line in lines if "held_out/accuracy" in line]
+    assert scores == {64: None, 80: measured, 128: None} and load_run(run, "best")[2] == 80
 
 
 @pytest.mark.slow

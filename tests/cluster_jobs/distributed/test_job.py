@@ -1,14 +1,26 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from cluster_jobs.cli.config import CommandKeys, TrainKeys
 from cluster_jobs.distributed.job import Job, reader_workers, set_threads
+from tests.cluster_jobs.distributed.toy_collectives import WEIGHTS, pairwise_losses
 from tests.processes import launch
 
 COLLECTIVES = "tests.cluster_jobs.distributed.toy_collectives"
+
+
+def assert_as_the_global_loss(seen: dict[str, Any], ranks: int) -> None:
+    """Gathered features are in rank order, and averaged gradients are those of one process with all samples."""
+    weights = torch.tensor(WEIGHTS, requires_grad=True)
+    samples = torch.cat([torch.arange(6.0).reshape(2, 3) + rank for rank in range(ranks)])
+    features = samples / 10 @ weights
+    pairwise_losses(features, features).mean().backward()
+    torch.testing.assert_close(torch.tensor(seen["joined"]), features.detach())
+    torch.testing.assert_close(torch.tensor(seen["averaged"]), weights.grad)
 
 
 @pytest.mark.slow
@@ -26,6 +38,7 @@ def test_two_processes_gather_reduce_and_differentiate(tmp_path: Path) -> None:
         assert seen["total"] == [1.0 + 4.0, 8.0]
         # the losses are (rank + 1) * sum(total), and every rank's total depends on every leaf
         assert seen["gradient"] == [(1 + 2) * 2 * (1.0 + rank), (1 + 2) * 2 * 2.0]
+        assert_as_the_global_loss(seen, ranks=2)
         assert seen["tracked"] == [0, 1, 2]
     assert ended.output.count("said by") == 1 and "said by 0" in ended.output
     assert ended.output.count("counting: 6 images in") == 1
@@ -39,6 +52,7 @@ def test_the_same_command_runs_alone_without_a_launcher(tmp_path: Path) -> None:
     seen = json.loads((tmp_path / "0.json").read_text())
     assert seen["place"] == [0, 1, True, "cpu", 1]
     assert seen["uneven"] == [] and seen["summed"] == [1.0, 10.0] and seen["gradient"] == [2.0, 4.0]
+    assert_as_the_global_loss(seen, ranks=1)
     assert "Warning" not in ended.output
 
 

@@ -18,6 +18,14 @@ class Toy(CommandKeys):
     out: str = option(MISSING, "where to write", path=True)
 
 
+WEIGHTS = [[0.5, -1.0], [2.0, 0.25], [1.0, 1.5]]
+
+
+def pairwise_losses(mine: torch.Tensor, all_: torch.Tensor) -> torch.Tensor:
+    """A loss (n,) of features (n, F) that depends on the features (m, F) of all ranks, and on their order."""
+    return (mine @ all_.T * torch.arange(1.0, len(all_) + 1)).logsumexp(1)
+
+
 @command(Toy, conf="cluster_jobs.conf")
 def main(config: Toy) -> None:
     job = Job.open(config)
@@ -28,6 +36,12 @@ def main(config: Toy) -> None:
     total = job.reduce(leaf.square())
     ((rank + 1) * total).sum().backward()
     assert leaf.grad is not None
+    weights = torch.tensor(WEIGHTS, requires_grad=True)
+    features = (torch.arange(6.0).reshape(2, 3) + rank) / 10 @ weights
+    joined = job.gather_with_gradients(features)
+    pairwise_losses(features, joined).mean().backward()
+    assert weights.grad is not None
+    averaged = job.reduce(weights.grad) / job.world
     job.barrier()
     job.say(f"said by {rank}")
     write_json(
@@ -42,6 +56,8 @@ def main(config: Toy) -> None:
             "unchanged": before.tolist(),
             "total": total.tolist(),
             "gradient": leaf.grad.tolist(),
+            "joined": joined.tolist(),
+            "averaged": averaged.tolist(),
             "tracked": list(job.track(range(3), 6, "images", "counting", weight=2)),
         },
     )

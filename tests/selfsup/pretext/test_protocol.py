@@ -5,16 +5,18 @@ import torch
 
 from selfsup.encoders.resnet import build_encoder
 from selfsup.pretext import TASKS
+from selfsup.pretext.draws import Draws
+from selfsup.pretext.protocol import Gather
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_has_views_losses_and_measures_for_every_picture(name: str) -> None:
     task = TASKS[name]()
     module = task.module(build_encoder("resnet8", 1, 2))
-    views = task.views(torch.zeros(3, 1, 8, 8), 0, "test", targets=torch.zeros(3, dtype=torch.int64))
+    views = task.views(torch.zeros(3, 1, 8, 8), Draws(3, slice(None), ("test",)), torch.zeros(3, dtype=torch.int64))
     assert all(len(view) % 3 == 0 for view in views)
     for step in task.steps(module):
-        assert step.losses(step.network, views, torch.clone).per_picture.shape == (3,)
+        assert step.losses(step.network, views, Gather()).per_picture.shape == (3,)
     measures = task.measures(module.eval(), views)
     assert [measure.shape for measure in measures] == [(3,)] * len(task.measured) and task.score in task.measured
 
