@@ -1,1 +1,1 @@
-"""How work becomes a cluster job: shards, streams, runs, checkpoints, pipelines, reports. Knows nothing about GANs."""
+"""The infrastructure of training jobs: shards, streams, runs, checkpoints, pipelines, reports. Independent of GANs."""

@@ -1,4 +1,4 @@
-"""What this machine and this allocation offer: ``python -m cluster_jobs.doctor [data=DIR] [shared=DIR]``."""
+"""Checks this machine and its Slurm allocation: ``python -m cluster_jobs.doctor [data=DIR] [shared=DIR]``."""
 
 import os
 import sys
@@ -39,12 +39,12 @@ def main(config: DoctorConfig) -> None:
             raise UserError(f"{name}={getattr(config, name)}: expected more than 0 and at most 3600")
     if config.validate:
         return
-    found = findings.show(examine(config), Console(highlight=False))
+    printed = findings.show(examine(config), Console(highlight=False))
     if config.json:
-        findings.save(found, Path(config.json))
-    failed = [finding.subject for finding in found if finding.level == "fail"]
+        findings.save(printed, Path(config.json))
+    failed = [finding.subject for finding in printed if finding.level == "fail"]
     if failed:
-        raise UserError(f"{len(failed)} of {len(found)} checks failed: {', '.join(failed)}")
+        raise UserError(f"{len(failed)} of {len(printed)} checks failed: {', '.join(failed)}")
 
 
 def examine(config: DoctorConfig) -> Iterator[Finding]:
@@ -76,13 +76,13 @@ def examine(config: DoctorConfig) -> Iterator[Finding]:
 
 def _probe(inside: allocation.Allocation, config: DoctorConfig, answers: list[dict]) -> list[Finding]:
     shared = os.path.abspath(config.shared) if config.shared else ""
-    found, answered = allocation.probe(inside, shared, config.timeout)
+    probed, answered = allocation.probe(inside, shared, config.timeout)
     answers += answered
-    return found
+    return probed
 
 
 def guarded(subject: str, check: Callable[[], list[Finding]]) -> list[Finding]:
-    """A check's findings; one that meets something it was not written for must not hide those after it."""
+    """A check's findings; an unexpected error in one check must not hide the findings of those after it."""
     try:
         return check()
     except Exception as error:

@@ -1,7 +1,7 @@
-"""One self-contained HTML page of what a pipeline left under its root: pictures, curves, tables, commands.
+"""The report on a pipeline: one self-contained HTML page with pictures, curves, tables and commands.
 
-Reads ``report/*.json`` (see sections.py), ``metrics.jsonl``, ``samples/*.png`` and ``config.yaml`` of any directory,
-and what submit wrote about the stages. Knows nothing of what the stages do.
+Reads ``report/*.json`` (see reporting/section.py), ``metrics.jsonl``, ``samples/*.png`` and ``config.yaml`` of any
+directory, and the records of the stages that submit wrote. It does not depend on what the stages do.
 """
 
 import json
@@ -25,7 +25,7 @@ FILM = 6
 
 @dataclass
 class ReportConfig:
-    """Writes ROOT/report.html: one page without any other file, from whatever lies under the root."""
+    """Writes ROOT/report.html: one page without any other file, from everything under the root."""
 
     root: str = option(MISSING, "directory of a pipeline, or of any runs", path=True)
     validate: bool = option(False, "check and print the configuration, then exit")
@@ -59,14 +59,14 @@ def render(root: Path) -> str:
 
 
 def find(root: Path) -> list[Path]:
-    """Every directory under the root (itself included) that has something to show."""
-    found = []
+    """Every directory under the root (itself included) that has metrics, a configuration or sections."""
+    directories = []
     for directory, names, files in os.walk(root):
         here = Path(directory)
         if "metrics.jsonl" in files or "config.yaml" in files or any((here / "report").glob("*.json")):
-            found.append(here)
+            directories.append(here)
         names[:] = sorted(name for name in names if name not in NOT_SEARCHED and not name.startswith("."))
-    return found
+    return directories
 
 
 def in_order(directories: list[Path], root: Path, stages: dict[str, Any]) -> list[Path]:
@@ -85,7 +85,7 @@ def heading(directory: Path, root: Path) -> str:
 
 
 def chapter(directory: Path) -> str:
-    """What one directory has to show: sections, samples, curves, configuration."""
+    """The chapter of one directory: sections, samples, curves, configuration."""
     parts = [section(file) for file in sorted((directory / "report").glob("*.json"))]
     samples = sorted((directory / "samples").glob("*.png"))
     if samples:
@@ -103,44 +103,44 @@ def chapter(directory: Path) -> str:
 
 
 def sample_caption(file: Path) -> str:
-    """Training commands name a sample picture by the images seen."""
+    """The caption of a sample picture, which training commands name by the images seen."""
     return f"after {int(file.stem):,} images" if file.stem.isdecimal() else file.stem
 
 
 def section(file: Path) -> str:
-    """One ``report/NAME.json``. Its pictures lie in its own directory, or below: nothing else is ever read."""
+    """One ``report/NAME.json``. Its pictures are in its own directory or below; no other file is read."""
     content = read_json(file)
     try:
         parts = [f"<h3>{escape(str(content['title']))}</h3>", page.paragraph(str(content.get("text") or ""))]
-        shown_parts = []
+        content_parts = []
         if content.get("table"):
-            shown_parts.append(page.table(content["table"]["columns"], content["table"]["rows"]))
-        for shown in content.get("pictures") or []:
-            picture = file.parent / shown["file"]
+            content_parts.append(page.table(content["table"]["columns"], content["table"]["rows"]))
+        for entry in content.get("pictures") or []:
+            picture = file.parent / entry["file"]
             if not picture.resolve().is_relative_to(file.parent.resolve()):
-                raise UserError(f"{file}: picture {shown['file']!r}: expected a file in {file.parent}")
-            shown_parts.append(page.picture(picture, str(shown.get("caption") or "")))
+                raise UserError(f"{file}: picture {entry['file']!r}: expected a file in {file.parent}")
+            content_parts.append(page.picture(picture, str(entry.get("caption") or "")))
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"{file}: no section of a report ({type(error).__name__}: {error})") from None
-    return "".join([*parts, '<div class="shown">', *shown_parts, "</div>"])
+    return "".join([*parts, '<div class="shown">', *content_parts, "</div>"])
 
 
 def metrics(file: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl. A killed run may leave its last line half written: that one is left out."""
+    """The lines of a metrics.jsonl. A last line that a killed run left incomplete is skipped."""
     lines = file.read_text().splitlines() if file.is_file() else []
-    found = []
+    rows = []
     for number, line in enumerate(lines, start=1):
         try:
             values = json.loads(line)
-            found.append(values | {"nimg": float(values["nimg"])})
+            rows.append(values | {"nimg": float(values["nimg"])})
         except (ValueError, KeyError, TypeError):
             if number < len(lines):
                 raise UserError(f"{file}, line {number}: expected a JSON object with nimg") from None
-    return found
+    return rows
 
 
 def stages_chapter(root: Path, stages: dict[str, Any]) -> tuple[str, str]:
-    """How the stages ended and how long they took, with their commands; and the same in a sentence."""
+    """How the stages ended and how long they took, with their commands; and a summary in one sentence."""
     rows, commands, total, done = [], [], 0.0, 0
     for name, stage in stages.items():
         directory = root / "stages" / name

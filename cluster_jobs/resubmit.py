@@ -1,4 +1,4 @@
-"""Submits again what a pipeline on Slurm still lacks: ``python -m cluster_jobs.resubmit root=RUNS``."""
+"""Submits the unfinished stages of a pipeline to Slurm again: ``python -m cluster_jobs.resubmit root=RUNS``."""
 
 import sys
 from dataclasses import dataclass

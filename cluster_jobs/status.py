@@ -1,4 +1,4 @@
-"""Shows how far a pipeline is: ``python -m cluster_jobs.status root=RUNS``."""
+"""Shows the state of a pipeline's stages: ``python -m cluster_jobs.status root=RUNS``."""
 
 import sys
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def main(config: StatusConfig) -> None:
 def row(
     root: Path, name: str, job: str | None, jobs: dict[str, QueuedJob], stage: dict[str, Any], base: Path
 ) -> dict[str, Any]:
-    """One stage as the table shows it."""
+    """The table's row of one stage."""
     record, queued = exit_record(root, name), jobs.get(job or "")
     attempts = read_json(path) if (path := root / "stages" / name / "stage.json").is_file() else {"lives": 0}
     return {
@@ -68,7 +68,7 @@ def row(
 
 
 def stage_state(record: dict[str, Any], queued: QueuedJob | None, job: str | None) -> str:
-    """One word. The stage's own exit record knows that it is done; Slurm knows the rest."""
+    """One word. Whether a stage is done is taken from its exit record, all else from Slurm."""
     if record.get("state") == "done":
         return "done"
     if queued and (queued.active or queued.state not in ("COMPLETED", "UNKNOWN")):

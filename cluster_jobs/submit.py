@@ -1,4 +1,4 @@
-"""Runs a pipeline: a graph of commands, each checked before anything starts, skipped when it is done."""
+"""Runs a pipeline, a graph of commands: all are checked before any starts, and finished ones are skipped."""
 
 import sys
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class SubmitConfig:
 
 
 def plan(pipeline: Pipeline) -> dict[str, Any]:
-    """What the root remembers of its pipeline, in the order of the stages; the report reads it."""
+    """The content of ROOT/pipeline.json, in the order of the stages; the report reads it."""
     stages = {
         name: {
             "command": shown_command(stage),

@@ -235,7 +235,7 @@ def _explain(words: list[str], keys: dict, error: Exception) -> str:
 
 
 class Command(Generic[Config]):
-    """A command's main function: parses the words, runs the body, turns its end into an exit code and an exit record."""
+    """A command's main function: parses the words, runs the body, and ends with an exit code and an exit record."""
 
     def __init__(
         self, body: Callable[[Config], None], schema: type[Config], conf: str, single_process: bool = False

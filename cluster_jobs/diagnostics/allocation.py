@@ -1,4 +1,4 @@
-"""Checks of a Slurm allocation: a probe on every node, started by srun, and what Slurm says of the job."""
+"""Checks of a Slurm allocation: a probe on every node, started by srun, and the settings of the job."""
 
 import json
 import os
@@ -24,7 +24,7 @@ SKEW_WARN, SKEW_FAIL = 1.0, 60.0  # seconds
 
 @dataclass(frozen=True)
 class Allocation:
-    """A job's id, its nodes in order (the first is the head), and the address at which ranks meet."""
+    """A job's id, its nodes in order (the first is the head), and the address of the ranks' rendezvous."""
 
     job: str
     nodes: tuple[str, ...]
@@ -41,7 +41,7 @@ class Ended:
 
     @property
     def reason(self) -> str:
-        """The first error that it reported, else its last words, in one line of at most 300 characters."""
+        """The first error that it printed, else its last line, in one line of at most 300 characters."""
         lines = [" ".join(line.split()) for line in self.error.splitlines() if line.strip()]
         errors = [line for line in lines if re.search(r"^(\S+: )?[\w.]*Error: ", line)]
         return (errors or lines[-1:] or [f"exit code {self.code}"])[0][:300]
@@ -66,7 +66,7 @@ def run(words: Sequence[str], timeout: float, environment: Mapping[str, str] | N
 
 
 def srun(nodes: int, tasks: int) -> list[str]:
-    """The beginning of a command that starts ``tasks`` tasks on each node, beside whatever else the job runs."""
+    """The beginning of a command that starts ``tasks`` tasks on each node, beside other steps of the job."""
     return ["srun", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes * tasks}", f"--ntasks-per-node={tasks}"]
 
 
@@ -86,8 +86,8 @@ def slurm(inside: Allocation | None, job: str | None) -> list[Finding]:
         job: the job's id by the environment, which is there in a container that lacks Slurm's commands, too.
     """
     if job and inside is None:
-        found = f"job {job} runs here, but scontrol is missing or does not know it, so its nodes are not checked"
-        return [warn("slurm", found, "run the doctor outside of the container, or make Slurm's client available in it")]
+        state = f"job {job} runs here, but scontrol is missing or does not know it, so its nodes are not checked"
+        return [warn("slurm", state, "run the doctor outside of the container, or make Slurm's client available in it")]
     if not shutil.which("sinfo"):
         return [ok("slurm", "not installed on this machine")]
     findings = [slurm_version(run(["sinfo", "--version"], 30))]
@@ -96,30 +96,32 @@ def slurm(inside: Allocation | None, job: str | None) -> list[Finding]:
     return [*findings, requeue(run(["scontrol", "--oneliner", "show", "job", inside.job], 30))]
 
 
-def slurm_version(shown: Ended) -> Finding:
+def slurm_version(answer: Ended) -> Finding:
     """From a line such as ``slurm-wlm 22.05.8``."""
-    numbers = re.search(r"(\d+)\.(\d+)", shown.output)
+    numbers = re.search(r"(\d+)\.(\d+)", answer.output)
     if numbers is None:
-        return warn("slurm", f"installed, but not usable here: {shown.reason}", "submit from a login node")
-    version = shown.output.strip()
+        return warn("slurm", f"installed, but not usable here: {answer.reason}", "submit from a login node")
+    version = answer.output.strip()
     if tuple(map(int, numbers.groups())) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         return warn("slurm", f"{version} is older than {oldest}", "srun --overlap is missing; start steps one by one")
     return ok("slurm", version)
 
 
-def requeue(shown: Ended) -> Finding:
+def requeue(answer: Ended) -> Finding:
     """From ``scontrol show job``."""
-    found = re.search(r"\bRequeue=(\d)", shown.output)
-    if found is None:
-        return warn("requeue", f"scontrol does not show this job ({shown.reason})", "is slurmctld reachable from here?")
-    if found[1] == "0":
+    setting = re.search(r"\bRequeue=(\d)", answer.output)
+    if setting is None:
+        return warn(
+            "requeue", f"scontrol does not show this job ({answer.reason})", "is slurmctld reachable from here?"
+        )
+    if setting[1] == "0":
         return warn("requeue", "this job cannot be requeued, so a preemption ends it", "submit with sbatch --requeue")
     return ok("requeue", "this job can be requeued")
 
 
 def probe(inside: Allocation, shared: str, timeout: float) -> tuple[list[Finding], list[dict[str, Any]]]:
-    """Starts a probe on every node. Returns what it found, and the raw answers in the order of the nodes.
+    """Starts a probe on every node. Returns the findings, and the raw answers in the order of the nodes.
 
     Args:
         shared: a directory that every node should be able to write, or empty.
@@ -142,12 +144,12 @@ def probe(inside: Allocation, shared: str, timeout: float) -> tuple[list[Finding
 
 
 def _answers(output: str) -> list[dict[str, Any]]:
-    """The probes' lines; whatever else a site's prolog prints is passed over."""
+    """The probes' lines; other output, such as that of a site's prolog, is skipped."""
     return [json.loads(line) for line in output.splitlines() if line.startswith('{"node"')]
 
 
 def _collect(shared: Path, nonce: str, nodes: Sequence[str]) -> dict[str, str]:
-    """What this process reads in every node's file (empty where it sees none); the files are removed."""
+    """The content of every node's file as this process reads it (empty where there is none); the files are removed."""
     seen = {}
     for node in nodes:
         path = shared / f"{nonce}.{node}"
@@ -185,9 +187,9 @@ def clocks(answers: Sequence[Mapping[str, Any]], offsets: Mapping[str, float], a
     """How far the nodes' clocks are from this one's (seconds), and whether they could connect at all."""
     cut_off = [f"{answer['node']} ({answer['clock']})" for answer in answers if answer["node"] not in offsets]
     if cut_off:
-        found = f"no TCP connection to {address} from {', '.join(cut_off)}"
+        problem = f"no TCP connection to {address} from {', '.join(cut_off)}"
         remedy = "ranks could not meet either: open the firewall between nodes, or set MASTER_ADDR to their network"
-        return fail("clocks", found, remedy)
+        return fail("clocks", problem, remedy)
     node, offset = max(offsets.items(), key=lambda item: abs(item[1]))
     what = f"{node} is {offset * 1000:+,.1f} ms from here, the largest difference"
     if abs(offset) >= SKEW_WARN:
@@ -212,7 +214,7 @@ def versions(answers: Sequence[Mapping[str, Any]]) -> Finding:
 
 
 def shared_by_all(shared: str, answers: Sequence[Mapping[str, Any]], seen: Mapping[str, str]) -> Finding:
-    """Whether every node wrote into the shared directory, and this process sees what it wrote."""
+    """Whether every node wrote into the shared directory, and this process can read what it wrote."""
     failed = [f"{answer['node']} cannot write ({answer['shared']})" for answer in answers if answer["shared"]]
     failed += [
         f"{answer['node']} wrote a file that is not seen here"

@@ -8,7 +8,7 @@ from cluster_jobs.diagnostics.allocation import Allocation, Ended, run, srun
 from cluster_jobs.diagnostics.findings import Finding, fail, ok, warn
 
 MIB = {"nccl": 64, "gloo": 16}
-LEAST = {"nccl": 1.0, "gloo": 0.05}  # GB/s, below which all-reduce holds a training up
+LEAST = {"nccl": 1.0, "gloo": 0.05}  # GB/s, below which all-reduce slows a training down
 
 
 def on_this_machine(gpus: int, seconds: float, timeout: float) -> Finding:
@@ -40,7 +40,7 @@ def over_nodes(inside: Allocation, gpus: int, seconds: float, timeout: float) ->
 
 
 def worker(chosen: str, seconds: float, timeout: float) -> list[str]:
-    """One rank's module and arguments; it gives up in time to say why."""
+    """One rank's module and arguments; its time-out is shorter than the check's, so that it can report the reason."""
     return ["cluster_jobs.diagnostics.all_reduce", chosen, str(MIB[chosen]), str(seconds), str(timeout / 2)]
 
 

@@ -1,4 +1,4 @@
-"""How far the clocks of other machines are off, by asking them for the time over TCP."""
+"""The clock offsets of other machines, measured by asking them for the time over TCP."""
 
 import math
 import socket
@@ -12,8 +12,8 @@ PATIENCE_SECONDS = 10.0
 class ClockServer:
     """Compares the clock of every machine that connects with this one's: ``with ClockServer(nonce) as server``.
 
-    ``offsets`` holds, by the machine's name, its clock minus this one's in seconds. The answer is taken for the middle
-    between question and reply, so the error is at most half of the fastest round trip.
+    ``offsets`` holds, by the machine's name, its clock minus this one's in seconds. The answer is taken as the time
+    half-way between question and reply, so the error is at most half of the fastest round trip.
     """
 
     def __init__(self, nonce: str) -> None:
@@ -42,7 +42,7 @@ class ClockServer:
                 connection.settimeout(PATIENCE_SECONDS)
                 try:
                     self._ask(connection)
-                except (OSError, ValueError):  # a stranger, or a machine that died: it stays without an offset
+                except (OSError, ValueError):  # another program, or a machine that died: it gets no offset
                     continue
 
     def _ask(self, connection: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""What a check of ``doctor`` has found: a level, the subject, the finding in words, and the remedy."""
+"""A finding of a check of ``doctor``: its level, subject, description and remedy."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -40,21 +40,21 @@ def fail(subject: str, finding: str, remedy: str) -> Finding:
 
 
 def show(findings: Iterable[Finding], console: Console) -> list[Finding]:
-    """Prints findings as they come, on a terminal as one table in the end; returns them."""
+    """Prints findings as they come, or on a terminal one table at the end; returns them."""
     if not console.is_terminal:
-        shown = []
+        printed = []
         for finding in findings:
             print(finding.line, flush=True)
-            shown.append(finding)
-        return shown
+            printed.append(finding)
+        return printed
     with console.status("checking"):
-        shown = list(findings)
+        printed = list(findings)
     table = Table("", "what", "finding", "remedy")
-    for finding in shown:
+    for finding in printed:
         level = Text(finding.level, STYLES[finding.level])
         table.add_row(level, Text(finding.subject), Text(finding.finding), Text(finding.remedy))
     console.print(table)
-    return shown
+    return printed
 
 
 def save(findings: Sequence[Finding], path: Path) -> None:

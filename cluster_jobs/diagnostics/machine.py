@@ -1,4 +1,4 @@
-"""Checks of this machine and of this process' share of it: cores, limits, interconnect, stray configuration."""
+"""Checks of this machine and the limits of this process: cores, interconnect, stray configuration."""
 
 import os
 import resource
@@ -17,7 +17,7 @@ BOOKKEEPING = ("compute_environment", "debug", "main_training_function", "rdzv_b
 
 
 def machine(environment: Mapping[str, str], gpus: int) -> list[Finding]:
-    """Everything about this machine that needs no measurement."""
+    """All findings about this machine that need no measurement."""
     interfaces = sorted(path.name for path in Path("/sys/class/net").glob("*"))
     return [
         *cpu(cores(), cpu_quota(), environment.get("OMP_NUM_THREADS"), cpu_flags(), gpus),
@@ -32,7 +32,7 @@ def machine(environment: Mapping[str, str], gpus: int) -> list[Finding]:
 
 
 def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> set[str]:
-    """What instructions the CPU has, by the kernel's names."""
+    """The instruction sets of the CPU, by the kernel's names."""
     for line in path.read_text().splitlines() if path.is_file() else ():
         name, _, value = line.partition(":")
         if name.strip() in ("flags", "Features"):
@@ -41,15 +41,15 @@ def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> set[str]:
 
 
 def cpu_quota(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float | None:
-    """The cores' worth of time that this process' control groups (version 1 or 2) leave it, None for no limit."""
+    """The cores' worth of time that this process' control groups (version 1 or 2) allow, None for no limit."""
     quotas = []
     for line in membership.read_text().splitlines() if membership.is_file() else ():
         _, controllers, group = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
         base = root / controllers if controllers else root
-        place = base / group.lstrip("/")
-        for directory in (place, *place.parents):
+        leaf = base / group.lstrip("/")
+        for directory in (leaf, *leaf.parents):
             quotas += _quota(directory)
             if directory == base:
                 break
@@ -95,7 +95,7 @@ def cpu(cores: int, quota: float | None, threads: str | None, flags: Collection[
 
 
 def infiniband(root: Path = Path("/sys/class/infiniband")) -> Finding:
-    """The ports that the kernel shows."""
+    """The InfiniBand ports of this machine, active or not."""
     active: list[str] = []
     inactive: list[str] = []
     for port in sorted(root.glob("*/ports/*")):
@@ -111,7 +111,7 @@ def infiniband(root: Path = Path("/sys/class/infiniband")) -> Finding:
 
 
 def nvlink_status() -> str:
-    """What nvidia-smi says of NVLink, empty without it."""
+    """The output of ``nvidia-smi nvlink --status``, empty where there is no nvidia-smi."""
     if not shutil.which("nvidia-smi"):
         return ""
     return subprocess.run(["nvidia-smi", "nvlink", "--status"], capture_output=True, text=True, timeout=30).stdout
@@ -149,7 +149,7 @@ def socket_interface(variable: str, value: str | None, interfaces: Collection[st
 
 
 def accelerate_config(environment: Mapping[str, str]) -> Finding:
-    """A default configuration of accelerate, which fills in whatever a launch line leaves out."""
+    """A default configuration of accelerate, which fills in what a launch line leaves out."""
     cache = environment.get("XDG_CACHE_HOME") or os.path.join(environment.get("HOME", ""), ".cache")
     path = Path(environment.get("HF_HOME") or os.path.join(cache, "huggingface")) / "accelerate" / "default_config.yaml"
     if not path.is_file():
@@ -158,16 +158,16 @@ def accelerate_config(environment: Mapping[str, str]) -> Finding:
         values = {name: value for name, value in yaml.safe_load(path.read_text()).items() if name not in BOOKKEEPING}
     except (yaml.YAMLError, AttributeError, ValueError) as error:
         return warn("accelerate config", f"{path} is unreadable ({' '.join(str(error).split())})", "remove it")
-    shown = ", ".join(f"{name}={value}" for name, value in values.items() if not isinstance(value, dict | list))
+    settings = ", ".join(f"{name}={value}" for name, value in values.items() if not isinstance(value, dict | list))
     return warn(
         "accelerate config",
-        f"{path} fills in what a launch line leaves out: {shown}",
+        f"{path} fills in what a launch line leaves out: {settings}",
         "remove it, or set HF_HOME elsewhere; launch lines here pass processes, machines, precision and address",
     )
 
 
 def shared_memory(path: Path = Path("/dev/shm")) -> Finding:
-    """Reader processes hand their batches over in shared memory."""
+    """The size of shared memory, through which reader processes pass their batches."""
     if not path.is_dir():
         return warn("shared memory", f"{path} does not exist", "use workers=0, or mount a tmpfs there")
     usage = shutil.disk_usage(path)
@@ -179,7 +179,7 @@ def shared_memory(path: Path = Path("/dev/shm")) -> Finding:
 
 
 def open_files() -> Finding:
-    """A process keeps up to 256 shards open, and reader processes share file descriptors with it."""
+    """The limit of open files: a process keeps up to 256 shards open, and shares descriptors with its readers."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     remedy = f"ulimit -n {65536 if hard == resource.RLIM_INFINITY else min(65536, hard)}"
     if soft != resource.RLIM_INFINITY and soft < 512:
@@ -192,7 +192,7 @@ def open_files() -> Finding:
 
 
 def host_name(name: str) -> Finding:
-    """Whether this machine's own name resolves: rendezvous goes by names."""
+    """Whether this machine's own name resolves, as a rendezvous goes by names."""
     address = resolve(name)
     if address:
         return ok("host name", f"{name} is {address}")

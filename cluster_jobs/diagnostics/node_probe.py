@@ -1,4 +1,4 @@
-"""What one node of an allocation finds, printed as one line of JSON; ``allocation.py`` starts it on every node.
+"""The probe of one node of an allocation, which prints one line of JSON; ``allocation.py`` starts it on every node.
 
 Usage: ``python -m cluster_jobs.diagnostics.node_probe NONCE HOST PORT SHARED NAME...``: writes a file of the content
 NONCE into SHARED (unless empty), resolves the names, and lets the clock server at HOST:PORT compare the clocks.
@@ -28,7 +28,7 @@ def node_name() -> str:
 
 
 def probe(nonce: str, host: str, port: int, shared: str, names: list[str]) -> dict[str, Any]:
-    """Everything that the head wants to know; errors as text, empty where all is well."""
+    """The state of this node; errors as text, empty without an error."""
     return {
         "node": node_name(),
         "unresolved": [name for name in names if not resolve(name)],

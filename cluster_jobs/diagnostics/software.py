@@ -28,7 +28,7 @@ class Gpu:
 
 
 def software() -> list[Finding]:
-    """Everything about packages, on this machine."""
+    """The findings about Python and the packages of this machine."""
     try:
         requirements = importlib.metadata.requires(DISTRIBUTION) or []
     except importlib.metadata.PackageNotFoundError:
@@ -47,10 +47,10 @@ def read_pins(text: str) -> dict[str, str]:
 def packages(requirements: Sequence[str], installed: Installed, pins: Mapping[str, str]) -> list[Finding]:
     """The packages that are always needed, against what is required and what was tested together."""
     needed = [requirement for requirement in map(Requirement, requirements) if requirement.marker is None]
-    found = {requirement.name: installed(requirement.name) for requirement in needed}
+    present = {requirement.name: installed(requirement.name) for requirement in needed}
     findings = []
     for requirement in needed:
-        version = found[requirement.name]
+        version = present[requirement.name]
         if version is None or not requirement.specifier.contains(Version(version).public, prereleases=True):
             state = f"{version}, but {requirement.specifier} is needed" if version else "not installed"
             remedy = f"python -m pip install --constraint constraints.txt '{requirement}'"
@@ -61,13 +61,15 @@ def packages(requirements: Sequence[str], installed: Installed, pins: Mapping[st
         return [ok("packages", f"all {len(needed)} as required (no constraints.txt here to compare with)")]
     others = [
         f"{name} {version} (tested {pins[name]})"
-        for name, version in found.items()
+        for name, version in present.items()
         if version and name in pins and Version(version).public != pins[name]
     ]
     if others:
         remedy = "python -m pip install --constraint constraints.txt --editable ."
         return [warn("packages", f"other versions than were tested together: {', '.join(others)}", remedy)]
-    return [ok("packages", f"all {len(needed)} in the versions that were tested together (torch {found.get('torch')})")]
+    return [
+        ok("packages", f"all {len(needed)} in the versions that were tested together (torch {present.get('torch')})")
+    ]
 
 
 def faiss(installed: Installed) -> Finding:
@@ -83,7 +85,7 @@ def faiss(installed: Installed) -> Finding:
 
 
 def this_machines_gpus() -> tuple[list[Finding], int]:
-    """What torch sees of this machine's GPUs, and how many it can use."""
+    """The findings about this machine's GPUs, and how many of them torch can use."""
     try:
         import torch
     except (ImportError, OSError) as error:  # a missing library of CUDA ends the import with OSError
@@ -106,7 +108,7 @@ def this_machines_gpus() -> tuple[list[Finding], int]:
 
 
 def device_files(directory: Path = Path("/dev")) -> int:
-    """NVIDIA GPUs that the kernel shows to this process, whatever torch makes of them."""
+    """The number of NVIDIA devices that this process can see, whether torch can use them or not."""
     return sum(path.name[len("nvidia") :].isdigit() for path in directory.glob("nvidia*"))
 
 
@@ -115,8 +117,8 @@ def driver() -> str:
     if not shutil.which("nvidia-smi"):
         return ""
     words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    shown = subprocess.run(words, capture_output=True, text=True, timeout=30)
-    return shown.stdout.splitlines()[0].strip() if shown.returncode == 0 and shown.stdout.strip() else ""
+    answer = subprocess.run(words, capture_output=True, text=True, timeout=30)
+    return answer.stdout.splitlines()[0].strip() if answer.returncode == 0 and answer.stdout.strip() else ""
 
 
 def gpus(
@@ -134,14 +136,16 @@ def gpus(
     Args:
         cuda: the CUDA (or ROCm) version that torch was built with, None for the CPU build.
         architectures: what torch has kernels for, as ``sm_90``.
-        device_files: GPUs that the kernel shows.
+        device_files: as :func:`device_files` counts them.
     """
     if not seen and device_files:
         if cuda is None:
             remedy = "install the CUDA build of the same version: see pytorch.org/get-started"
             return [fail("gpu", f"{device_files} GPU(s), but torch {version} was built without CUDA", remedy)]
-        found = f"{device_files} GPU(s), but torch {version} (CUDA {cuda}) cannot use them with driver {driver or '?'}"
-        return [fail("gpu", found, "update the driver, or install torch built for an older CUDA; see nvidia-smi")]
+        problem = (
+            f"{device_files} GPU(s), but torch {version} (CUDA {cuda}) cannot use them with driver {driver or '?'}"
+        )
+        return [fail("gpu", problem, "update the driver, or install torch built for an older CUDA; see nvidia-smi")]
     if not seen:
         return [ok("gpu", f"none; torch {version} computes on the CPU, processes talk over gloo")]
     findings = []

@@ -1,4 +1,4 @@
-"""Checks of the shared directory and of the shards: writable, room left, mounted from where, how fast they are read."""
+"""Checks of the shared directory and of the shards: permissions, free space, file system, reading rate."""
 
 import os
 import re
@@ -15,25 +15,25 @@ NETWORK_FILE_SYSTEMS = (  # by the names in /proc/self/mountinfo, without "fuse.
     *("orangefs", "panfs", "wekafs", "pvfs2", "sshfs", "s3fs", "gcsfuse", "goofys", "mountpoint-s3", "juicefs"),
     *("cvmfs", "daos", "dfuse"),
 )
-SLOW = 200.0  # images a second of one process, below which readers hold a training up
+SLOW = 200.0  # images a second of one process, below which readers slow a training down
 ROOM, LITTLE_ROOM = 1 << 30, 10 << 30  # bytes; a run keeps several checkpoints
 
 
 def mounted(path: Path, table: str | None = None) -> tuple[str, str]:
-    """The mount point that a path lies under, and its type of file system.
+    """The mount point of a path, and its type of file system.
 
     Args:
         table: the text of ``/proc/self/mountinfo``, read from there by default.
     """
     real = os.path.realpath(path)
-    found = "/", "?"
+    mount = "/", "?"
     for line in (table or Path("/proc/self/mountinfo").read_text()).splitlines():
         before, _, after = line.partition(" - ")
         point = re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), before.split()[4])
         inside = real == point or real.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(found[0]):
-            found = point, after.split()[0]  # of two mounts at one point the later one counts
-    return found
+        if inside and len(point) >= len(mount[0]):
+            mount = point, after.split()[0]  # of two mounts at one point the later one counts
+    return mount
 
 
 def over_network(kind: str) -> bool:
@@ -41,25 +41,28 @@ def over_network(kind: str) -> bool:
     return kind.removeprefix("fuse.") in NETWORK_FILE_SYSTEMS
 
 
-def place(path: Path) -> str:
+def mount_text(path: Path) -> str:
     """A path's file system in words."""
     point, kind = mounted(path)
     return f"{kind} mounted over the network at {point}" if over_network(kind) else f"local {kind} at {point}"
 
 
 def shared(directory: Path) -> list[Finding]:
-    """Whether this process can write, sync and read back a file in a directory, and how much room there is."""
+    """Whether this process can write, sync and read back a file in a directory, and how much space is free."""
     remedy = "make it, or choose a directory that your jobs may write (shared=DIR)"
     try:
         write_probe(directory / f".doctor.{os.getpid()}", "here")
     except OSError as error:
         return [fail("shared directory", f"{directory} cannot be written ({error.strerror})", remedy)]
     (directory / f".doctor.{os.getpid()}").unlink()
-    return [ok("shared directory", f"{directory} is writable from here; {place(directory)}"), room(directory)]
+    return [
+        ok("shared directory", f"{directory} is writable from here; {mount_text(directory)}"),
+        room(directory),
+    ]
 
 
 def write_probe(path: Path, content: str) -> None:
-    """Writes a file and waits until it is on its disk or server."""
+    """Writes a file and waits until its disk or server has it."""
     with open(path, "w") as stream:
         stream.write(content)
         stream.flush()
@@ -78,7 +81,7 @@ def room(directory: Path) -> Finding:
 
 
 def shards(data: str, seconds: float, nodes: int) -> list[Finding]:
-    """Where shards lie, and how fast one process reads and decodes them in the order of a training.
+    """The file system of shards, and how fast one process reads and decodes them in the order of a training.
 
     Args:
         data: a directory of shards, or one that holds ``train``.
@@ -107,7 +110,7 @@ def shards(data: str, seconds: float, nodes: int) -> list[Finding]:
     remedy = "use more reader processes (workers=), smaller images, or shards nearer to the node"
     findings = [warn("read rate", what, remedy) if rate < SLOW else ok("read rate", what)]
     if os.path.isdir(directory):
-        where = f"{directory} lies on {place(Path(directory))}"
+        where = f"{directory} lies on {mount_text(Path(directory))}"
         if nodes > 1 and not over_network(mounted(Path(directory))[1]):
             findings.append(warn("shards", where, "make sure that every node has them under this path"))
         else:

@@ -1,4 +1,4 @@
-"""How a stage is started: the words of its command, the same on this machine and on the nodes of a cluster."""
+"""The command line that starts a stage, on this machine or on the nodes of a cluster."""
 
 import shlex
 import sys
@@ -67,6 +67,6 @@ def shown_command(stage: Stage) -> str:
 
 
 def executable_words(words: Sequence[str]) -> list[str]:
-    """The words of `launch_words` with this interpreter in place of whatever ``python`` would be on the path."""
+    """The words of `launch_words` with this interpreter instead of the ``python`` on the path."""
     programs = {"python": [sys.executable], "accelerate": [sys.executable, "-m", "accelerate.commands.accelerate_cli"]}
     return [*programs[words[0]], *words[1:]]

@@ -1,4 +1,4 @@
-"""Runs the stages of a pipeline as processes of this machine: what is ready starts, what is done is skipped.
+"""Runs the stages of a pipeline as processes of this machine; a stage starts when those that it needs are done.
 
 Each stage owns ROOT/stages/NAME: ``log.txt``, ``exit.json`` (written by the stage) and ``stage.json``
 (what was started, and how long it took over all attempts).
@@ -60,7 +60,7 @@ class Process:
         return self.process.poll() is not None
 
     def stop(self) -> None:
-        """Asks the stage to save and end. A launcher orphans its ranks on a signal: it gets a stop file."""
+        """Asks the stage to save and end. A launcher orphans its ranks on a signal, so its run gets a stop file."""
         run_dir = Path(self.stage.arguments.get("run.dir", ""))
         if self.stage.processes == 1:
             self.process.terminate()
@@ -70,13 +70,13 @@ class Process:
             os.killpg(self.process.pid, signal.SIGTERM)
 
     def close(self) -> dict[str, Any]:
-        """Ends what is left of the stage's processes, adds up its time, returns its exit record."""
+        """Kills what is left of the stage's processes, adds the attempt to its record, and returns its exit record."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         add_attempt(self.directory, shown_command(self.stage), time.monotonic() - self.started)
         record = exit_record(self.root, self.stage.name)
-        if record.get("code") is None:  # it died before it could say why
+        if record.get("code") is None:  # it ended without writing its record
             record |= {
                 "state": "failed",
                 "code": self.process.returncode or 1,

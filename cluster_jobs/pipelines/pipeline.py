@@ -1,4 +1,4 @@
-"""What a pipeline is: a YAML file of stages, read into commands and checked as a graph.
+"""Pipelines: a YAML file of stages, read into commands and checked as a graph.
 
     description: what the report says at its top
     processes: 1          # processes of a stage; more than one goes through accelerate launch
@@ -51,7 +51,7 @@ class Stage:
 
     @property
     def command(self) -> str:
-        """The stage as one process would be started by hand; its exit record holds the same text."""
+        """The command of the stage in one process; its exit record holds the same text."""
         return shlex.join(["python", "-m", self.module, *self.words])
 
     @property
@@ -80,14 +80,14 @@ class Pipeline:
 
     def before(self, name: str) -> set[str]:
         """Every stage that must be done before this one."""
-        found: set[str] = set()
+        needed: set[str] = set()
         waiting = list(self.stages[name].needs)
         while waiting:
             need = waiting.pop()
-            if need not in found:
-                found.add(need)
+            if need not in needed:
+                needed.add(need)
                 waiting += self.stages[need].needs
-        return found
+        return needed
 
     def part(self, patterns: str) -> "Pipeline":
         """The stages that match one of the patterns ("gan_* scores_?"), and all that those need; "" means every stage.
@@ -109,7 +109,7 @@ def load(name: str, root: str, variables: str = "") -> Pipeline:
     """Reads a pipeline by its name or from a YAML file; ``variables`` ("a=1 b=2") replaces some of its ``vars``.
 
     Raises:
-        UserError: no such pipeline, a YAML file that is no pipeline, or stages that are no graph.
+        UserError: no such pipeline, a YAML file that is no pipeline, or stages whose needs are no acyclic graph.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else BUILT_IN / f"{name}.yaml"
     if not path.is_file():
@@ -147,17 +147,17 @@ def _values(defaults: Any, root: str, variables: str, where: str) -> dict[str, s
 
 
 def _stages(pipeline: dict[str, Any], values: dict[str, str], path: Path) -> list[Stage]:
-    """Every copy of every stage, by itself."""
+    """Every copy of every stage, before the graph is checked."""
     specifications = pipeline.get("stages")
     if not isinstance(specifications, dict) or not specifications:
         raise UserError(f"{path}: expected 'stages', a mapping of stage names")
     for name, text in specifications.items():
         check_keys(text, STAGE_KEYS, f"{path}: stage {name!r}")
-    found = copies({str(name): text for name, text in specifications.items()}, values, str(path))
+    every_copy = copies({str(name): text for name, text in specifications.items()}, values, str(path))
     every: dict[str, list[Copy]] = {}
-    for copy in found:
+    for copy in every_copy:
         every.setdefault(copy.stage, []).append(copy)
-    return [_stage(copy, every, pipeline, path) for copy in found]
+    return [_stage(copy, every, pipeline, path) for copy in every_copy]
 
 
 def _stage(copy: Copy, every: dict[str, list[Copy]], pipeline: dict[str, Any], path: Path) -> Stage:
@@ -186,7 +186,7 @@ def _stage(copy: Copy, every: dict[str, list[Copy]], pipeline: dict[str, Any], p
 
 
 def _graph(stages: list[Stage], path: Path) -> dict[str, Stage]:
-    """The stages in an order that honours their needs; checks their names, their needs, and who writes what."""
+    """The stages in topological order; checks their names, their needs, and that each path has one writer."""
     named = {stage.name: stage for stage in stages}
     for stage in stages:
         if named[stage.name] is not stage:
@@ -208,7 +208,7 @@ def _graph(stages: list[Stage], path: Path) -> dict[str, Stage]:
 
 
 def _check_paths(pipeline: Pipeline, path: Path) -> None:
-    """Every path has one writer, and whoever reads it needs that writer."""
+    """Checks that every path has one writer, and that each stage which reads it needs that writer."""
     writers: dict[Path, str] = {}
     for stage in pipeline.stages.values():
         for output in stage.outputs:
@@ -218,8 +218,8 @@ def _check_paths(pipeline: Pipeline, path: Path) -> None:
     for stage in pipeline.stages.values():
         allowed = pipeline.before(stage.name) | {stage.name}
         for key, value in stage.arguments.items():
-            for place in (Path(value), *Path(value).parents):
-                writer = writers.get(place)
+            for directory in (Path(value), *Path(value).parents):
+                writer = writers.get(directory)
                 if writer is not None and writer not in allowed:
                     reads = f"reads {key}={value}, which {writer!r} writes, without needing it"
                     raise UserError(f"{path}: stage {stage.name!r} {reads}")

@@ -1,4 +1,4 @@
-"""Stages that are repeated over values: what a stage's ``each`` says becomes copies of the stage.
+"""Stages that are repeated over values: a stage's ``each`` makes a copy of the stage for each value.
 
 each: {seed: [0, 1, 2]}              # gan → gan_0, gan_1, gan_2, in each of which ${seed} is its value
 each: {seed: "${seeds}"}             # the values of a var, set apart by spaces: vars='seeds="0 1 2 3"' adds one
@@ -39,20 +39,20 @@ class Copy:
 
 
 def copies(stages: Mapping[str, dict[str, Any]], values: Values, where: str) -> list[Copy]:
-    """All copies, in the order of the file. Neighbours with the same ``each`` come copy by copy, so that what belongs
-    together runs together: gan_0, scores_0, gan_1, scores_1.
+    """All copies, in the order of the file. Neighbours with the same ``each`` alternate, so that stages that belong
+    together run together: gan_0, scores_0, gan_1, scores_1.
 
     Raises:
-        UserError: an ``each`` that says nothing, or gives a name a second meaning.
+        UserError: an ``each`` without values, or one that defines a name twice.
     """
-    found: list[Copy] = []
+    result: list[Copy] = []
     for _, neighbours in itertools.groupby(stages.items(), key=lambda item: item[1].get("each")):
         columns = [
             [Copy(stage, text, *chosen) for chosen in _choices(text, values, f"{where}: stage {stage!r}")]
             for stage, text in neighbours
         ]
-        found += itertools.chain.from_iterable(zip(*columns, strict=True))
-    return found
+        result += itertools.chain.from_iterable(zip(*columns, strict=True))
+    return result
 
 
 def resolve(need: str, copy: Copy, every: Mapping[str, Sequence[Copy]], where: str) -> list[str]:
@@ -73,15 +73,15 @@ def resolve(need: str, copy: Copy, every: Mapping[str, Sequence[Copy]], where: s
 
 def _choices(text: dict[str, Any], values: Values, where: str) -> list[tuple[Values, Values]]:
     """(choice, values) of every copy."""
-    found: list[tuple[Values, Values]] = [({}, values)]
+    chosen: list[tuple[Values, Values]] = [({}, values)]
     for name, options in mapping_at(text, "each", where).items():
-        place = f"{where}: each: {name}"
-        found = [
-            (choice | {str(name): value}, _with(_with(known, {str(name): value}, place), more, place))
-            for choice, known in found
-            for value, more in _options(options, known, place)
+        here = f"{where}: each: {name}"
+        chosen = [
+            (choice | {str(name): value}, _with(_with(known, {str(name): value}, here), more, here))
+            for choice, known in chosen
+            for value, more in _options(options, known, here)
         ]
-    return found
+    return chosen
 
 
 def _options(options: Any, values: Values, where: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""What a stage asks of a cluster, read from its pipeline's YAML and checked there."""
+"""The resources of a stage on a cluster, read from its pipeline's YAML and checked."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ TIME = re.compile(r"\d+(:\d{1,2}){0,2}|\d+-\d{1,2}(:\d{1,2}){0,2}")
 
 @dataclass(frozen=True)
 class Resources:
-    """Of one stage; the local machine ignores them.
+    """The resources of one stage's job; ignored on the local machine.
 
     On each node run as many processes as it has GPUs, or, without GPUs, the stage's ``processes``.
     """
@@ -23,14 +23,14 @@ class Resources:
     cpus: int = 0  # a node; 0 is one for each thread of each process
     memory: str = ""  # a node, for example 64G; empty is the site's default
     time: str = ""  # minutes, H:M:S or D-H:M:S; empty is the site's default
-    array: int = 1  # jobs that share out the shards of a pool (s3gan.generate)
+    array: int = 1  # jobs that divide the shards of a pool (s3gan.generate)
 
 
 def read_resources(texts: Mapping[str, str], where: str) -> Resources:
     """Resources from their values as text.
 
     Raises:
-        UserError: an unknown name, or a value that is none.
+        UserError: an unknown name, or a value of the wrong form.
     """
     least = {"nodes": 1, "gpus": 0, "cpus": 0, "array": 1}
     values: dict[str, Any] = {}
@@ -47,7 +47,9 @@ def read_resources(texts: Mapping[str, str], where: str) -> Resources:
         else:
             known = ", ".join(field.name for field in fields(Resources))
             raise UserError(f"{where}: unknown resource {name!r}: expected one of {known}")
-    found = Resources(**values)
-    if found.array > 1 and found.nodes > 1:
-        raise UserError(f"{where}: array={found.array} nodes={found.nodes}: the jobs of an array have one node each")
-    return found
+    resources = Resources(**values)
+    if resources.array > 1 and resources.nodes > 1:
+        raise UserError(
+            f"{where}: array={resources.array} nodes={resources.nodes}: the jobs of an array have one node each"
+        )
+    return resources

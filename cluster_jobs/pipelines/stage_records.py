@@ -1,4 +1,4 @@
-"""What a pipeline's root says of its stages: their exit records, which are finished, and the lock of the root."""
+"""The state of a pipeline's root: exit records, finished stages, validation of the others, and the root's lock."""
 
 import concurrent.futures
 import contextlib
@@ -21,7 +21,7 @@ from cluster_jobs.pipelines.pipeline import Pipeline, Stage
 
 
 def exit_record(root: Path, name: str) -> dict[str, Any]:
-    """What a stage wrote about its end; empty where it wrote nothing readable."""
+    """The exit record of a stage; empty where there is no readable one."""
     try:
         return read_json(root / "stages" / name / "exit.json")
     except UserError:
@@ -97,8 +97,9 @@ def validate(stages: list[Stage]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def locked(root: Path) -> Iterator[int]:
-    """Holds ROOT/.lock, and gives its descriptor for the stages to inherit: none that outlived its submit is started
-    twice. Nothing in the root is written without it.
+    """Holds ROOT/.lock, without which nothing in the root is written.
+
+    Yields its descriptor for the stages to inherit: while one outlives its submit, no second submit can start it again.
 
     Raises:
         UserError: another submit is at work, or the root cannot be written to.

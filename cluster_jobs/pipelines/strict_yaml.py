@@ -1,6 +1,6 @@
-"""A pipeline's YAML read strictly: known keys, values of the right kind, and every ``${name}`` filled in.
+"""Strict reading of a pipeline's YAML: known keys only, values of the right type, every ``${name}`` filled in.
 
-``where`` says in a refusal which file, stage and key it is about.
+``where`` names the file, stage and key in an error message.
 """
 
 import difflib
@@ -13,14 +13,14 @@ import yaml
 
 from cluster_jobs.core.errors import UserError
 
-SHOWN_NAMES = 20  # of those that would have been right
+SHOWN_NAMES = 20  # valid names listed in an error message
 
 
 INTEGER, FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 
 
 class Loader(yaml.SafeLoader):
-    """Numbers as in YAML 1.2: 4:00:00 is a text, the time of a job, and not 14,400."""
+    """Reads numbers as in YAML 1.2: 4:00:00 is text, the time of a job, and not 14,400."""
 
 
 Loader.yaml_implicit_resolvers = {
@@ -56,10 +56,10 @@ def check_keys(mapping: Any, allowed: Collection[str], where: str) -> None:
 
 def mapping_at(owner: Mapping[str, Any], key: str, where: str) -> dict[Any, Any]:
     """The mapping under a key, empty where there is none."""
-    found = owner.get(key) or {}
-    if not isinstance(found, dict):
-        raise UserError(f"{where}: {key}: expected a mapping, found {found!r}")
-    return found
+    mapping = owner.get(key) or {}
+    if not isinstance(mapping, dict):
+        raise UserError(f"{where}: {key}: expected a mapping, found {mapping!r}")
+    return mapping
 
 
 def whole_number_at(owner: Mapping[str, Any], key: str, smallest: int, where: str) -> int:
@@ -86,9 +86,9 @@ def fill(value: Any, values: Mapping[str, str], where: str) -> str:
 
 
 def nearest(name: str, names: Collection[str]) -> str:
-    """The end of a refusal: which of the names was meant, or what they are."""
+    """The end of an error message: the name that was probably meant, or the valid names."""
     near = difflib.get_close_matches(name, names, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
-    shown = [*list(names)[:SHOWN_NAMES], *(["…"] if len(names) > SHOWN_NAMES else [])]
-    return f"expected one of {', '.join(shown) or 'none'}"
+    listed = [*list(names)[:SHOWN_NAMES], *(["…"] if len(names) > SHOWN_NAMES else [])]
+    return f"expected one of {', '.join(listed) or 'none'}"

@@ -1,4 +1,4 @@
-"""Metrics over training as an SVG picture: a pure function from series to text, coloured by the page's style sheet."""
+"""Curves of metrics over training, as SVG text that the page's style sheet colours."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -123,10 +123,12 @@ def chart(series: Sequence[Series]) -> str:
         parts.append(f'<text x="{x}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{short(value)}</text>')
     parts.append(f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">images seen</text>')
     for number, (_, points) in enumerate(curves):
-        places = [(across(x), down(scale(y))) for x, y in points]
-        if len(places) == 1:
-            parts.append(f'<circle class="line l{number}" cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="3"/>')
+        positions = [(across(x), down(scale(y))) for x, y in points]
+        if len(positions) == 1:
+            parts.append(
+                f'<circle class="line l{number}" cx="{positions[0][0]:.1f}" cy="{positions[0][1]:.1f}" r="3"/>'
+            )
         else:
-            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in positions)
             parts.append(f'<polyline class="line l{number}" points="{path}"/>')
     return "".join([*parts, "</svg>"])

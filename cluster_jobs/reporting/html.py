@@ -1,4 +1,4 @@
-"""The pieces of the report as HTML: every text is escaped, every picture is inline, nothing is fetched."""
+"""The parts of the report as HTML: every text is escaped, every picture is inline, nothing is loaded from elsewhere."""
 
 import base64
 import re
@@ -99,7 +99,7 @@ def paragraph(text: str) -> str:
 
 
 def cell(value: Any) -> str:
-    """A value as a table shows it: four significant digits, thousands set apart, n/a for what nobody knows."""
+    """A value as a table shows it: four significant digits, thousands separated, n/a for None."""
     if value is None:
         return "n/a"
     if isinstance(value, int) and not isinstance(value, bool):
@@ -157,6 +157,6 @@ def charts(series: Sequence[Series]) -> str:
 
 
 def folded(summary: str, text: str, *, wrap: bool = False) -> str:
-    """A text behind a line to click on."""
+    """A collapsible text, of which only the summary is visible at first."""
     kind = ' class="wrap"' if wrap else ""
     return f"<details><summary>{escape(summary)}</summary><pre{kind}>{escape(text)}</pre></details>"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster_jobs.diagnostics.storage import mounted, over_network, place, room, shards, shared
+from cluster_jobs.diagnostics.storage import mount_text, mounted, over_network, room, shards, shared
 
 MOUNTS = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
@@ -45,7 +45,7 @@ def test_the_mount_of_a_real_directory_is_the_one_that_df_names(tmp_path: Path) 
 def test_a_shared_directory_is_written_synced_and_left_as_it_was(tmp_path: Path) -> None:
     found = shared(tmp_path)
     assert [item.subject for item in found] == ["shared directory", "free disk"] and found[0].level == "ok"
-    assert place(tmp_path) in found[0].finding and list(tmp_path.iterdir()) == []
+    assert mount_text(tmp_path) in found[0].finding and list(tmp_path.iterdir()) == []
 
 
 def test_a_shared_directory_that_is_a_file_or_missing_fails_by_name(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_the_read_rate_of_real_shards_is_measured_over_at_most_one_epoch(tiny_di
     rate, where = shards(str(tiny_directory), 5.0, 1)
     assert rate.subject == "read rate" and "over 21 images" in rate.finding
     assert float(rate.finding.split("reads ")[1].split(" images/s")[0].replace(",", "")) > 0
-    assert where.level == "ok" and place(tiny_directory) in where.finding
+    assert where.level == "ok" and mount_text(tiny_directory) in where.finding
 
 
 def test_shards_on_a_local_disk_are_a_warning_when_there_are_several_nodes(tiny_directory: Path) -> None:
