@@ -22,9 +22,9 @@ from cluster_jobs.distributed.job import Job
 from s3gan.metrics.classes import budget_labels
 from s3gan.metrics.detector import class_names
 from s3gan.metrics.labelled import from_shards
-from s3gan.mixture_study.judging import Judge, Mixture, deal
 from s3gan.mixture_study.label_leaks import leak
 from s3gan.mixture_study.report import summarise, tell
+from s3gan.mixture_study.scorer import Mixture, MixtureScorer, deal
 from selfsup.labelling.classifier import ClassifierRecipe
 
 
@@ -61,27 +61,27 @@ def main(config: MixturesConfig) -> None:
         return
     job, out = Job.open(config), Path(config.out)
     directories = find(Path(config.mixes), config.reference)
-    judge = open_judge(config, out, job)
+    scorer = open_scorer(config, out, job)
     rows = {
-        row: {seed: Mixture(directory, judge.train, judge.names) for seed, directory in by_seed.items()}
+        row: {seed: Mixture(directory, scorer.train, scorer.names) for seed, directory in by_seed.items()}
         for row, by_seed in directories.items()
     }
     with OutputDirectory(out).locked(job.on_main):
-        leaks = {row: leak_of(by_seed, judge) for row, by_seed in rows.items()}
+        leaks = {row: leak_of(by_seed, scorer) for row, by_seed in rows.items()}
         scores: dict[str, dict[int, dict[str, float]]] = {row: {} for row in rows}
         for row, by_seed in rows.items():
             for seed, mixture in by_seed.items():
-                held_out = {} if leaks[row] else {"held_out": judge.on_held_out(mixture, seed)}
-                scores[row][seed] = held_out | {"test": judge.on_test(mixture, seed)}
+                held_out = {} if leaks[row] else {"held_out": scorer.on_held_out(mixture, seed)}
+                scores[row][seed] = held_out | {"test": scorer.on_test(mixture, seed)}
                 said = (f"{share:.1%} ({name.replace('_', ' ')})" for name, share in scores[row][seed].items())
                 job.say(f"{row} seed {seed}: {', '.join(said)}")
         shares = {row: next(iter(by_seed.values())).pool["shares"] for row, by_seed in rows.items()}
         result = summarise(scores, shares, leaks, config.reference) | {
-            "budget": int((judge.budget >= 0).sum()),
+            "budget": int((scorer.budget >= 0).sum()),
             "validation": bool(config.validation),
-            "held_out": int((judge.labels >= 0).sum()),
-            "folds": int(judge.folds.max()) + 1,
-            "tested": len(judge.test),
+            "held_out": int((scorer.labels >= 0).sum()),
+            "folds": int(scorer.folds.max()) + 1,
+            "tested": len(scorer.test),
         }
         if job.is_main:
             write_json(out / "mixtures.json", result)
@@ -101,13 +101,13 @@ def find(mixes: Path, reference: str) -> dict[str, dict[int, Path]]:
     return rows
 
 
-def leak_of(by_seed: dict[int, Mixture], judge: Judge) -> str:
+def leak_of(by_seed: dict[int, Mixture], scorer: MixtureScorer) -> str:
     """Why a row cannot be judged by held-out labels, "" where it can."""
-    reasons = (leak(mixture.pool, judge.train, judge.labels >= 0) for mixture in by_seed.values())
+    reasons = (leak(mixture.pool, scorer.train, scorer.labels >= 0) for mixture in by_seed.values())
     return next(filter(None, reasons), "")
 
 
-def open_judge(config: MixturesConfig, out: Path, job: Job) -> Judge:
+def open_scorer(config: MixturesConfig, out: Path, job: Job) -> MixtureScorer:
     train, test = (Shards(child(config.data, split)) for split in ("train", "test"))
     names = max(class_names(train), class_names(test), key=len)
     budget = np.asarray(budget_labels(config.budget, {}, train, names))
@@ -120,7 +120,7 @@ def open_judge(config: MixturesConfig, out: Path, job: Job) -> Judge:
         labels, folds = budget, deal(budget, train.keys(), config.folds)
     real = from_shards(test, np.asarray(test.hidden_labels()))
     cache = Path(config.cache) if config.cache else out / "cache"
-    return Judge(train, names, budget, labels, folds, real, config.classifier, cache, job)
+    return MixtureScorer(train, names, budget, labels, folds, real, config.classifier, cache, job)
 
 
 if __name__ == "__main__":

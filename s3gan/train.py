@@ -19,7 +19,7 @@ from s3gan.training.config import TrainConfig
 from s3gan.training.game import make_game
 from s3gan.training.gan_training import GanTraining
 from s3gan.training.health import Limits
-from s3gan.training.validation import Validation, read_judge, training_subset
+from s3gan.training.validation import Validation, read_validation_encoder, training_subset
 
 
 @command(TrainConfig)
@@ -32,12 +32,12 @@ def main(config: TrainConfig) -> None:
             f"data={config.data}: images of {shards.size} px, expected one of {', '.join(map(str, sizes))} "
             f"for network={config.network.name}"
         )
-    conditions, judge = read_conditions(config, shards), read_judge(config, shards)
+    conditions, encoder = read_conditions(config, shards), read_validation_encoder(config, shards)
     run = Run(config)
     game, ema = make_game(config, run, conditions, shards)
     write_network(run, conditions, shards, game.generator.z_dim, game.discriminator.heads.plan)
     targets = open_targets(run, conditions, shards)
-    validation = Validation(run, judge, shards, conditions) if judge else None
+    validation = Validation(run, encoder, shards, conditions) if encoder else None
     if validation is None:
         run.say("no scores during training: eval_encoder= names no encoder")
     subset = training_subset(config, conditions.method.subset(targets.labels), shards)

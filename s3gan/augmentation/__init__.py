@@ -1,4 +1,4 @@
-"""What D sees instead of the images, real and fake alike, by name: one file a family, one line a name."""
+"""Augmentations of all images that the discriminator sees, by name: one file a family, one line a name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Adaptive discriminator augmentation (Karras et al. 2020): as much of it as keeps the discriminator from overfitting.
+"""Adaptive discriminator augmentation (ADA, Karras et al. 2020): its strength follows how much D overfits.
 
 Pixel blitting, general geometric and colour transformations ("bgc"; appendix B), each with the probability p, which
 follows the share of real images that score as real. Against the paper's code: all geometry is one bilinear sampling,
@@ -124,9 +124,9 @@ class AdaptiveAugmentation(nn.Module):
 
 
 def geometry(amounts: Amounts, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Where each pixel of the result comes from: source = matrix @ place + offset.
+    """Where each pixel of the result comes from: source = matrix @ position + offset.
 
-    Places (x, y) are in pixels from the image's centre, x to the right, y down: (N, 2, 2) and (N, 2).
+    Positions (x, y) are in pixels from the image's centre, x to the right, y down: (N, 2, 2) and (N, 2).
     """
     shift = torch.stack([(size / 8 * _signed(u)).round() for size, u in _per_axis(amounts["shift"], height, width)], 1)
     drift = torch.stack([size / 8 * _normal(u) for size, u in _per_axis(amounts["drift"], height, width)], 1)
@@ -140,7 +140,7 @@ def geometry(amounts: Amounts, height: int, width: int) -> tuple[Tensor, Tensor]
 
 
 def resample(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
-    """Bilinear samples of images (N, C, H, W) at the places of `geometry`; beyond the border the image is reflected."""
+    """Bilinear samples of images (N, C, H, W) at positions of `geometry`; images are reflected beyond their border."""
     height, width = images.shape[2:]
     x = torch.arange(width, device=images.device, dtype=matrix.dtype) - (width - 1) / 2
     y = torch.arange(height, device=images.device, dtype=matrix.dtype) - (height - 1) / 2
@@ -207,6 +207,6 @@ def _compose(first: Tensor, second: Tensor) -> Tensor:
     return (first[:, :, :, None] * second[:, None]).sum(2)
 
 
-def _apply(matrix: Tensor, place: Tensor) -> Tensor:
-    """matrix (N, 2, 2) @ place (N, 2), likewise."""
-    return (matrix * place[:, None]).sum(2)
+def _apply(matrix: Tensor, vector: Tensor) -> Tensor:
+    """matrix (N, 2, 2) @ vector (N, 2), likewise."""
+    return (matrix * vector[:, None]).sum(2)

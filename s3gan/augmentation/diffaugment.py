@@ -33,9 +33,9 @@ def _translation(images: Tensor, u: Tensor) -> Tensor:
         size = images.shape[dim]
         reach = (size + 4) // 8
         source = torch.arange(size, device=images.device) + integers(u[:, dim - 2], 2 * reach + 1)[:, None] - reach
-        places = _along(source, dim)
-        inside = (places >= 0) & (places < size)
-        moved = images.gather(dim, places.clamp(0, size - 1).expand_as(images))
+        indices = _along(source, dim)
+        inside = (indices >= 0) & (indices < size)
+        moved = images.gather(dim, indices.clamp(0, size - 1).expand_as(images))
         images = torch.where(inside, moved, 0.0)
     return images
 
@@ -47,8 +47,8 @@ def _cutout(images: Tensor, u: Tensor) -> Tensor:
         size = images.shape[dim]
         length = (size + 1) // 2
         first = integers(u[:, dim - 2], size + 1 - length % 2)[:, None] - length // 2
-        place = torch.arange(size, device=images.device)
-        cut = cut & _along((place >= first) & (place < first + length), dim)
+        index = torch.arange(size, device=images.device)
+        cut = cut & _along((index >= first) & (index < first + length), dim)
     return torch.where(cut, 0.0, images)
 
 

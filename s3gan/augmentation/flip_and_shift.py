@@ -1,4 +1,4 @@
-"""A mirrored and shifted image means what it meant: the transform of consistency regularisation."""
+"""Random mirroring and shifts: the transform of consistency regularisation."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What the discriminator learns beside its score, by name: one file a head, one line a name.
+"""Auxiliary heads: what the discriminator learns beside its score, by name. One file a head, one line a name.
 
 A method names the heads that learn (`Method.heads`). They learn, and weigh in, in the order of this table.
 """

@@ -1,1 +1,1 @@
-"""Tables over rows and seeds (compare)."""
+"""Scores of a study compared row by row and seed by seed: reading, ratios, tables, a figure (compare)."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from s3gan.comparison.measures import CAS
 from s3gan.comparison.ratios import Comparison
-from s3gan.comparison.study import ALL_LABELS, WITH_LABELS, place_of
+from s3gan.comparison.study import ALL_LABELS, WITH_LABELS, method_and_percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,12 +49,12 @@ def panels(comparison: Comparison) -> list[str]:
 
 def curves(comparison: Comparison, name: str) -> dict[str, list[Point]]:
     """The points of every method that has any, by method; methods without labels have one point at 0 %."""
-    found: dict[str, list[Point]] = {}
+    points: dict[str, list[Point]] = {}
     for row, cell in comparison.cells[name].items():
-        method, percent = place_of(row)
+        method, percent = method_and_percent(row)
         if percent is not None:
-            found.setdefault(method, []).append(Point(percent, cell.mean, cell.sd or 0.0))
-    return {method: sorted(points, key=lambda point: point.percent) for method, points in found.items()}
+            points.setdefault(method, []).append(Point(percent, cell.mean, cell.sd or 0.0))
+    return {method: sorted(line, key=lambda point: point.percent) for method, line in points.items()}
 
 
 def draw(comparison: Comparison) -> bytes:
@@ -77,11 +77,11 @@ def draw(comparison: Comparison) -> bytes:
 
 
 def _draw_panel(axes: "Axes", comparison: Comparison, name: str) -> None:
-    measure, found = comparison.study.measures[name], curves(comparison, name)
+    measure, lines = comparison.study.measures[name], curves(comparison, name)
     if name in comparison.study.real:
         axes.axhline(comparison.study.real[name], color="#b0b0b0", linewidth=0.8, label="real images")
     for method, (colour, dash) in LINES.items():
-        for point in found.get(method, []):
+        for point in lines.get(method, []):
             axes.axhline(point.mean, linestyle=dash, color=colour, linewidth=1.3, label=method)
             axes.axhspan(point.mean - point.sd, point.mean + point.sd, color=colour, alpha=0.08, linewidth=0)
     if measure.kind == CAS and comparison.study.budgets:
@@ -89,7 +89,7 @@ def _draw_panel(axes: "Axes", comparison: Comparison, name: str) -> None:
         values = [comparison.study.budgets[percent] for percent in percents]
         axes.plot(percents, values, ":x", color="black", linewidth=1, label="labelled images alone, no GAN")
     for number, method in enumerate(WITH_LABELS):
-        points = found.get(method, [])
+        points = lines.get(method, [])
         if points:
             aside = 1 + DODGE * (number - len(WITH_LABELS) // 2)
             axes.errorbar(
@@ -103,10 +103,10 @@ def _draw_panel(axes: "Axes", comparison: Comparison, name: str) -> None:
                 capsize=3,
                 label=method,
             )
-    shown = sorted({point.percent for points in found.values() for point in points} - {0, 100}) or [10]
+    percents = sorted({point.percent for points in lines.values() for point in points} - {0, 100}) or [10]
     axes.set_xscale("log")
-    axes.set_xlim(min(shown) * 0.8, max(shown) * 1.25)
-    axes.set_xticks(shown, [f"{percent} %" for percent in shown])
+    axes.set_xlim(min(percents) * 0.8, max(percents) * 1.25)
+    axes.set_xticks(percents, [f"{percent} %" for percent in percents])
     axes.minorticks_off()
     axes.set_xlabel("labels seen")
     axes.set_title(f"{measure.title.partition(' of a ')[0]}\n{name}, {measure.better.value}", fontsize=9)

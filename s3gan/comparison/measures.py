@@ -61,8 +61,8 @@ class Measure:
         return KINDS[self.kind].better
 
     @property
-    def place(self) -> int:
-        """Its place in a table."""
+    def order(self) -> int:
+        """Its position among the measures of a table."""
         return list(KINDS).index(self.kind)
 
 
@@ -99,7 +99,7 @@ def _chosen(values: Mapping[str, Any], names: tuple[str, ...], prefix: str = "")
 
 
 @dataclass(frozen=True)
-class Reading:
+class MeasuredScore:
     """One score of one run."""
 
     measure: Measure
@@ -111,7 +111,7 @@ class Reading:
 class RunScores:
     """All scores of one run, and what stands beside them."""
 
-    readings: list[Reading]
+    scores: list[MeasuredScore]
     gaps: list[str]  # scores that this run cannot have, with the reason
     unknown: list[str]  # names of scores without a direction that is good
     nimg: int  # real images that the newest checkpoint's discriminator saw; 0 where nobody knows
@@ -129,8 +129,8 @@ def read_scores(file: Path) -> RunScores:
     try:
         entries = list(_entries(content))
         return RunScores(
-            readings=[
-                Reading(measure_of(name, kind, entry, inputs), value, file)
+            scores=[
+                MeasuredScore(measure_of(name, kind, entry, inputs), value, file)
                 for name, entry, inputs in entries
                 if (kind := kind_of(name)) is not None and (value := _value(entry)) is not None
             ],
@@ -165,11 +165,11 @@ def _value(entry: dict[str, Any]) -> float | None:
 
 def _real(content: dict[str, Any]) -> dict[str, float]:
     """The floors, and the accuracy of the classifier that has all real images and labels."""
-    found = {
+    scores = {
         name.removeprefix(FLOOR): _value(entry)
         for stored in content.values()
         for name, entry in stored["results"].items()
         if name.startswith(FLOOR)
     }
-    found[CAS] = _value(content.get(CAS, {}).get("results", {}).get("all", {}))
-    return {name: value for name, value in found.items() if value is not None}
+    scores[CAS] = _value(content.get(CAS, {}).get("results", {}).get("all", {}))
+    return {name: value for name, value in scores.items() if value is not None}

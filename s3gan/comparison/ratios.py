@@ -1,4 +1,4 @@
-"""A study as numbers: every row's mean and spread, and its ratio to the reference seed by seed, with a verdict."""
+"""The comparison of a study: every row's mean and spread, and its ratio to the reference, paired by seed."""
 
 import csv
 import io
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from s3gan.comparison.study import Study, place_of
+from s3gan.comparison.study import Study, method_and_percent
 from s3gan.metrics.paired import CONFIDENCE, Better, Ratio, mean_and_sd, paired_ratio
 
 
@@ -58,7 +58,11 @@ def to_json(comparison: Comparison, labels: Mapping[str, Any]) -> dict[str, Any]
         "reference": comparison.reference,
         "confidence": CONFIDENCE,
         "rows": {
-            row: {"method": place_of(row)[0], "percent": place_of(row)[1], "seeds": study.seeds[row]}
+            row: {
+                "method": method_and_percent(row)[0],
+                "percent": method_and_percent(row)[1],
+                "seeds": study.seeds[row],
+            }
             for row in study.rows
         },
         "measures": {
@@ -87,7 +91,7 @@ def to_csv(comparison: Comparison) -> str:
     writer.writeheader()
     for name, rows in comparison.cells.items():
         for row, cell in rows.items():
-            method, percent = place_of(row)
+            method, percent = method_and_percent(row)
             ratio = cell.ratio
             writer.writerow(
                 {

@@ -1,7 +1,7 @@
-"""What a study left behind, read back: SCORES/ROW/SEED/scores.json of s3gan.evaluate, and the metrics of label tables.
+"""The results of a study, read back: SCORES/ROW/SEED/scores.json of s3gan.evaluate, and the metrics of label tables.
 
 A row is called METHOD or METHOD_PERCENT (`s3gan_10` saw 10 % of the labels). A row of another name is compared like any
-other, and has no place on the axis of labels.
+other, and is left out of the axis of labels.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json
-from s3gan.comparison.measures import Measure, Reading, RunScores, difference, read_scores
+from s3gan.comparison.measures import Measure, MeasuredScore, RunScores, difference, read_scores
 
 WITH_LABELS = ("s3gan", "s2gan", "s3gan_co", "s2gan_co", "labelled_only")  # methods whose rows name a percentage
 WITHOUT_LABELS = (
@@ -34,7 +34,7 @@ class Study:
     notes: list[str] = field(default_factory=list)  # what is missing, left out, or not equal
 
 
-def place_of(row: str) -> tuple[str, int | None]:
+def method_and_percent(row: str) -> tuple[str, int | None]:
     """A row's method, and the percentage of the labels that it saw; None where its name does not say it."""
     if row == ALL_LABELS:
         return row, 100
@@ -54,24 +54,22 @@ def read_study(scores: Path, reference: str, rows: Sequence[str] = ()) -> Study:
     if not files.get(reference):
         have = ", ".join(row for row in files if files[row]) or "none has ROW/SEED/scores.json of s3gan.evaluate"
         raise UserError(f"reference={reference}: expected a row that has scores in {scores} ({have})")
-    runs = {row: {seed: read_scores(file) for seed, file in sorted(found.items())} for row, found in files.items()}
+    runs = {row: {seed: read_scores(file) for seed, file in sorted(by_seed.items())} for row, by_seed in files.items()}
     in_order = sorted(runs, key=lambda row: (row == reference, _labels_seen(row), row))
     study = Study(in_order, {row: list(runs[row]) for row in in_order})
-    _check_alike(
-        reading for row in (reference, *in_order[:-1]) for run in runs[row].values() for reading in run.readings
-    )
+    _check_alike(score for row in (reference, *in_order[:-1]) for run in runs[row].values() for score in run.scores)
     for row in in_order:
         for seed, run in runs[row].items():
             _add(study, row, seed, run)
-    if not any(reference in found for found in study.values.values()):
+    if not any(reference in by_row for by_row in study.values.values()):
         raise UserError(f"reference={reference}: none of its scores in {scores} has a direction that is good")
-    study.measures = dict(sorted(study.measures.items(), key=lambda item: item[1].place))
+    study.measures = dict(sorted(study.measures.items(), key=lambda item: item[1].order))
     study.notes = list(dict.fromkeys([*_missing(study.seeds, reference), *_unlike(runs, reference)]))
     return study
 
 
 def read_labels(directory: Path) -> dict[str, dict[str, Any]]:
-    """What selfsup.label found out about each label table of a directory.
+    """The metrics that selfsup.label wrote beside each label table of a directory.
 
     Raises:
         UserError: there is no such directory, or a file is damaged.
@@ -83,47 +81,47 @@ def read_labels(directory: Path) -> dict[str, dict[str, Any]]:
 
 
 def _find(scores: Path, rows: Sequence[str]) -> dict[str, dict[int, Path]]:
-    found: dict[str, dict[int, Path]] = {row: {} for row in rows}
+    files: dict[str, dict[int, Path]] = {row: {} for row in rows}
     for file in sorted(scores.glob("*/*/scores.json")):
         row, seed = file.parts[-3:-1]
         if seed.isdecimal() and (not rows or row in rows):
-            found.setdefault(row, {})[int(seed)] = file
-    return found
+            files.setdefault(row, {})[int(seed)] = file
+    return files
 
 
-def _check_alike(readings: Iterable[Reading]) -> None:
-    first: dict[str, Reading] = {}
-    for reading in readings:
-        before = first.setdefault(reading.measure.name, reading)
-        different = difference(before.measure, reading.measure)
+def _check_alike(scores: Iterable[MeasuredScore]) -> None:
+    first: dict[str, MeasuredScore] = {}
+    for score in scores:
+        before = first.setdefault(score.measure.name, score)
+        different = difference(before.measure, score.measure)
         if different:
             raise UserError(
-                f"{reading.file}: {reading.measure.name} was measured with {different} as in {before.file}: scores of "
+                f"{score.file}: {score.measure.name} was measured with {different} as in {before.file}: scores of "
                 "two protocols do not compare, evaluate one of them again"
             )
 
 
 def _add(study: Study, row: str, seed: int, run: RunScores) -> None:
-    for reading in run.readings:
-        study.measures.setdefault(reading.measure.name, reading.measure)
-        study.values.setdefault(reading.measure.name, {}).setdefault(row, {})[seed] = reading.value
+    for score in run.scores:
+        study.measures.setdefault(score.measure.name, score.measure)
+        study.values.setdefault(score.measure.name, {}).setdefault(row, {})[seed] = score.value
     study.real |= run.real
-    method, percent = place_of(row)
+    method, percent = method_and_percent(row)
     if run.budget is not None and percent and method in WITH_LABELS:
         study.budgets[percent] = run.budget
 
 
 def _labels_seen(row: str) -> float:
-    percent = place_of(row)[1]
+    percent = method_and_percent(row)[1]
     return float("inf") if percent is None else percent
 
 
 def _missing(seeds: dict[str, list[int]], reference: str) -> Iterator[str]:
     """Rows without scores, seeds that other rows have, and seeds without a partner in the reference."""
-    every = sorted({seed for found in seeds.values() for seed in found})
-    for row, found in seeds.items():
-        lacking = [seed for seed in every if seed not in found]
-        alone = [seed for seed in found if seed not in seeds[reference]]
+    every = sorted({seed for own in seeds.values() for seed in own})
+    for row, own in seeds.items():
+        lacking = [seed for seed in every if seed not in own]
+        alone = [seed for seed in own if seed not in seeds[reference]]
         if lacking:
             yield f"{row} has no scores of {_named(lacking)}"
         if alone:
@@ -133,12 +131,12 @@ def _missing(seeds: dict[str, list[int]], reference: str) -> Iterator[str]:
 def _unlike(runs: dict[str, dict[int, RunScores]], reference: str) -> Iterator[str]:
     """What sets a row apart: another number of images seen than the reference's, and scores that it cannot have."""
     usual = {run.nimg for run in runs[reference].values()}
-    for row, found in runs.items():
-        seen = {run.nimg for run in found.values()}
+    for row, by_seed in runs.items():
+        seen = {run.nimg for run in by_seed.values()}
         if not seen <= usual:
             counts = [" and ".join(f"{count:,}" for count in sorted(those)) for those in (seen, usual)]
             yield f"{row} saw {counts[0]} images, {reference} {counts[1]}: not compared at equal images seen"
-        for run in found.values():
+        for run in by_seed.values():
             yield from (f"{row} has no {gap}" for gap in run.gaps)
             yield from (f"{name} is not compared: no direction of it is good by itself" for name in run.unknown)
 

@@ -8,7 +8,7 @@ from typing import Any
 from cluster_jobs.reporting.section import Picture, Section
 from s3gan.comparison.measures import CAS, Measure
 from s3gan.comparison.ratios import Cell, Comparison
-from s3gan.comparison.study import place_of
+from s3gan.comparison.study import method_and_percent
 from s3gan.metrics.paired import CONFIDENCE
 
 LABELS = {None: "", 0: "none", 100: "all"}
@@ -31,8 +31,8 @@ def measure_table(comparison: Comparison, name: str) -> tuple[list[str], list[li
         rows.append(["real images", "", "", show(study.real[name]), "", ""])
     for row in study.rows:
         cell = cells.get(row)
-        shown = ["n/a", "", ""] if cell is None else [spread(cell, show), ratio_text(cell), cell.verdict]
-        rows.append([row, labels_of(row), len(cell.values) if cell else 0, *shown])
+        texts = ["n/a", "", ""] if cell is None else [spread(cell, show), ratio_text(cell), cell.verdict]
+        rows.append([row, labels_of(row), len(cell.values) if cell else 0, *texts])
     return columns, rows
 
 
@@ -41,10 +41,10 @@ def label_table(labels: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], lis
     columns = ["table", "method", "labels", "right outside the budget", "right if clusters took their majority"]
     rows = []
     for name, metrics in labels.items():
-        found = [metrics.get(column) for column in LABEL_COLUMNS]
-        if any(value is not None for value in found):
-            shown = ["" if value is None else percents(value) for value in found]
-            rows.append([name, metrics.get("method", ""), metrics.get("rows", ""), *shown])
+        shares = [metrics.get(column) for column in LABEL_COLUMNS]
+        if any(share is not None for share in shares):
+            texts = ["" if share is None else percents(share) for share in shares]
+            rows.append([name, metrics.get("method", ""), metrics.get("rows", ""), *texts])
     return columns, rows
 
 
@@ -97,10 +97,10 @@ def heading(name: str, measure: Measure) -> str:
 
 
 def caption(comparison: Comparison) -> str:
-    seeds = sorted({len(found) for found in comparison.study.seeds.values() if found})
-    shown = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    counts = sorted({len(seeds) for seeds in comparison.study.seeds.values() if seeds})
+    number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return (
-        f"Scores against the share of labels: mean and standard deviation over {shown} seeds; horizontal lines are "
+        f"Scores against the share of labels: mean and standard deviation over {number} seeds; horizontal lines are "
         "methods that see no label, and all of them"
     )
 
@@ -122,7 +122,7 @@ def protocol(measure: Measure) -> str:
 
 def labels_of(row: str) -> str:
     """The share of the labels that a row saw, in words."""
-    percent = place_of(row)[1]
+    percent = method_and_percent(row)[1]
     return LABELS.get(percent, f"{percent} %")
 
 
@@ -134,8 +134,8 @@ def percents(share: float) -> str:
 def decimals(values: Sequence[float]) -> Callable[[float], str]:
     """How the numbers of a column are written: three significant digits for the smallest, as many places for all."""
     smallest = min((abs(value) for value in values if value), default=1.0)
-    places = max(0, 2 - math.floor(math.log10(smallest)))
-    return lambda value: f"{value:.{places}f}"
+    digits = max(0, 2 - math.floor(math.log10(smallest)))
+    return lambda value: f"{value:.{digits}f}"
 
 
 def spread(cell: Cell, show: Callable[[float], str]) -> str:

@@ -1,4 +1,4 @@
-"""What a person sees of an evaluation: lines on the terminal, and sections of the report with tables and pictures."""
+"""The summary of an evaluation: lines on the terminal, and sections of the report with tables and pictures."""
 
 from __future__ import annotations
 

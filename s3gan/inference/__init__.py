@@ -1,1 +1,1 @@
-"""A trained generator: load, standing statistics, index-keyed sampling, TorchScript."""
+"""A trained generator: loading, standing statistics, samples keyed by their index, TorchScript."""

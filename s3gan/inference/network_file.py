@@ -69,9 +69,9 @@ def _changed_by_clusters(run: Path, checkpoint: Path | None) -> dict[str, Any]:
     Raises:
         UserError: the clusters of the checkpoint are gone, or others now.
     """
-    found, sha256 = (in_force(run), None) if checkpoint is None else named_by(checkpoint) or (None, None)
-    if found is None:
+    clusters_nimg, sha256 = (in_force(run), None) if checkpoint is None else named_by(checkpoint) or (None, None)
+    if clusters_nimg is None:
         return {}
-    facts = read_facts(run, found, sha256)
-    table = {**facts["label_table"], "path": str(file_of(run, found, "parquet"))}
+    facts = read_facts(run, clusters_nimg, sha256)
+    table = {**facts["label_table"], "path": str(file_of(run, clusters_nimg, "parquet"))}
     return {"class_counts": facts["class_counts"], "fake_weights": facts["fake_weights"], "label_table": table}

@@ -1,4 +1,4 @@
-"""Regularisers as pure functions: (N,), one number a sample, or a scalar for weights; the caller averages and weighs.
+"""Penalties as pure functions: (N,), one number a sample, or a scalar for weights; the caller averages and weighs.
 
 Gradient penalties ask how fast a score changes with its image, so they need the gradient first::
 

@@ -57,10 +57,10 @@ def pool_classes(
     if method in UNINFORMED:
         raise NotAvailable(f"classes that come from labels of method {method!r} stand for nothing")
     if method != "kmeans":
-        found = classes_by_name(names, data_names)
-        if (found < 0).all():
+        numbers = classes_by_name(names, data_names)
+        if (numbers < 0).all():
             raise NotAvailable(f"no class of the pool ({', '.join(names[:5])}, …) has the name of a class of the data")
-        return found
+        return numbers
     if not Path(table.get("path", "")).is_file():
         raise NotAvailable(f"the table of clusters {table.get('path')!r} is gone")
     return classes_by_majority(aligned_labels(read_table(table["path"]), train), budget(), len(names))
@@ -68,8 +68,8 @@ def pool_classes(
 
 def classes_by_name(pool: Sequence[str], data: Sequence[str]) -> np.ndarray:
     """For each class of a pool the number of the data's class of that name, int64; -1 where there is none."""
-    places = {name: number for number, name in enumerate(data)}
-    return np.array([places.get(name, -1) for name in pool], np.int64)
+    number_of = {name: number for number, name in enumerate(data)}
+    return np.array([number_of.get(name, -1) for name in pool], np.int64)
 
 
 def classes_by_majority(clusters: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:

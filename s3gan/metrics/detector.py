@@ -127,7 +127,7 @@ def features_of_pictures(detector: Detector, pictures: Pictures, split: str, job
 @torch.no_grad()
 def extract(detector: Detector, pictures: Pictures, job: Job, what: str) -> np.ndarray:
     """The detector's features (N, F) float32 of N pictures, on every rank. A collective a step."""
-    size, found = detector.block, []
+    size, gathered = detector.block, []
     step = size * job.world
     for start in job.track(range(0, len(pictures), step), len(pictures), "images", f"features of {what}", step):
         first = start + job.rank * size
@@ -136,8 +136,8 @@ def extract(detector: Detector, pictures: Pictures, job: Job, what: str) -> np.n
         block[: len(images)] = images
         with torch.jit.optimized_execution(False):  # a script that is rewritten as it warms up rounds differently
             features = detector.network(block.to(job.device))[: len(images)]
-        found.append(job.gather(features.float().contiguous()).cpu().numpy())
-    values = np.concatenate(found)
+        gathered.append(job.gather(features.float().contiguous()).cpu().numpy())
+    values = np.concatenate(gathered)
     if not np.isfinite(values).all():
         raise UserError(f"the features of the detector {detector.protocol} are not finite: take another one")
     return values

@@ -65,24 +65,24 @@ def intra_scores(
     least, needed = counts.min(0), count or MINIMUM
     kept = np.flatnonzero(least >= needed)
     left_out = {
-        names[number]: ", ".join(f"{counts[place, number]} {side.what}" for place, side in enumerate(sides))
+        names[number]: ", ".join(f"{counts[index, number]} {side.what}" for index, side in enumerate(sides))
         for number in np.flatnonzero(least < needed).tolist()
     }
     if not len(kept):
-        shown = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:3])
-        raise NotAvailable(f"no class has {needed} images on each side ({shown})")
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:3])
+        raise NotAvailable(f"no class has {needed} images on each side ({reasons})")
     images = count or int(least[kept].min())
 
     def score(side: LabelledFeatures) -> Score:
-        found: list[float | None] = [None] * len(names)
+        per_class: list[float | None] = [None] * len(names)
         for number in kept.tolist():
-            found[number] = distance_of_samples(
+            per_class[number] = distance_of_samples(
                 *(_of_class(either, number, images, seed) for either in (side, reference))
             )
-        value = float(np.mean([distance for distance in found if distance is not None]))
+        value = float(np.mean([distance for distance in per_class if distance is not None]))
         protocol, split = reference.features.protocol, reference.features.source["split"]
         name = score_name("intra_fd", protocol.detector, f"{len(kept)}x{amount(images)}", split)
-        details = {"class_count": images, "per_class": found, "left_out": left_out}
+        details = {"class_count": images, "per_class": per_class, "left_out": left_out}
         total = images * len(kept)
         return Score(name, value, total, total, protocol, split, seed, details)
 

@@ -25,12 +25,12 @@ def centred(*tables: np.ndarray | Tensor, device: torch.device | str = "cpu") ->
 
 def squared_distances(rows: Tensor, columns: Tensor) -> Tensor:
     """(n, m) squared Euclidean distances of rows (n, F) and columns (m, F), both float64."""
-    found = torch.addmm(columns.pow(2).sum(1), rows, columns.T, alpha=-2)
-    return found.add_(rows.pow(2).sum(1)[:, None]).clamp_(min=0)
+    distances = torch.addmm(columns.pow(2).sum(1), rows, columns.T, alpha=-2)
+    return distances.add_(rows.pow(2).sum(1)[:, None]).clamp_(min=0)
 
 
 def blocks(rows: Tensor, columns: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Every block of the matrix of squared distances with its place, the blocks of a row one after the other."""
+    """Blocks of the matrix of squared distances: their rows, their columns and themselves, row after row."""
     width = min(COLUMNS, len(columns))
     height = max(1, BLOCK // width)
     for top in range(0, len(rows), height):
@@ -52,9 +52,9 @@ def nearest(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     distances = queries.new_full((len(queries), k), torch.inf)
     indices = torch.zeros(len(queries), k, dtype=torch.int64, device=queries.device)
     for rows, columns, block in blocks(queries, points):
-        found, places = block.topk(min(k, block.shape[1]), largest=False)
-        both = torch.cat([distances[rows], found], 1)
-        among = torch.cat([indices[rows], places + columns.start], 1)
+        smallest, positions = block.topk(min(k, block.shape[1]), largest=False)
+        both = torch.cat([distances[rows], smallest], 1)
+        among = torch.cat([indices[rows], positions + columns.start], 1)
         distances[rows], chosen = both.topk(k, largest=False)
         indices[rows] = among.gather(1, chosen)
     return distances, indices

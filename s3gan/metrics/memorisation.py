@@ -1,4 +1,4 @@
-"""Whether a generator repeats its training images: the nearest of them to its samples, in a detector's features."""
+"""Whether a generator repeats its training images: how near its samples are to them, in a detector's features."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def nearest_training_score(
     order = np.argsort(distances, kind="stable")
     middle = max(SHOWN, len(order) // 2 - SHOWN // 2)
     shown = [
-        {"sample": int(rows[place]), "ratio": float(distances[place]) / usual, "train": indices[place].tolist()}
-        for place in [*order[:SHOWN], *order[middle : middle + SHOWN]]
+        {"sample": int(rows[index]), "ratio": float(distances[index]) / usual, "train": indices[index].tolist()}
+        for index in [*order[:SHOWN], *order[middle : middle + SHOWN]]
     ]
     typical = float(np.median(distances))
     details = {"sample_distance": typical, "test_distance": usual, "test": len(unseen), "shown": shown}

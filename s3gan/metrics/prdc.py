@@ -20,8 +20,8 @@ def squared_radii(points: Tensor) -> dict[int, Tensor]:
         ValueError: there are no more points than k.
     """
     wanted = PRECISION_RECALL_K, DENSITY_COVERAGE_K
-    found = nearest(points, points, max(wanted) + 1)[0]  # each point's nearest is itself
-    return {k: found[:, k].contiguous() for k in wanted}
+    distances = nearest(points, points, max(wanted) + 1)[0]  # each point's nearest is itself
+    return {k: distances[:, k].contiguous() for k in wanted}
 
 
 def prdc(

@@ -45,10 +45,10 @@ def open_encoder(weights: str, channels: int, size: int, device: torch.device) -
     """Whatever `load_encoder` takes: a run directory of selfsup.pretrain, its safetensors, or TorchScript."""
     encoder, _ = load_encoder(weights, channels, device, size=size)
     if isinstance(encoder, Encoder):  # one name for a run directory and the file of the same weights
-        found = digest(*(tensor.cpu().numpy() for tensor in encoder.state_dict().values()))
+        sha256 = digest(*(tensor.cpu().numpy() for tensor in encoder.state_dict().values()))
     else:
-        found = _sha256(weights)
-    protocol = Protocol(DetectorName.encoder.name, found, OWN_SIZE)
+        sha256 = _sha256(weights)
+    protocol = Protocol(DetectorName.encoder.name, sha256, OWN_SIZE)
     return Detector(protocol, lambda images: encoder(to_float(images, device)))
 
 
@@ -57,10 +57,10 @@ def open_inception(weights: str, device: torch.device) -> Detector:
 
     The file holds TensorFlow's own resizing to 299 px (bilinear, its old alignment) and the scale (x - 128) / 128.
     """
-    found = _sha256(weights)
-    if found != FID_SHA256:
+    sha256 = _sha256(weights)
+    if sha256 != FID_SHA256:
         raise UserError(
-            f"detector_weights={weights!r}: its SHA-256 is {found}, expected {FID_SHA256}, that of NVIDIA's "
+            f"detector_weights={weights!r}: its SHA-256 is {sha256}, expected {FID_SHA256}, that of NVIDIA's "
             "inception-2015-12-05.pt: scores of other weights are not FID (detector=encoder takes any network)"
         )
     script = _load(weights, device)
@@ -69,7 +69,7 @@ def open_inception(weights: str, device: torch.device) -> Detector:
         features: Tensor = script(_colour(images), return_features=True)
         return features
 
-    protocol = Protocol(DetectorName.inception.name, found, "RGB in [0, 255], resized to 299 px inside the network")
+    protocol = Protocol(DetectorName.inception.name, sha256, "RGB in [0, 255], resized to 299 px inside the network")
     return Detector(protocol, network, BLOCK, script.output.weight.detach().float().cpu().numpy())
 
 

@@ -104,11 +104,11 @@ def prdc_scores(
     if len(samples) <= DENSITY_COVERAGE_K:
         raise NotAvailable(f"{len(samples)} images a side, a ball needs {DENSITY_COVERAGE_K} neighbours")
     real, fake = centred(reference.values, samples.values, device=device)
-    found = prdc(real, fake, radii)
+    scores = prdc(real, fake, radii)
     k = {"precision": PRECISION_RECALL_K, "recall": PRECISION_RECALL_K}
     return [
         _score(name, value, samples, reference, seed, k=k.get(name, DENSITY_COVERAGE_K))
-        for name, value in found.items()
+        for name, value in scores.items()
     ]
 
 

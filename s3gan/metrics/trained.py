@@ -79,8 +79,8 @@ def cached_state(
     """
     name = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:16]
     path = cache / f"{kind}-{name}.safetensors"
-    found = torch.tensor(int(job.is_main and path.with_suffix(".json").is_file()), device=job.device)
-    if not int(job.reduce(found)):
+    cached = torch.tensor(int(job.is_main and path.with_suffix(".json").is_file()), device=job.device)
+    if not int(job.reduce(cached)):
         state = make()
         if job.is_main:
             save_state(path, state, protocol=protocol)

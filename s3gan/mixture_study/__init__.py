@@ -1,1 +1,1 @@
-"""Judge mixtures, label leaks (mixtures)."""
+"""Which mixture of pools trains the best classifier, and which held-out labels its sources have seen (mixtures)."""

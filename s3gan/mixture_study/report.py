@@ -1,4 +1,4 @@
-"""What the comparison of mixtures found: means, ratios and the choice, printed and as the report's section."""
+"""The result of a comparison of mixtures: means, ratios and the choice, printed and as the report's section."""
 
 from pathlib import Path
 from typing import Any
@@ -17,29 +17,31 @@ def summarise(
     reference: str,
 ) -> dict[str, Any]:
     """Means, ratios to the reference on test images, and the row with the best held-out mean (ties: the first;
-    None where no row is judged).
+    None where no row is comparable).
 
     Args:
-        scores: by row and seed `test` and, where the row is judged, `held_out`: shares of images that are right.
-        shares, leaks: by row; a leak is why the row is not judged, "" where it is.
+        scores: by row and seed `test` and, where the row is comparable, `held_out`: shares of images that are right.
+        shares, leaks: by row; a leak is why the row is not comparable, "" where it is.
     """
     rows: dict[str, Any] = {}
-    tests = {row: {seed: found["test"] for seed, found in by_seed.items()} for row, by_seed in scores.items()}
+    tests = {row: {seed: accuracies["test"] for seed, accuracies in by_seed.items()} for row, by_seed in scores.items()}
     for row, by_seed in scores.items():
         ratio = None if row == reference else paired_ratio(tests[row], tests[reference])
         rows[row] = {
             "shares": shares[row],
             "seeds": by_seed,
             "leak": leaks[row],
-            "held_out_mean": None if leaks[row] else mean_and_sd([found["held_out"] for found in by_seed.values()])[0],
+            "held_out_mean": None
+            if leaks[row]
+            else mean_and_sd([accuracies["held_out"] for accuracies in by_seed.values()])[0],
             "test": mean_and_sd(list(tests[row].values())),
             "ratio": None if ratio is None else [ratio.value, ratio.low, ratio.high],
             "verdict": "reference" if row == reference else ratio.verdict(Better.higher) if ratio else "no pair",
         }
-    judged = [row for row in rows if not leaks[row]]
+    comparable = [row for row in rows if not leaks[row]]
     return {
         "reference": reference,
-        "chosen": max(judged, key=lambda row: rows[row]["held_out_mean"], default=None),
+        "chosen": max(comparable, key=lambda row: rows[row]["held_out_mean"], default=None),
         "best_on_test": max(rows, key=lambda row: rows[row]["test"][0]),
         "rows": rows,
     }
@@ -49,7 +51,7 @@ def tell(out: Path, result: dict[str, Any]) -> None:
     """Prints the table and writes it as the report's section."""
     columns = ["mixture", "shares", "seeds", "held out", "chosen", "on test images", f"ratio to {result['reference']}"]
     columns.append("verdict")
-    lines = [_line(row, found, row == result["chosen"]) for row, found in result["rows"].items()]
+    lines = [_line(row, entry, row == result["chosen"]) for row, entry in result["rows"].items()]
     title, text = f"Mixtures at {result['budget']:,} revealed labels", _text(result)
     Section("mixtures", title=title, text=text, columns=columns, rows=lines).write(out)
     table = Table(*columns, box=None)
@@ -61,17 +63,17 @@ def tell(out: Path, result: dict[str, Any]) -> None:
     console.print(text, highlight=False, markup=False)
 
 
-def _line(row: str, found: dict[str, Any], chosen: bool) -> list[str]:
-    (mean, sd), ratio, held_out = found["test"], found["ratio"], found["held_out_mean"]
+def _line(row: str, entry: dict[str, Any], chosen: bool) -> list[str]:
+    (mean, sd), ratio, held_out = entry["test"], entry["ratio"], entry["held_out_mean"]
     return [
         row,
-        " ".join(f"{name} {share:g}" for name, share in found["shares"].items()),
-        str(len(found["seeds"])),
+        " ".join(f"{name} {share:g}" for name, share in entry["shares"].items()),
+        str(len(entry["seeds"])),
         "n/a" if held_out is None else f"{held_out:.1%}",
         "chosen" if chosen else "",
         f"{mean:.1%}" + ("" if sd is None else f" ± {sd:.1%}"),
         "" if ratio is None else f"{ratio[0]:.3f}" + ("" if ratio[1] is None else f" [{ratio[1]:.3f}, {ratio[2]:.3f}]"),
-        found["verdict"],
+        entry["verdict"],
     ]
 
 
@@ -85,9 +87,9 @@ def _text(result: dict[str, Any]) -> str:
     if result["validation"]:
         text += " Sources may have trained on these pictures without labels: small advantages may not last."
     leaks: dict[str, list[str]] = {}
-    for row, found in result["rows"].items():
-        if found["leak"]:
-            leaks.setdefault(found["leak"], []).append(row)
+    for row, entry in result["rows"].items():
+        if entry["leak"]:
+            leaks.setdefault(entry["leak"], []).append(row)
     for reason, rows in leaks.items():
         text += f" Not comparable on held-out labels, so not chosen: {', '.join(rows)} ({reason})."
     return text + (" Labels that no source saw, as validation=TABLE, make them comparable." if leaks else "")

@@ -50,7 +50,7 @@ class Architecture:
 
 
 # Those of the S3GAN experiments' public code; its `ch`, 96 where it is published, is our `width`. At 32 px attention
-# follows the first block of D alone: G's default place, the fourth block, is not there.
+# follows the first block of D alone: G's default after, the fourth block, is not there.
 ARCHITECTURES = {
     32: Architecture(128, 128, (4, 4, 4, 4), (2, 2, 2, 2), 1, 0, 1),
     64: Architecture(120, 128, (16, 16, 8, 4, 2), (2, 4, 8, 16, 16), 1, 4, 1),
@@ -116,8 +116,8 @@ class BigGanGenerator(Generator):
         self.blocks = nn.ModuleList(
             GeneratorBlock(inputs, outputs, norm, normalise=normalise) for inputs, outputs in pairwise(features)
         )
-        place = architecture.generator_attention
-        self.attention = _attention(blocks, place, features[place], normalise)
+        after = architecture.generator_attention
+        self.attention = _attention(blocks, after, features[after], normalise)
         self.norm = BatchNorm(features[-1])
         self.to_image = Conv2d(features[-1], channels, 3, normalise=normalise)
         initialise(self)
@@ -135,7 +135,7 @@ class BigGanGenerator(Generator):
 
 
 class BigGanDiscriminator(Discriminator):
-    """Residual blocks, a sum over places, and the heads."""
+    """Residual blocks, a sum over positions, and the heads."""
 
     def __init__(
         self,
@@ -162,8 +162,8 @@ class BigGanDiscriminator(Discriminator):
             )
             for number, (inputs, outputs) in enumerate(pairwise(features))
         )
-        place = architecture.discriminator_attention
-        self.attention = _attention(blocks, place, features[place], normalise)
+        after = architecture.discriminator_attention
+        self.attention = _attention(blocks, after, features[after], normalise)
         self.num_features = features[-1]
         self.heads = Heads(self.num_features, classes, plan, normalise=normalise)
         initialise(self)
@@ -177,9 +177,9 @@ class BigGanDiscriminator(Discriminator):
         return self.heads(F.relu(x).sum((2, 3)), conditions)
 
 
-def _attention(blocks: int, place: int, features: int, normalise: bool) -> nn.ModuleList:
-    """What follows each block: self-attention after the block at `place` (from 1), nothing after the others."""
+def _attention(blocks: int, after: int, features: int, normalise: bool) -> nn.ModuleList:
+    """What follows each block: self-attention after the block at `after` (from 1), nothing after the others."""
     return nn.ModuleList(
-        SelfAttention(features, normalise=normalise) if number == place else nn.Identity()
+        SelfAttention(features, normalise=normalise) if number == after else nn.Identity()
         for number in range(1, blocks + 1)
     )

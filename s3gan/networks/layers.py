@@ -92,7 +92,7 @@ class DownConv2d(Conv2d):
 
 
 def _summed_shifts(kernel: Tensor) -> Tensor:
-    """The sum of a kernel (..., 3, 3) and its copies shifted by one place down, right and both: (..., 4, 4)."""
+    """The sum of a kernel (..., 3, 3) and its copies shifted by one pixel down, right and both: (..., 4, 4)."""
     rows = F.pad(kernel, (0, 0, 0, 1)) + F.pad(kernel, (0, 0, 1, 0))
     return F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))
 

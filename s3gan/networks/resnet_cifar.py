@@ -107,7 +107,7 @@ class ResNetGenerator(Generator):
 
 
 class ResNetDiscriminator(Discriminator):
-    """Residual blocks, a sum over places, and the heads."""
+    """Residual blocks, a sum over positions, and the heads."""
 
     def __init__(
         self, architecture: Architecture, channels: int, classes: int, width: int, plan: HeadPlan, *, normalise: bool

@@ -75,7 +75,7 @@ class SnDcGanGenerator(Generator):
 
 
 class SnDcGanDiscriminator(Discriminator):
-    """Convolutions with leaky ReLUs: one at full size, then two at each half; the heads see every place of the last."""
+    """Convolutions with leaky ReLUs: one at full size, then two at each half; the heads see all of the last map."""
 
     def __init__(self, size: int, channels: int, classes: int, width: int, plan: HeadPlan, *, normalise: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Draws images of one generator over any number of ranks: the same images whatever their number."""
+"""Samples of one generator, drawn by any number of ranks: the same images whatever their number."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Config, game, step, conditioning, health, validation, re-clustering."""
+"""Training of a conditional GAN: its keys, networks, conditions, steps, health, scores and re-clustering (train)."""

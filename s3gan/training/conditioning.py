@@ -130,7 +130,7 @@ def open_targets(run: Run[TrainConfig], conditions: Conditions, shards: Shards) 
 
 
 def _write_probabilities(path: Path, labels: np.ndarray, rows: np.ndarray) -> None:
-    """Writes the table's rows at the places of their samples, zeros at the others."""
+    """Writes the table's row for every labelled sample, zeros for the others."""
     aligned = np.zeros((len(labels), rows.shape[1]), np.float16)
     aligned[labels >= 0] = rows  # both are in index order
     write_atomically(path, aligned.tobytes())

@@ -1,4 +1,4 @@
-"""What fakes are made of: noise and conditions, keyed so that they do not depend on the number of ranks."""
+"""Noise and conditions of generated images, keyed so that they do not depend on the number of ranks."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from cluster_jobs.core import seeds
 class Fakes:
     """Draws noise and conditions, keyed by purpose and stream position and equal for any number of ranks.
 
-    `mine` are this rank's places of the global batch (`cluster_jobs.distributed.batch_split`). `weights` (classes,)
+    `mine` selects this rank's share of the global batch (`cluster_jobs.distributed.batch_split`). `weights` (classes,)
     float64 is the distribution of the conditions; None is uniform.
     """
 

@@ -1,4 +1,4 @@
-"""The game that a configuration describes: two players, their optimizers, and the rules of a step."""
+"""The two networks of a GAN as configured: G and D, their optimizers, losses, augmentation and regularisers."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -30,7 +30,7 @@ from s3gan.training.memory import memory_lines
 
 @dataclass(frozen=True)
 class Game:
-    """The two players and the rules. `prepared_*` are the modules as the run wraps them; alone they are the same."""
+    """G and D and what a step does with them. `prepared_*` are the modules as the run wraps them, or the same."""
 
     generator: Generator
     discriminator: Discriminator

@@ -1,4 +1,4 @@
-"""Whether a GAN in training is well: signals that a step leaves, what is wrong with their means, and what follows.
+"""Whether a GAN in training is healthy: the signals of a step, and the limits that their means must stay within.
 
 GANs end in two ways that no later step mends. They diverge: losses explode or gradients are not finite. Or they
 collapse: the generator draws one image over and over, or the discriminator wins by so much, or has died, that nobody

@@ -34,14 +34,14 @@ def memory_lines(
         networks["discriminator"].requires_grad_(False)
         with run.autocast():
             fakes = networks["generator"](torch.empty(count, generator.z_dim, device=device), labels(count))
-            shown = torch.cat([fakes, *(head.views(fakes) for head in heads)])
-            return networks["discriminator"](shown, labels(len(shown)))
+            inputs = torch.cat([fakes, *(head.views(fakes) for head in heads)])
+            return networks["discriminator"](inputs, labels(len(inputs)))
 
     def discriminator_pass(networks: Networks) -> object:
         images = torch.empty(count, channels, size, size, device=device)
-        shown = torch.cat([images, images, *(head.views(images) for head in heads)])
+        inputs = torch.cat([images, images, *(head.views(images) for head in heads)])
         with run.autocast():
-            return networks["discriminator"](shown, labels(len(shown)))
+            return networks["discriminator"](inputs, labels(len(inputs)))
 
     players = {"generator": (generator, optimizers[0]), "discriminator": (discriminator, optimizers[1])}
     footprints = measure(players, {"generator": generator_pass, "discriminator": discriminator_pass})

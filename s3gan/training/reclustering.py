@@ -1,4 +1,4 @@
-"""Clusters of the training images on the discriminator's own features, found anew while it trains.
+"""Re-clustering: the training images are clustered on the discriminator's own features, again and again in training.
 
 Self-conditioned GANs (Liu et al. 2020, section 3): k-means on D's pooled features of a fixed subset of the training
 images, started from the means of the old clusters; new clusters get the number of the old cluster with which they share
@@ -91,8 +91,8 @@ class Reclustering:
             return {}
         self.run.on_main(lambda: self._write(nimg, labels))
         metrics = self._adopt(nimg)["metrics"]
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
-        self.run.say(f"{self.clusters} clusters of D's features at {nimg:,} images: {shown}")
+        values = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+        self.run.say(f"{self.clusters} clusters of D's features at {nimg:,} images: {values}")
         return {f"clusters/{name}": value for name, value in metrics.items()}
 
     def write_tables(self) -> None:
@@ -110,8 +110,8 @@ class Reclustering:
         return nimg > 0 and cadence > 0 and self.run.due(cadence, nimg)
 
     def _centroids(self, nimg: int) -> Tensor | None:
-        """(clusters, F) float32 on every rank, each in the place of the old cluster that it continues; None where D is
-        sick: whether the run goes back is not decided here."""
+        """(clusters, F) float32 on every rank, numbered as the old clusters that they continue; None where D's
+        features are not finite: whether the run goes back is not decided here."""
         from selfsup.labelling.clustering import (  # loads faiss, which takes seconds that other methods need not wait
             Space,
             kmeans,
@@ -131,9 +131,9 @@ class Reclustering:
         def cluster() -> None:
             start = None if old is None else starting_means(points, old[chosen], self.clusters)
             seed, threads = derive_seed(self.config.seed, "re-clustering", nimg), torch.get_num_threads()
-            found = kmeans(points, self.clusters, seed=seed, space=Space.raw, threads=threads, start=start)
-            places: Any = slice(None) if old is None else match_clusters(found.labels, old[chosen], self.clusters)
-            centroids[places] = found.centroids
+            clusters = kmeans(points, self.clusters, seed=seed, space=Space.raw, threads=threads, start=start)
+            numbers: Any = slice(None) if old is None else match_clusters(clusters.labels, old[chosen], self.clusters)
+            centroids[numbers] = clusters.centroids
 
         self.run.on_main(cluster)
         return self.run.reduce(torch.from_numpy(centroids).to(self.run.device))  # zeros on the other ranks
@@ -143,10 +143,10 @@ class Reclustering:
         labels = np.empty(len(self.shards) if self.run.is_main else 0, np.int32)
         start = 0
         for block in self._features("re-clustering"):
-            found = self.run.gather(nearest(block, centroids)).cpu().numpy()
+            assigned = self.run.gather(nearest(block, centroids)).cpu().numpy()
             if self.run.is_main:
-                labels[start : start + len(found)] = found
-            start += len(found)
+                labels[start : start + len(assigned)] = assigned
+            start += len(assigned)
         return labels
 
     def _features(self, what: str, indices: np.ndarray | None = None) -> Iterator[Tensor]:
@@ -163,10 +163,10 @@ class Reclustering:
 
     @torch.no_grad()
     def _pooled(self, images: Tensor) -> Tensor:
-        shown = to_float(images, self.run.device)
-        unknown = torch.full((len(shown),), -1, device=shown.device)
+        inputs = to_float(images, self.run.device)
+        unknown = torch.full((len(inputs),), -1, device=inputs.device)
         with self.run.autocast():
-            return self.game.discriminator(shown, unknown).features.float()
+            return self.game.discriminator(inputs, unknown).features.float()
 
     def _write(self, nimg: int, labels: np.ndarray) -> None:
         from selfsup.labelling.clustering import mutual_information, size_entropy

@@ -133,19 +133,19 @@ def _discriminator_loss(game: Game, batch: DiscriminatorBatch) -> tuple[Tensor, 
     if conditions.is_floating_point():
         fake_labels = one_hot(fake_labels, conditions.shape[1])
     views = [head.views(images) for head in game.heads]
-    shown = torch.cat([images, fakes, *views])
-    shown.requires_grad_(any(regulariser.needs_gradients for regulariser in game.regularisers))
+    inputs = torch.cat([images, fakes, *views])
+    inputs.requires_grad_(any(regulariser.needs_gradients for regulariser in game.regularisers))
     view_conditions = [head.view_conditions(conditions) for head in game.heads]
-    judged = game.prepared_discriminator(shown, torch.cat([conditions, fake_labels, *view_conditions]))
+    judgement = game.prepared_discriminator(inputs, torch.cat([conditions, fake_labels, *view_conditions]))
     count = len(images)
-    real, fake = judged.score[:count], judged.score[count : 2 * count]
+    real, fake = judgement.score[:count], judgement.score[count : 2 * count]
     loss = game.loss.discriminator(real, fake).mean()
     sign = torch.sign(real if game.loss.absolute else real - fake).mean()
     metrics = {"loss/d": loss, "score/real": real.mean(), "score/fake": fake.mean(), "score/sign": sign}
     metrics |= signals(batch.images, generated, real, fake)
     sizes = [count, count, *map(len, views)]
     for number, head in enumerate(game.heads):
-        outputs = judged.auxiliary[head.name].split(sizes)
+        outputs = judgement.auxiliary[head.name].split(sizes)
         term = head.discriminator_term(
             DiscriminatorPass(
                 real=outputs[0],
@@ -160,7 +160,7 @@ def _discriminator_loss(game: Game, batch: DiscriminatorBatch) -> tuple[Tensor, 
             )
         )
         loss, metrics = loss + term.weight * term.loss, metrics | term.metrics
-    scored = ScoredImages(images, fakes, conditions, shown, judged.score, partial(_score, game))
+    scored = ScoredImages(images, fakes, conditions, inputs, judgement.score, partial(_score, game))
     penalty, measured = penalise(game.regularisers, scored, batch.penalty_noise)
     loss, metrics = loss + penalty, metrics | measured
     if game.orthogonal_d:
@@ -181,18 +181,18 @@ def _generator_loss(game: Game, batch: GeneratorBatch) -> tuple[Tensor, Metrics]
         fakes = game.augment(fakes, batch.fake_noise)
         views = [head.views(fakes) for head in game.heads]
         view_labels = [head.view_conditions(batch.labels) for head in game.heads]
-        judged = game.discriminator(torch.cat([fakes, *views]), torch.cat([batch.labels, *view_labels]))
+        judgement = game.discriminator(torch.cat([fakes, *views]), torch.cat([batch.labels, *view_labels]))
         real = None
         if game.loss.paired:
             with torch.no_grad():
                 seen = game.augment(batch.images, batch.real_noise)
                 real = game.discriminator(seen, batch.conditions).score.float()
     count = len(fakes)
-    loss = game.loss.generator(judged.score[:count].float(), real).mean()
+    loss = game.loss.generator(judgement.score[:count].float(), real).mean()
     metrics = {"loss/g": loss}
     sizes = [count, *map(len, views)]
     for number, head in enumerate(game.heads):
-        outputs = judged.auxiliary[head.name].split(sizes)
+        outputs = judgement.auxiliary[head.name].split(sizes)
         term = head.generator_term(GeneratorPass(outputs[0], outputs[1 + number], fakes, batch.labels, batch.z))
         if term is not None:
             loss, metrics = loss + term.weight * term.loss, metrics | term.metrics

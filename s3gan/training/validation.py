@@ -23,11 +23,11 @@ from torch import Tensor
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json, write_json
 from cluster_jobs.core.seeds import derive_seed, is_validation
-from cluster_jobs.data.images import to_float
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.training.run import Run
 from s3gan.inference.sampling import block_size, draw_noise, make_images, plan_labels
 from s3gan.inference.standing_statistics import settle
+from s3gan.metrics.encoder_features import encoder_features
 from s3gan.metrics.frechet import FeatureStatistics, distance_between
 from s3gan.metrics.kernel import kernel_distance
 from s3gan.metrics.labelled import choose, digest
@@ -43,15 +43,15 @@ REFERENCE_LIMIT = 50_000  # validation images behind a score, at most
 
 
 @dataclass(frozen=True)
-class Judge:
+class ValidationEncoder:
     """The encoder whose features are compared, and the SHA-256 of what makes it."""
 
-    encoder: Encoder | ScriptedEncoder
+    network: Encoder | ScriptedEncoder
     sha256: str
     description: str
 
 
-def read_judge(config: TrainConfig, shards: Shards) -> Judge | None:
+def read_validation_encoder(config: TrainConfig, shards: Shards) -> ValidationEncoder | None:
     """The encoder that `eval_encoder` names, on the host; None without one.
 
     Raises:
@@ -65,8 +65,10 @@ def read_judge(config: TrainConfig, shards: Shards) -> Judge | None:
     except UserError as error:
         raise UserError(f"eval_encoder: {error}") from error
     if path.is_file():
-        return Judge(encoder, hashlib.sha256(path.read_bytes()).hexdigest(), description)
-    return Judge(encoder, digest(*(tensor.numpy() for tensor in encoder.state_dict().values())), description)
+        return ValidationEncoder(encoder, hashlib.sha256(path.read_bytes()).hexdigest(), description)
+    return ValidationEncoder(
+        encoder, digest(*(tensor.numpy() for tensor in encoder.state_dict().values())), description
+    )
 
 
 def training_subset(config: TrainConfig, subset: np.ndarray | None, shards: Shards) -> np.ndarray | None:
@@ -96,19 +98,21 @@ class Validation:
         UserError: the validation part is too small, or the run was started with another encoder.
     """
 
-    def __init__(self, run: Run[TrainConfig], judge: Judge, shards: Shards, conditions: Conditions) -> None:
+    def __init__(
+        self, run: Run[TrainConfig], encoder: ValidationEncoder, shards: Shards, conditions: Conditions
+    ) -> None:
         self.run, self.config = run, run.config
-        self.encoder = judge.encoder.to(run.device)
+        self.encoder = encoder.network.to(run.device)
         self.block = block_size(shards.size)
         self.shape = shards.channels, shards.size, shards.size
         self.conditions = conditions  # a re-clustering changes its counts and weights
         self.suffix = f"_encoder{_short(self.config.eval_count)}_val"
-        self._freeze_protocol(judge, shards)
-        self.reference = self._reference(judge, shards)
+        self._freeze_protocol(encoder, shards)
+        self.reference = self._reference(encoder, shards)
         self.statistics = FeatureStatistics.of(self.reference)
         run.say(
             f"fd{self.suffix} and kd{self.suffix} every {self.config.eval_nimg:,} images: samples against "
-            f"{len(self.reference):,} validation images on features of {judge.description}"
+            f"{len(self.reference):,} validation images on features of {encoder.description}"
         )
 
     def score(self, average: Generator, nimg: int) -> float:
@@ -118,18 +122,18 @@ class Validation:
         """
         generator = settle(copy.deepcopy(average), self.conditions.weights)
         scores = [self._distances(generator, number) for number in range(self.config.eval_seeds)]
-        values, shown = {}, []
+        values, texts = {}, []
         for kind in scores[0]:
-            found = [score[kind] for score in scores]
+            repeats = [score[kind] for score in scores]
             name = f"{kind}{self.suffix}"
-            values[name] = float(np.mean(found))
-            shown.append(f"{name} {values[name]:.4f}")
-            if len(found) > 1:
-                values[f"{name}_sd"] = float(np.std(found, ddof=1))
-                shown[-1] += f" ± {values[f'{name}_sd']:.4f}"
+            values[name] = float(np.mean(repeats))
+            texts.append(f"{name} {values[name]:.4f}")
+            if len(repeats) > 1:
+                values[f"{name}_sd"] = float(np.std(repeats, ddof=1))
+                texts[-1] += f" ± {values[f'{name}_sd']:.4f}"
         self.run.record(nimg, values)
         seeds = f"{len(scores)} sample seeds" if len(scores) > 1 else "1 sample seed"
-        self.run.say(f"{nimg:,} images: {', '.join(shown)} ({seeds})")
+        self.run.say(f"{nimg:,} images: {', '.join(texts)} ({seeds})")
         return values[f"{self.config.best_by.name}{self.suffix}"]
 
     def _distances(self, generator: Generator, number: int) -> dict[str, float]:
@@ -148,7 +152,7 @@ class Validation:
             "kd": kernel_distance(samples, self.reference)[0],
         }
 
-    def _reference(self, judge: Judge, shards: Shards) -> Tensor:
+    def _reference(self, encoder: ValidationEncoder, shards: Shards) -> Tensor:
         """The validation part's features (N, F) float32 on the device, computed once a run."""
         indices = validation_indices(shards)
         if len(indices) < 2:
@@ -161,34 +165,22 @@ class Validation:
 
             return {"features": self._features(read, len(pictures), "validation part").cpu()}
 
-        made_of = {"encoder": judge.sha256, "data": shards.fingerprint, "count": len(pictures)}
+        made_of = {"encoder": encoder.sha256, "data": shards.fingerprint, "count": len(pictures)}
         state, _ = cached_state(self.run.dir / "validation", "reference", made_of, make, self.run)
         return state["features"].to(self.run.device)
 
-    @torch.no_grad()
-    def _features(self, pictures: Callable[[range], np.ndarray], count: int, what: str) -> Tensor:
-        """Features (count, F) float32 on the device of `count` pictures by index: uint8 blocks, each made by one rank,
-        the last one padded, so that the number of ranks does not matter. A collective.
-        """
-        step, found = self.block * self.run.world, []
-        for start in self.run.track(range(0, count, step), count, "images", what, step):
-            first = min(start + self.run.rank * self.block, count)
-            indices = range(first, min(first + self.block, count))
-            block = torch.zeros(self.block, *self.shape, dtype=torch.uint8)
-            if len(indices):
-                block[: len(indices)] = torch.from_numpy(pictures(indices))
-            features = self.encoder(to_float(block, self.run.device))[: len(indices)]
-            found.append(self.run.gather(features.float().contiguous()))
-        table = torch.cat(found)
-        if not bool(table.isfinite().all()):
-            raise UserError(f"eval_encoder={self.config.eval_encoder}: its features of the {what} are not finite")
-        return table
+    def _features(self, make_images: Callable[[range], np.ndarray], count: int, what: str) -> Tensor:
+        """Features (count, F) float32 on the device of `count` images by index. A collective."""
+        try:
+            return encoder_features(self.run, self.encoder, make_images, count, self.shape, self.block, what)
+        except ValueError as error:
+            raise UserError(f"eval_encoder={self.config.eval_encoder}: its {error}") from error
 
-    def _freeze_protocol(self, judge: Judge, shards: Shards) -> None:
+    def _freeze_protocol(self, encoder: ValidationEncoder, shards: Shards) -> None:
         """Writes what the scores stand for; refuses an encoder that has changed since the run began."""
         protocol = {
-            "encoder": judge.description,
-            "encoder_sha256": judge.sha256,
+            "encoder": encoder.description,
+            "encoder_sha256": encoder.sha256,
             "split": "the validation part (5 %, by key) of the training set",
             "data_fingerprint": shards.fingerprint,
             "samples": self.config.eval_count,
@@ -196,7 +188,7 @@ class Validation:
             "pixels": shards.size,
         }
         path = self.run.dir / "validation" / "protocol.json"
-        if path.is_file() and read_json(path)["encoder_sha256"] != judge.sha256:
+        if path.is_file() and read_json(path)["encoder_sha256"] != encoder.sha256:
             raise UserError(
                 f"eval_encoder={self.config.eval_encoder} is not the encoder that {self.run.dir} was started with: its "
                 "scores would not compare; put that one back, or choose a new run.dir"

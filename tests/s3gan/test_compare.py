@@ -16,7 +16,7 @@ from s3gan import evaluate
 from s3gan.comparison.figure import curves, panels
 from s3gan.comparison.measures import kind_of
 from s3gan.comparison.ratios import Cell, compare
-from s3gan.comparison.study import place_of, read_study
+from s3gan.comparison.study import method_and_percent, read_study
 from s3gan.comparison.tables import decimals, label_table, measure_table, ratio_text
 from s3gan.metrics.paired import Ratio
 from tests.s3gan.test_evaluate import budget, data, template  # noqa: F401
@@ -186,15 +186,15 @@ def test_the_rows_of_the_pipeline_say_which_share_of_the_labels_they_saw() -> No
     for name, stage in pipeline.stages.items():
         if stage.module == "s3gan.train":
             row = Path(stage.arguments["run.dir"]).parts[-2]
-            assert place_of(row)[0] == stage.arguments["method"], name
-            places[row] = place_of(row)[1]
+            assert method_and_percent(row)[0] == stage.arguments["method"], name
+            places[row] = method_and_percent(row)[1]
             tables = [pipeline.stages[need] for need in stage.needs]
             fractions = [float(t.arguments["fraction"]) for t in tables if "fraction" in t.arguments]
             fractions += [int(t.name[-2:]) / 100 for t in tables if t.arguments["method"] == "classifier"]
             assert places[row] == round(100 * (fractions or [0.0])[0]), name
     assert len(places) == 18 and set(places.values()) == {0, 1, 2, 5, 10, 20, 100}
-    assert place_of("s3gan_10_without_rotation") == ("s3gan_10_without_rotation", None)
-    assert place_of("other_10") == ("other_10", None)
+    assert method_and_percent("s3gan_10_without_rotation") == ("s3gan_10_without_rotation", None)
+    assert method_and_percent("other_10") == ("other_10", None)
 
 
 def test_the_figure_has_a_curve_for_each_method_and_a_line_for_each_without_labels(tmp_path: Path) -> None:

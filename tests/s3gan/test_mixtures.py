@@ -11,7 +11,7 @@ from cluster_jobs import mix
 from cluster_jobs.data.label_table import read_table
 from cluster_jobs.data.shards import Shards
 from s3gan import mixtures
-from s3gan.mixture_study.judging import Mixture, deal
+from s3gan.mixture_study.scorer import Mixture, deal
 from tests.cluster_jobs.test_mix import CLASSES, pictures, write, write_budget
 
 

@@ -10,7 +10,8 @@ import pytest
 from cluster_jobs.data.label_table import read_table
 from cluster_jobs.data.shards import Shards
 from s3gan.mixture_study.label_leaks import leak
-from selfsup.encoders.resnet import build_encoder, weights_digest
+from selfsup.encoders.loading import weights_digest
+from selfsup.encoders.resnet import build_encoder
 from selfsup.labelling.classifier import Classifier, classifier_beside, save_classifier
 from tests.cluster_jobs.test_mix import CLASSES, pictures, write, write_budget
 

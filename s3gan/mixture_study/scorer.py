@@ -1,7 +1,7 @@
-"""How well classifiers do that mixtures train: on held-out labels, for choices, and on test images.
+"""Accuracy of the classifiers that mixtures train: on held-out labels, for a choice, and on test images.
 
 The labels that decide are dealt into folds: the budget's into several, labels set apart into one. For each fold a
-classifier is trained on the mixture without the real images of that fold, and tested on them: every image is judged
+classifier is trained on the mixture without the real images of that fold, and tested on them: every image is tested
 once, by a classifier that never saw it. Labels that are neither the budget's nor set apart have no part in this.
 """
 
@@ -24,8 +24,8 @@ from selfsup.labelling.classifier import ClassifierRecipe
 
 
 @dataclass(frozen=True)
-class Judge:
-    """What all mixtures are judged by, equal on all ranks."""
+class MixtureScorer:
+    """Trains and tests the classifiers that mixtures are compared by; equal on all ranks."""
 
     train: Shards
     names: list[str]  # the data's classes
@@ -52,10 +52,10 @@ class Judge:
         return self._accuracy(mixture.without(np.zeros(len(self.train), bool)), self.test, seed)
 
     def _accuracy(self, data: Labelled, test: Labelled, seed: int) -> float:
-        found = train_and_test(
+        result = train_and_test(
             data, test, len(self.names), self.recipe, seed=seed, cache=self.cache, job=self.job, what="mixture"
         )
-        return found.accuracy
+        return result.accuracy
 
 
 def deal(labels: np.ndarray, keys: list[str], folds: int) -> np.ndarray:
@@ -69,7 +69,7 @@ def deal(labels: np.ndarray, keys: list[str], folds: int) -> np.ndarray:
     Raises:
         UserError: a class has one image only, so that nothing can be held out.
     """
-    found = np.full(len(labels), -1, np.int64)
+    fold_of = np.full(len(labels), -1, np.int64)
     present, counts = np.unique(labels[labels >= 0], return_counts=True)
     count = min(folds, *counts.tolist()) if len(counts) else 0
     if count < 2:
@@ -80,8 +80,8 @@ def deal(labels: np.ndarray, keys: list[str], folds: int) -> np.ndarray:
     for label in present:
         members = np.flatnonzero(labels == label).tolist()
         members.sort(key=lambda index: (key_hash("mixture folds", keys[index]), keys[index]))
-        found[members] = np.arange(len(members)) % count
-    return found
+        fold_of[members] = np.arange(len(members)) % count
+    return fold_of
 
 
 class Mixture:
@@ -102,7 +102,7 @@ class Mixture:
             raise UserError(
                 f"{directory}: its classes ({', '.join(self.shards.classes[:5])}, …) are not all the data's"
             )
-        places = {key: index for index, key in enumerate(train.keys())}
+        index_of = {key: index for index, key in enumerate(train.keys())}
         self.real = np.full(len(self.shards), -1, np.int64)  # the training image that each real one is
         for index in range(len(self.shards)):
             origin = self.shards.annotation(index) or {}
@@ -111,10 +111,10 @@ class Mixture:
                     f"{directory}: {self.shards.key(index)} names no source: expected a pool of cluster_jobs.mix"
                 )
             if origin["source"] == "real":
-                place = places.get(origin["key"])
-                if place is None:
+                index_in_train = index_of.get(origin["key"])
+                if index_in_train is None:
                     raise UserError(f"{directory}: its real image {origin['key']} is not in {train.directory!r}")
-                self.real[index] = place
+                self.real[index] = index_in_train
 
     def without(self, gone: np.ndarray) -> Labelled:
         """The mixture without some real images: gone (train.count,) bool."""
