@@ -25,7 +25,7 @@ from cluster_jobs.data.pool import POOL_FILE, finish_pool, shard_sizes
 from cluster_jobs.mixing import mixture
 from cluster_jobs.mixing.report import print_table, write_report
 from cluster_jobs.mixing.shares import plan, read_shares
-from cluster_jobs.mixing.sources import REAL, SOURCES, Source, match, open_pool, open_real
+from cluster_jobs.mixing.sources import REAL, SOURCES, MixSource, match, open_pool, open_real
 
 RESULTS = ("counts", "counts_by_source", "available", "repeated", "dropped", "classes_left_out")  # of pool.json
 # fields in which a command that goes on with the pool may differ: results, and where its sources lie; a source that has
@@ -81,7 +81,7 @@ def make(
     config: MixConfig,
     shares: dict[str, Any],
     classes: list[str],
-    sources: list[Source],
+    sources: list[MixSource],
     described: dict[str, Any],
     left_out: dict[str, list[str]],
 ) -> dict[str, Any]:
@@ -136,11 +136,11 @@ def check(config: MixConfig) -> dict[str, Any]:
     return shares
 
 
-def open_source(config: MixConfig, name: str) -> Source:
+def open_source(config: MixConfig, name: str) -> MixSource:
     return open_real(config.real, config.labels) if name == REAL else open_pool(name, getattr(config, name))
 
 
-def describe(config: MixConfig, sources: list[Source]) -> dict[str, Any]:
+def describe(config: MixConfig, sources: list[MixSource]) -> dict[str, Any]:
     """What decides the pool's bytes, and where it came from."""
     return {
         "made_by": "cluster_jobs.mix",

@@ -17,7 +17,7 @@ from cluster_jobs.data.images import encode_png
 from cluster_jobs.data.pool import shard_samples, shard_sizes
 from cluster_jobs.data.shard_writer import SHARD_SAMPLES, Sample, shard_done, write_shard
 from cluster_jobs.mixing import duplicates
-from cluster_jobs.mixing.sources import REAL, Source
+from cluster_jobs.mixing.sources import REAL, MixSource
 
 SIGNATURES = ".signatures"  # of finished blocks; gone when the pool is finished
 BLOCK = 4096  # samples whose signatures are one file
@@ -25,7 +25,7 @@ EXACT, NEAR = "exact", "near"
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Selection:
     """The mixture in its order: for each picture its source (its number), the row of the source, and the class."""
 
     source: np.ndarray  # (n,) int8
@@ -36,7 +36,7 @@ class Chosen:
         return len(self.source)
 
 
-def signatures(sources: list[Source], out: Path, workers: int) -> tuple[np.ndarray, np.ndarray]:
+def signatures(sources: list[MixSource], out: Path, workers: int) -> tuple[np.ndarray, np.ndarray]:
     """Hashes (n, 16) and thumbnails (n, cells), uint8, of all samples of all sources, one after the other.
 
     Blocks that an earlier command finished are read back, also where its shares or counts were refused; those of other
@@ -56,11 +56,11 @@ def signatures(sources: list[Source], out: Path, workers: int) -> tuple[np.ndarr
     return np.concatenate([part["hashes"] for part in stored]), np.concatenate([part["thumbnails"] for part in stored])
 
 
-def _block_path(out: Path, sources: list[Source], block: tuple[int, int]) -> Path:
+def _block_path(out: Path, sources: list[MixSource], block: tuple[int, int]) -> Path:
     return out / SIGNATURES / f"{sources[block[0]].name}-{block[1]:010d}.npz"
 
 
-def _sign(context: tuple[Path, list[Source]], block: tuple[int, int]) -> None:
+def _sign(context: tuple[Path, list[MixSource]], block: tuple[int, int]) -> None:
     out, sources = context
     source = sources[block[0]]
     shards, indices = source.shards, source.indices[block[1] : block[1] + BLOCK]
@@ -73,7 +73,7 @@ def _sign(context: tuple[Path, list[Source]], block: tuple[int, int]) -> None:
 
 
 def without_duplicates(
-    sources: list[Source], hashes: np.ndarray, thumbnails: np.ndarray, distance: float
+    sources: list[MixSource], hashes: np.ndarray, thumbnails: np.ndarray, distance: float
 ) -> tuple[list[np.ndarray], dict[str, Any]]:
     """The rows of each source that stay, ascending, and how many were dropped: by source, kind, and by which source.
 
@@ -102,14 +102,14 @@ def without_duplicates(
     return rows, dropped
 
 
-def counts_of(sources: list[Source], rows: list[np.ndarray]) -> np.ndarray:
+def counts_of(sources: list[MixSource], rows: list[np.ndarray]) -> np.ndarray:
     """(classes, sources) int64: how many of the rows each class has."""
     classes = len(sources[0].classes)
     columns = [np.bincount(source.labels[kept], minlength=classes) for source, kept in zip(sources, rows, strict=True)]
     return np.stack(columns, axis=1).astype(np.int64)
 
 
-def check_capacity(wanted: np.ndarray, capacity: np.ndarray, available: np.ndarray, sources: list[Source]) -> None:
+def check_capacity(wanted: np.ndarray, capacity: np.ndarray, available: np.ndarray, sources: list[MixSource]) -> None:
     """Raises UserError for what the sources cannot give, naming the first class and what is available.
 
     Args:
@@ -129,7 +129,7 @@ def check_capacity(wanted: np.ndarray, capacity: np.ndarray, available: np.ndarr
         )
 
 
-def choose(sources: list[Source], rows: list[np.ndarray], wanted: np.ndarray, seed: int) -> Chosen:
+def choose(sources: list[MixSource], rows: list[np.ndarray], wanted: np.ndarray, seed: int) -> Selection:
     """The pictures: of each class and source those with the smallest keyed hashes, in a keyed order.
 
     Where more are wanted than there are, all are taken equally often (the first ones once more).
@@ -147,10 +147,10 @@ def choose(sources: list[Source], rows: list[np.ndarray], wanted: np.ndarray, se
     order = np.random.Generator(np.random.PCG64(derive_seed(seed, "mixture", len(columns[0])))).permutation(
         len(columns[0])
     )
-    return Chosen(*(column[order] for column in columns))
+    return Selection(*(column[order] for column in columns))
 
 
-def write_shards(sources: list[Source], chosen: Chosen, out: Path, workers: int) -> None:
+def write_shards(sources: list[MixSource], chosen: Selection, out: Path, workers: int) -> None:
     """The shards that are not there yet, each whole or absent."""
     missing = [number for number in range(len(shard_sizes(len(chosen)))) if not shard_done(out, number)]
     tasks = [(number, _slice(chosen, number)) for number in missing]
@@ -158,18 +158,18 @@ def write_shards(sources: list[Source], chosen: Chosen, out: Path, workers: int)
         pass
 
 
-def _slice(chosen: Chosen, number: int) -> Chosen:
+def _slice(chosen: Selection, number: int) -> Selection:
     samples = shard_samples(number, len(chosen))
     part = slice(samples.start, samples.stop)
-    return Chosen(chosen.source[part], chosen.row[part], chosen.label[part])
+    return Selection(chosen.source[part], chosen.row[part], chosen.label[part])
 
 
-def _write(context: tuple[Path, list[Source]], task: tuple[int, Chosen]) -> None:
+def _write(context: tuple[Path, list[MixSource]], task: tuple[int, Selection]) -> None:
     out, sources = context
     write_shard(out, task[0], _samples(sources, *task))
 
 
-def _samples(sources: list[Source], number: int, chosen: Chosen) -> Iterator[Sample]:
+def _samples(sources: list[MixSource], number: int, chosen: Selection) -> Iterator[Sample]:
     """The samples of shard ``number``, whose part of the mixture is ``chosen``."""
     for row in range(len(chosen)):
         source = sources[int(chosen.source[row])]

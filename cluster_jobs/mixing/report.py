@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cluster_jobs.mixing.mixture import Chosen
-from cluster_jobs.mixing.sources import Source
+from cluster_jobs.mixing.mixture import Selection
+from cluster_jobs.mixing.sources import MixSource
 from cluster_jobs.reporting.grids import save_grid
 from cluster_jobs.reporting.section import Picture, Section
 
@@ -51,7 +51,7 @@ def dropped_text(pool: dict[str, Any]) -> str:
     return text + (f"; classes left out: {'; '.join(left)}" if left else "")
 
 
-def write_report(out: Path, pool: dict[str, Any], sources: list[Source], chosen: Chosen) -> None:
+def write_report(out: Path, pool: dict[str, Any], sources: list[MixSource], chosen: Selection) -> None:
     """Writes the report's section with a grid: a class a row, the sources beside one another."""
     classes = sources[0].classes
     blank = np.full(sources[0].shards.shape, 255, np.uint8)

@@ -18,7 +18,7 @@ SOURCES = (REAL, "gan", "refined")  # of two duplicates the one of the earlier s
 
 
 @dataclass(frozen=True)
-class Source:
+class MixSource:
     """Labelled pictures of one origin. It holds index arrays; pictures stay in their shards."""
 
     name: str  # of SOURCES
@@ -45,7 +45,7 @@ class Source:
         return [self.shards.key(int(index)) for index in self.indices[rows]]
 
 
-def open_pool(name: str, directory: str) -> Source:
+def open_pool(name: str, directory: str) -> MixSource:
     """A pool with its labels.
 
     Raises:
@@ -67,10 +67,10 @@ def open_pool(name: str, directory: str) -> Source:
         "labels_sha256": hashlib.sha256(labels.astype("<i4").tobytes()).hexdigest(),
         "pool": made_by,
     }
-    return Source(name, directory, classes, indices, labels[indices], provenance)
+    return MixSource(name, directory, classes, indices, labels[indices], provenance)
 
 
-def open_real(directory: str, table: str) -> Source:
+def open_real(directory: str, table: str) -> MixSource:
     """The real images whose labels were revealed: the rows of origin ``true`` of a label table.
 
     Raises:
@@ -90,10 +90,10 @@ def open_real(directory: str, table: str) -> Source:
         "label_table_sha256": sha256,
         "labels_left_out": len(stored) - len(true),  # inferred ones
     }
-    return Source(REAL, directory, stored.classes, indices, labels[indices], provenance)
+    return MixSource(REAL, directory, stored.classes, indices, labels[indices], provenance)
 
 
-def match(sources: list[Source]) -> tuple[list[str], list[Source], dict[str, list[str]]]:
+def match(sources: list[MixSource]) -> tuple[list[str], list[MixSource], dict[str, list[str]]]:
     """Renumbers all sources to the classes of the first one, by name; other classes are left out.
 
     Returns:
@@ -121,7 +121,7 @@ def match(sources: list[Source]) -> tuple[list[str], list[Source], dict[str, lis
         present = {source.classes[number] for number in np.unique(source.labels[~kept]).tolist()}
         left_out[source.name] = sorted(present)
         matched.append(
-            Source(
+            MixSource(
                 source.name,
                 source.directory,
                 first.classes,

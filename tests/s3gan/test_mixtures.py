@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cluster_jobs import mix
+from cluster_jobs.core.errors import UserError
 from cluster_jobs.data.label_table import read_table
 from cluster_jobs.data.shards import Shards
 from s3gan import mixtures
@@ -72,6 +73,12 @@ def test_a_fold_takes_its_images_out_of_the_mixture_with_all_their_repeats(study
     places = np.array([train.keys().index((mixture.shards.annotation(i) or {})["key"]) for i in range(24)])
     assert np.array_equal(mixture.real, places)
     assert len(mixture.without(gone)) == int((~np.isin(places, [0, 4])).sum()) == 20
+
+
+def test_shards_that_do_not_say_what_made_them_are_no_mixture(study: list[str], tmp_path: Path) -> None:
+    (tmp_path / "mixes" / "budget" / "0" / "pool.json").unlink()
+    with pytest.raises(UserError, match=r"holds no pool.json: expected a pool of cluster_jobs.mix"):
+        Mixture(tmp_path / "mixes" / "budget" / "0", Shards(tmp_path / "data" / "train"), CLASSES)
 
 
 @pytest.mark.slow

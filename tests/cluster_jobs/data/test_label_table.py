@@ -47,6 +47,22 @@ def test_a_table_reads_back_as_it_was_written(shards: Shards, tmp_path: Path) ->
     assert [file.name for file in path.parent.iterdir()] == ["table.parquet"]
 
 
+def test_soft_labels_may_be_left_on_the_disk(shards: Shards, tmp_path: Path) -> None:
+    table = table_of(shards, [0, 4])
+    table.probabilities = np.full((2, 3), 1 / 3, np.float32)
+    write_table(tmp_path / "table.parquet", table)
+    back = read_table(tmp_path / "table.parquet", probabilities=False)
+    assert back.probabilities is None and back.keys == table.keys and back.metadata == table.metadata
+
+
+def test_a_table_that_names_no_data_is_none(shards: Shards, tmp_path: Path) -> None:
+    table = table_of(shards, [0, 4])
+    del table.metadata["fingerprint"]
+    write_table(tmp_path / "table.parquet", table)
+    with pytest.raises(UserError, match=r"no table of selfsup.label \('fingerprint'\)"):
+        read_table(tmp_path / "table.parquet")
+
+
 def test_the_file_is_ordinary_parquet_with_the_documented_columns(shards: Shards, tmp_path: Path) -> None:
     write_table(tmp_path / "table.parquet", table_of(shards, [0, 4, 9]))
     stored = pq.read_table(tmp_path / "table.parquet")
