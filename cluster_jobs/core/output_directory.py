@@ -91,10 +91,7 @@ class Output(ABC):
 
 
 class OutputDirectory(Output):
-    """A directory that fills up while a command works. The file that is written last makes it finished.
-
-    The lock lies in it.
-    """
+    """A directory that fills up while a command works; the lock lies in it. Its ``last`` file makes it finished."""
 
     def __init__(self, path: Path | str, option: str = "out", last: str = "index.json") -> None:
         super().__init__(path, option)
