@@ -14,7 +14,7 @@ from cluster_jobs.training.run import Run
 from s3gan.inference.torchscript import export_generator
 from s3gan.networks import NETWORKS
 from s3gan.pictures.sample_grid import write_report
-from s3gan.training.conditioning import open_targets, read_conditions, write_network
+from s3gan.training.conditioning import open_training_labels, read_conditions, write_network
 from s3gan.training.config import TrainConfig
 from s3gan.training.game import make_game
 from s3gan.training.gan_training import GanTraining
@@ -36,12 +36,12 @@ def main(config: TrainConfig) -> None:
     run = Run(config)
     game, ema = make_game(config, run, conditions, shards)
     write_network(run, conditions, shards, game.generator.z_dim, game.discriminator.heads.plan)
-    targets = open_targets(run, conditions, shards)
+    training_labels = open_training_labels(run, conditions, shards)
     validation = Validation(run, encoder, shards, conditions) if encoder else None
     if validation is None:
         run.say("no scores during training: eval_encoder= names no encoder")
-    subset = training_subset(config, conditions.method.subset(targets.labels), shards)
-    training = GanTraining(run, game, ema, conditions, targets, shards, subset, validation)
+    subset = training_subset(config, conditions.method.subset(training_labels.labels), shards)
+    training = GanTraining(run, game, ema, conditions, training_labels, shards, subset, validation)
     limits = Limits(config.min_d_loss, config.max_d_loss, config.min_diversity)
     fit(
         run,

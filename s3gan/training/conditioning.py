@@ -86,8 +86,8 @@ def fake_distribution(config: TrainConfig, counts: np.ndarray) -> list[float] | 
 
 
 @dataclass
-class Targets:
-    """The conditions of real images by their index.
+class TrainingLabels:
+    """Labels of the real images by their index, as a label table or a re-clustering has them.
 
     `labels` (samples,) int32, -1 for none, replaced by a re-clustering; `probabilities` (samples, classes) float16, of
     which a share of `label_softness` replaces as much of the label.
@@ -111,12 +111,12 @@ class Targets:
         return one_hot(labels, soft.shape[1]).lerp(soft, self.label_softness)
 
 
-def open_targets(run: Run[TrainConfig], conditions: Conditions, shards: Shards) -> Targets:
+def open_training_labels(run: Run[TrainConfig], conditions: Conditions, shards: Shards) -> TrainingLabels:
     """Writes the labels as one array beside the run, on the main rank, and maps it on every rank."""
     labels, probabilities = run.dir / "labels.i32", run.dir / "probabilities.f16"
     table = conditions.table
     if table is None:
-        return Targets(None)
+        return TrainingLabels(None)
     if run.is_main:
         merged = merge(table, shards, labels)
         if conditions.label_softness:
@@ -126,7 +126,7 @@ def open_targets(run: Run[TrainConfig], conditions: Conditions, shards: Shards) 
     soft = None
     if conditions.label_softness:
         soft = np.memmap(probabilities, np.float16, "r", shape=(len(shards), len(conditions.class_names)))
-    return Targets(open_merged(labels), soft, conditions.label_softness)
+    return TrainingLabels(open_merged(labels), soft, conditions.label_softness)
 
 
 def _write_probabilities(path: Path, labels: np.ndarray, rows: np.ndarray) -> None:

@@ -14,10 +14,10 @@ from cluster_jobs.data.stream import Batch
 from cluster_jobs.training.ema import Ema
 from cluster_jobs.training.loop import Attempt
 from cluster_jobs.training.optimizer_step import set_learning_rate
-from cluster_jobs.training.run import Run, Score, Stateful
+from cluster_jobs.training.run import CheckpointScore, Run, Stateful
 from s3gan.networks import Generator
 from s3gan.pictures.sample_grid import save_samples
-from s3gan.training.conditioning import Conditions, Targets
+from s3gan.training.conditioning import Conditions, TrainingLabels
 from s3gan.training.config import TrainConfig
 from s3gan.training.game import Game
 from s3gan.training.reclustering import Reclustering
@@ -40,16 +40,16 @@ class GanTraining:
         game: Game,
         ema: Ema[Generator],
         conditions: Conditions,
-        targets: Targets,
+        training_labels: TrainingLabels,
         shards: Shards,
         subset: np.ndarray | None,
         validation: Validation | None,
     ) -> None:
         self.run, self.config = run, run.config
         self.game, self.ema = game, ema
-        self.conditions, self.targets, self.shards, self.subset = conditions, targets, shards, subset
+        self.conditions, self.training_labels, self.shards, self.subset = conditions, training_labels, shards, subset
         self.validation = validation
-        self.clusters = Reclustering(run, game, conditions, targets, shards, subset)
+        self.clusters = Reclustering(run, game, conditions, training_labels, shards, subset)
 
     @property
     def state(self) -> Mapping[str, Stateful]:
@@ -79,7 +79,7 @@ class GanTraining:
         game, method = self.game, self.conditions.method
         metrics: dict[str, Tensor | float] = {**self.clusters.update(nimg)}  # before the batch's labels are looked up
         images = to_float(batch.images, self.run.device)
-        labels = self.targets.of(batch.indices).to(self.run.device, non_blocking=True)
+        labels = self.training_labels.of(batch.indices).to(self.run.device, non_blocking=True)
         conditions = method.real_labels(labels, lambda: game.fakes.draw("real labels", nimg)[1])
         metrics |= discriminator_step(game, images, conditions, nimg)
         nimg += self.config.batch
@@ -95,6 +95,6 @@ class GanTraining:
         """Writes a grid of the averaged generator's samples, one class a row."""
         save_samples(path, self.ema.average, self.conditions.weights, self.config.seed)
 
-    def score(self, nimg: int) -> Score | None:
+    def score(self, nimg: int) -> CheckpointScore | None:
         """The distance of the averaged generator's samples from the validation part. A collective."""
-        return Score(self.validation.score(self.ema.average, nimg)) if self.validation else None
+        return CheckpointScore(self.validation.score(self.ema.average, nimg)) if self.validation else None

@@ -25,7 +25,7 @@ from cluster_jobs.data.stream import permute, scan
 from cluster_jobs.training import cluster_files
 from cluster_jobs.training.run import Run, Stateful
 from s3gan.inference.sampling import block_size
-from s3gan.training.conditioning import Conditions, Targets, fake_distribution
+from s3gan.training.conditioning import Conditions, TrainingLabels, fake_distribution
 from s3gan.training.config import TrainConfig
 from s3gan.training.game import Game
 
@@ -39,7 +39,7 @@ class Reclustering:
     killed finds the same clusters again, so that a re-clustering needs no checkpoint of its own.
 
     Args:
-        conditions, targets, game.fakes: what a re-clustering changes.
+        conditions, training_labels, game.fakes: what a re-clustering changes.
         subset: the samples that the run trains on, and finds centroids on; all by default.
     """
 
@@ -48,19 +48,19 @@ class Reclustering:
         run: Run[TrainConfig],
         game: Game,
         conditions: Conditions,
-        targets: Targets,
+        training_labels: TrainingLabels,
         shards: Shards,
         subset: np.ndarray | None = None,
     ) -> None:
         self.run, self.config, self.game, self.shards = run, run.config, game, shards
-        self.conditions, self.targets, self.subset = conditions, targets, subset
+        self.conditions, self.training_labels, self.subset = conditions, training_labels, subset
         self.clusters = len(conditions.class_names)
         self.nimg, self.sha256 = cluster_files.NEVER, ""
-        self._start = targets.labels, conditions.counts, conditions.weights
+        self._start = training_labels.labels, conditions.counts, conditions.weights
 
     def parts(self) -> dict[str, Stateful]:
         """What a checkpoint holds of it."""
-        return {cluster_files.PART: self} if self.conditions.method.reclusters else {}
+        return {cluster_files.STATE_NAME: self} if self.conditions.method.reclusters else {}
 
     def state_dict(self) -> dict[str, Any]:
         return {"nimg": self.nimg, "sha256": self.sha256}
@@ -104,7 +104,7 @@ class Reclustering:
     def _due(self, nimg: int) -> bool:
         if not self.conditions.method.reclusters:
             return False
-        if self.targets.labels is None:
+        if self.training_labels.labels is None:
             return True
         cadence = self.config.recluster_nimg
         return nimg > 0 and cadence > 0 and self.run.due(cadence, nimg)
@@ -123,7 +123,7 @@ class Reclustering:
             trained[permute(np.arange(count), len(trained), derive_seed(self.config.seed, "re-clustering"))]
         )
         gathered = [self.run.gather(block).cpu().numpy() for block in self._features("features of D", chosen)]
-        points, old = np.concatenate(gathered), self.targets.labels
+        points, old = np.concatenate(gathered), self.training_labels.labels
         if old is not None and not np.isfinite(points).all():
             return None
         centroids = np.zeros((self.clusters, points.shape[1]), np.float32)
@@ -172,8 +172,8 @@ class Reclustering:
         from selfsup.labelling.clustering import mutual_information, size_entropy
 
         sizes, metrics = np.bincount(labels, minlength=self.clusters), {}
-        if self.targets.labels is not None:
-            both = overlaps(labels, self.targets.labels, self.clusters)
+        if self.training_labels.labels is not None:
+            both = overlaps(labels, self.training_labels.labels, self.clusters)
             metrics = {"changed": 1 - float(np.trace(both)) / len(labels), "nmi": mutual_information(both)}
         facts = {
             "class_counts": sizes.tolist(),
@@ -202,7 +202,7 @@ class Reclustering:
         return facts
 
     def _enforce(self, labels: np.ndarray | None, counts: Any, weights: list[float] | None) -> None:
-        self.targets.labels = labels
+        self.training_labels.labels = labels
         self.conditions.counts, self.conditions.weights = counts, weights
         held, new = self.game.fakes.weights, self.conditions.device_weights(self.run.device)
         assert held is not None and new is not None, "classes of fakes that may change are drawn by weights"

@@ -8,7 +8,7 @@ import torch
 
 from cluster_jobs.data.label_table import read_table, write_table
 from s3gan import train
-from s3gan.training.conditioning import Targets
+from s3gan.training.conditioning import TrainingLabels
 from tests.s3gan.toy_data import TINY, make_data, make_table
 
 LABELS = np.array([2, -1, 0], np.int32)
@@ -16,16 +16,16 @@ PROBABILITIES = np.array([[0.25, 0.25, 0.5], [0, 0, 0], [1, 0, 0]], np.float16)
 
 
 def test_without_a_table_everything_is_unlabelled() -> None:
-    assert Targets(None).of(torch.tensor([5, 7])).tolist() == [-1, -1]
+    assert TrainingLabels(None).of(torch.tensor([5, 7])).tolist() == [-1, -1]
 
 
 def test_hard_labels_are_looked_up_by_index() -> None:
-    assert Targets(LABELS).of(torch.tensor([2, 1, 0, 0])).tolist() == [0, -1, 2, 2]
+    assert TrainingLabels(LABELS).of(torch.tensor([2, 1, 0, 0])).tolist() == [0, -1, 2, 2]
 
 
 @pytest.mark.parametrize("softness", [0.3, 1.0])
 def test_softness_blends_the_label_with_the_probabilities(softness: float) -> None:
-    found = Targets(LABELS, PROBABILITIES, softness).of(torch.tensor([0, 1]))
+    found = TrainingLabels(LABELS, PROBABILITIES, softness).of(torch.tensor([0, 1]))
     expected = [[0.25 * softness, 0.25 * softness, 1 - 0.5 * softness], [0, 0, 0]]
     torch.testing.assert_close(found, torch.tensor(expected))
 

@@ -10,14 +10,14 @@ import torch
 from cluster_jobs.cli.config import RunKeys
 from cluster_jobs.data.label_table import LabelTable, aligned_labels, read_table, write_table
 from cluster_jobs.data.shards import Shards
-from cluster_jobs.training.cluster_files import in_force
+from cluster_jobs.training.cluster_files import nimg_of_clusters
 from cluster_jobs.training.run import Run, load_run
 from s3gan import train
 from s3gan.inference.network_file import read_network
 from s3gan.methods import MethodName
 from s3gan.networks import NetworkName
 from s3gan.training import reclustering
-from s3gan.training.conditioning import open_targets, read_conditions
+from s3gan.training.conditioning import open_training_labels, read_conditions
 from s3gan.training.config import FakeLabels, TrainConfig
 from s3gan.training.fakes import Fakes
 from s3gan.training.game import make_game
@@ -66,7 +66,7 @@ def opened(data: Path, run: Path, labels: np.ndarray | None, **keys: object) -> 
     conditions = read_conditions(config, shards)
     started = Run(config)
     game, _ = make_game(config, started, conditions, shards)
-    return Reclustering(started, game, conditions, open_targets(started, conditions, shards), shards)
+    return Reclustering(started, game, conditions, open_training_labels(started, conditions, shards), shards)
 
 
 def test_nothing_moves_where_the_features_stay_and_the_clusters_fit_them(data: Path, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_images_in_the_wrong_cluster_move_and_the_clusters_keep_their_numbers(da
     wrong[[0, 7, 23, 30]] = (TRUTH[[0, 7, 23, 30]] + 1) % 3
     clusters = opened(data, tmp_path / "run", wrong)
     assert clusters.update(32)["clusters/changed"] == pytest.approx(4 / 48)
-    assert np.array_equal(clusters.targets.labels, TRUTH)
+    assert np.array_equal(clusters.training_labels.labels, TRUTH)
 
 
 def test_k_means_that_numbers_its_clusters_anew_changes_no_number(
@@ -101,7 +101,7 @@ def test_fakes_follow_the_new_sizes_and_their_draws_stay_keyed(data: Path, tmp_p
     clusters = opened(data, tmp_path / "run", skewed)
     fakes = clusters.game.fakes
     assert clusters.update(32)["clusters/empty"] == 0
-    counts = np.bincount(clusters.targets.labels, minlength=3)
+    counts = np.bincount(clusters.training_labels.labels, minlength=3)
     assert clusters.conditions.counts == counts.tolist() and counts.tolist() != np.bincount(skewed).tolist()
     assert clusters.conditions.weights == pytest.approx(counts / 48)
     torch.testing.assert_close(fakes.weights, torch.tensor(counts / 48, dtype=torch.float32))
@@ -121,12 +121,12 @@ def test_a_state_puts_its_clusters_back_in_force_and_that_of_the_start_the_table
     clusters = opened(data, tmp_path / "run", wrong)
     start = clusters.state_dict()
     clusters.update(32)
-    found, state = np.array(clusters.targets.labels), clusters.state_dict()
+    found, state = np.array(clusters.training_labels.labels), clusters.state_dict()
     clusters.load_state_dict(start)
-    assert np.array_equal(clusters.targets.labels, wrong) and clusters.conditions.counts == [30, 10, 8]
+    assert np.array_equal(clusters.training_labels.labels, wrong) and clusters.conditions.counts == [30, 10, 8]
     torch.testing.assert_close(clusters.game.fakes.weights, torch.tensor([30, 10, 8]) / 48)
     clusters.load_state_dict(state)
-    assert np.array_equal(clusters.targets.labels, found)
+    assert np.array_equal(clusters.training_labels.labels, found)
     torch.testing.assert_close(clusters.game.fakes.weights, torch.from_numpy(np.bincount(found) / 48).float())
 
 
@@ -155,8 +155,8 @@ def test_a_checkpoint_has_the_newest_clusters_that_were_found_before_it(tmp_path
     (tmp_path / "clusters").mkdir()
     for nimg in (0, 32, 64):
         (tmp_path / "clusters" / f"{nimg:012d}.json").write_text("{}")
-    assert [in_force(tmp_path, nimg) for nimg in (0, 16, 32, 48, 64, 65, None)] == [None, 0, 0, 32, 32, 64, 64]
-    assert in_force(tmp_path / "nowhere") is None
+    assert [nimg_of_clusters(tmp_path, nimg) for nimg in (0, 16, 32, 48, 64, 65, None)] == [None, 0, 0, 32, 32, 64, 64]
+    assert nimg_of_clusters(tmp_path / "nowhere") is None
 
 
 def test_without_a_cadence_the_clusters_stay_those_of_the_start(data: Path, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_sick_discriminator_finds_no_clusters_and_ends_no_run(
     clusters = opened(data, tmp_path / "run", TRUTH)
     for weight in clusters.game.discriminator.parameters():
         weight.data.fill_(torch.nan)
-    assert clusters.update(32) == {} and np.array_equal(clusters.targets.labels, TRUTH)
+    assert clusters.update(32) == {} and np.array_equal(clusters.training_labels.labels, TRUTH)
     assert "no new clusters at 32 images" in capsys.readouterr().out
 
 
@@ -204,8 +204,8 @@ def test_images_that_are_held_out_have_no_part_in_centroids(data: Path, tmp_path
         TRUTH < 2
     )  # the third class is never seen, so that two classes share three clusters
     clusters.update(32)
-    assert set(clusters.targets.labels[TRUTH == 2]) < {0, 1, 2} and len(clusters.targets.labels) == 48
-    assert len(set(clusters.targets.labels[TRUTH < 2])) == 3
+    assert set(clusters.training_labels.labels[TRUTH == 2]) < {0, 1, 2} and len(clusters.training_labels.labels) == 48
+    assert len(set(clusters.training_labels.labels[TRUTH < 2])) == 3
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_a_run_may_start_from_random_labels_and_turns_images_too(data: Path, tmp
     assert read_network(run)["class_names"] == [f"cluster {number}" for number in range(len(CLASSES))]
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_two_processes_find_the_clusters_of_one(data: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     assert fork(tmp_path / "log", "s3gan.train", *words(data, one, "total_nimg=48")).code == 0

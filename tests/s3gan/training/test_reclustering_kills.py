@@ -52,7 +52,7 @@ def kill_and_go_on(data: Path, run: Path, whole: Path, write: int) -> None:
     assert_same_run(run, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_run_killed_in_a_re_clustering_ends_with_the_very_weights_and_clusters_of_an_undisturbed_one(
     data: Path, tmp_path: Path, whole: tuple[Path, list[str]]
 ) -> None:
@@ -103,7 +103,7 @@ def test_a_run_that_goes_back_takes_up_the_clusters_of_that_time(data: Path, tmp
         assert (whole / name).read_bytes() == (killed / name).read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_run_that_grows_trains_what_a_longer_run_trains(
     data: Path, tmp_path: Path, whole: tuple[Path, list[str]]
 ) -> None:

@@ -214,7 +214,9 @@ def test_what_does_not_fit_is_one_line_and_leaves_no_run(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kill", [{"KILL_AT_BLOCK": "8"}, {"KILL_AT_BLOCK": "18"}])
+@pytest.mark.parametrize(
+    "kill", [pytest.param({"KILL_AT_BLOCK": "8"}, marks=pytest.mark.cluster), {"KILL_AT_BLOCK": "18"}]
+)
 def test_a_run_killed_within_an_evaluation_repeats_it_to_the_bit(
     data: Path, evaluated: tuple[Path, str], tmp_path: Path, kill: dict[str, str]
 ) -> None:
@@ -228,7 +230,7 @@ def test_a_run_killed_within_an_evaluation_repeats_it_to_the_bit(
     assert weights(run, 96) == weights(evaluated[0], 96)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_two_processes_give_the_scores_of_one(data: Path, tmp_path: Path) -> None:
     """At 16 images only D has learnt, so that the averaged generators are equal to the bit."""
     keys = ["eval_nimg=16", "total_nimg=16", "eval_seeds=2"]
