@@ -26,7 +26,7 @@ def www(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.parametrize("workers", [0, 2])
 def test_pretraining_over_a_faulty_network_ends_with_the_same_weights(www: Path, tmp_path: Path, workers: int) -> None:
     environment = {"SHARD_CACHE_DIR": str(tmp_path / "cache"), "NO_PROXY": "127.0.0.1"}
@@ -43,7 +43,7 @@ def test_pretraining_over_a_faulty_network_ends_with_the_same_weights(www: Path,
     assert repr(newest[0][0]["model"]) == repr(newest[1][0]["model"])
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_command_that_wants_train_and_test_finds_both_below_a_url(www: Path, tmp_path: Path) -> None:
     environment = {"SHARD_CACHE_DIR": str(tmp_path / "cache"), "NO_PROXY": "127.0.0.1"}
     encoder = tmp_path / "run"

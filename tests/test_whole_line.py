@@ -70,19 +70,25 @@ def labels_gan_and_pool(data: Path, budget: Path, encoder: Path, out: Path) -> d
 
 
 @pytest.fixture(scope="module")
-def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Digits, a budget and an encoder, in a directory whose name needs quoting everywhere."""
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Digits and a budget, in a directory whose name needs quoting everywhere."""
     root = tmp_path_factory.mktemp("line") / HOSTILE
     root.mkdir()
     run(root, "cluster_jobs.pack", "source=digits", f"out={root}/digits")
     revealed = ["method=reveal", "fraction=0.1", f"out={root}/budget.parquet"]
     run(root, "selfsup.label", f"data={root}/digits/train", *revealed)
-    sizes = ["width=4", "batch=16", "total_nimg=64", "checkpoint_nimg=32", "eval_count=16"]
-    run(root, "selfsup.pretrain", f"data={root}/digits/train", "task=rotation", *sizes, f"run.dir={root}/encoder")
     return root
 
 
-@pytest.mark.slow
+@pytest.fixture(scope="module")
+def line(packed: Path) -> Path:
+    """The same with an encoder."""
+    sizes = ["width=4", "batch=16", "total_nimg=64", "checkpoint_nimg=32", "eval_count=16"]
+    run(packed, "selfsup.pretrain", f"data={packed}/digits/train", "task=rotation", *sizes, f"run.dir={packed}/encoder")
+    return packed
+
+
+@pytest.mark.cluster
 def test_permuting_hidden_labels_leaves_labels_weights_and_pool_bit_identical(line: Path, tmp_path: Path) -> None:
     budget, encoder = line / "budget.parquet", line / "encoder"
     permute_hidden_labels(line / "digits" / "train", set(read_table(budget).keys), tmp_path / "permuted")
@@ -91,7 +97,7 @@ def test_permuting_hidden_labels_leaves_labels_weights_and_pool_bit_identical(li
     assert {name for name in honest if honest[name] != permuted[name]} == set()
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_every_command_works_in_a_directory_with_a_hostile_name(line: Path) -> None:
     data, synthetic = line / "digits", line / "printed"
     few = ["classifier.steps=4", "classifier.batch=8", "classifier.width=4"]
@@ -121,7 +127,7 @@ def test_every_command_works_in_a_directory_with_a_hostile_name(line: Path) -> N
     assert len(Shards(line / "pool")) == 20 and len(Shards(line / "refined")) == Shards(synthetic / "train").count
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_probabilities_of_the_classifier_are_labels_where_it_is_sure(line: Path, tmp_path: Path) -> None:
     data = line / "digits" / "train"
     few = ["classifier.steps=60", "classifier.batch=16", "classifier.width=8", "classifier.rotation_batch=4"]
@@ -143,7 +149,7 @@ def test_probabilities_of_the_classifier_are_labels_where_it_is_sure(line: Path,
     assert all(bool(weight.isfinite().all()) for weight in weights.values())
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_pool_has_the_clusters_that_the_discriminator_ended_with(line: Path, tmp_path: Path) -> None:
     data = line / "digits"
     sizes = ["network=biggan_light", "width=4", "batch=16", "total_nimg=96", "recluster_nimg=32", "d_lr=0.001"]
@@ -164,7 +170,7 @@ def test_a_pool_has_the_clusters_that_the_discriminator_ended_with(line: Path, t
     assert cas["pool"]["dropped_classes"] == 12 - voted and 0 <= cas["pool"]["accuracy"] <= 1
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_two_ranks_train_and_pool_the_whole_line(line: Path, tmp_path: Path) -> None:
     words = [
         f"data={line}/digits/train",
@@ -222,10 +228,10 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD, ids=lambda case: case.replace(" ", "_"))
-def test_bad_input_is_one_line_and_exit_code_2_and_leaves_nothing(case: str, line: Path, tmp_path: Path) -> None:
+def test_bad_input_is_one_line_and_exit_code_2_and_leaves_nothing(case: str, packed: Path, tmp_path: Path) -> None:
     module, words, named = BAD[case]
     (tmp_path / "empty").mkdir()
-    places = {"data": line / "digits", "budget": line / "budget.parquet", "out": tmp_path / "out"}
+    places = {"data": packed / "digits", "budget": packed / "budget.parquet", "out": tmp_path / "out"}
     filled = [word.format(**places, empty=tmp_path / "empty") for word in words]
     ended = fork(tmp_path / "log", module, *filled)
     errors = [text for text in ended.output.splitlines() if "error:" in text]
@@ -234,7 +240,7 @@ def test_bad_input_is_one_line_and_exit_code_2_and_leaves_nothing(case: str, lin
 
 
 @pytest.mark.slow
-def test_the_launcher_turns_bad_input_into_a_failure_that_the_exit_record_explains(line: Path, tmp_path: Path) -> None:
+def test_the_launcher_turns_bad_input_into_a_failure_that_the_exit_record_explains(tmp_path: Path) -> None:
     record = tmp_path / "exit.json"
     words = [f"data={tmp_path}/nowhere", "task=rotation", f"run.dir={tmp_path}/run"]
     ended = launch("selfsup.pretrain", *words, processes=2, env={"CLUSTER_JOBS_EXIT_FILE": str(record)})

@@ -200,7 +200,7 @@ def test_hidden_labels_of_real_images_have_no_part(words: list[str], tmp_path: P
     assert files_below(tmp_path / "mix") == files_below(tmp_path / "again")
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_workers_and_kills_do_not_show(words: list[str], tmp_path: Path) -> None:
     shares = ["share_real=0.5", "share_gan=0.5", "count=2400", "repeat=1000", "near=-1"]
     many = write(tmp_path / "many", pictures(6, 1500), [i % 3 for i in range(1500)], CLASSES)

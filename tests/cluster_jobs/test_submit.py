@@ -229,7 +229,7 @@ def test_a_root_that_cannot_be_written_to_is_one_line(tmp_path: Path, capsys: py
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.cluster), signal.SIGTERM])
 def test_a_signal_stops_the_stages_and_the_same_command_continues(tmp_path: Path, number: int) -> None:
     root = tmp_path / "root"
     stages = {"a": toy(out="${root}/a"), "b": toy(["a"], out="${root}/b")}

@@ -57,7 +57,12 @@ def test_there_is_a_generator_step_after_every_second_discriminator_step(data: P
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("lines", "keys"),
-    [(2, []), (7, []), (7, ["accumulate=2", "rotated_batch_fraction=2"]), (7, ["precision=bf16"])],
+    [
+        pytest.param(2, [], marks=pytest.mark.cluster),
+        pytest.param(7, [], marks=pytest.mark.cluster),
+        (7, ["accumulate=2", "rotated_batch_fraction=2"]),
+        pytest.param(7, ["precision=bf16"], marks=pytest.mark.cluster),
+    ],
 )
 def test_a_killed_run_ends_with_the_very_weights_of_an_uninterrupted_one(
     data: Path, tmp_path: Path, lines: int, keys: list[str]
@@ -77,7 +82,7 @@ def test_a_killed_run_ends_with_the_very_weights_of_an_uninterrupted_one(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["supervised", "s2gan_co"])
+@pytest.mark.parametrize("method", [pytest.param("supervised", marks=pytest.mark.cluster), "s2gan_co"])
 def test_two_processes_follow_the_gradients_of_one(data: Path, tmp_path: Path, method: str) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     make_table(tmp_path / "part.parquet", Shards(data / "train"), count=17)  # ranks see unequal shares of it
@@ -97,7 +102,7 @@ def test_two_processes_follow_the_gradients_of_one(data: Path, tmp_path: Path, m
             torch.testing.assert_close(moments["exp_avg"], theirs, rtol=1e-3, atol=2e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_two_processes_train_with_rotation(data: Path, tmp_path: Path) -> None:
     for ended in fork_ranks(
         tmp_path / "ranks", "s3gan.train", *words(data, tmp_path / "run"), "rotated_batch_fraction=2"
@@ -106,7 +111,7 @@ def test_two_processes_train_with_rotation(data: Path, tmp_path: Path) -> None:
     assert load_run(tmp_path / "run")[2] == 160
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_run_says_first_what_memory_it_takes_and_half_precision_keeps_less(data: Path, tmp_path: Path) -> None:
     kept = []
     for name in ("no", "bf16"):

@@ -334,7 +334,7 @@ def test_hidden_labels_and_the_truth_to_score_against_change_no_byte(
     assert metrics_of(tmp_path / "first.parquet").keys() < metrics_of(tmp_path / "second.parquet").keys()
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.parametrize("method", ["classifier", "kmeans"])
 def test_two_processes_write_the_table_of_one(shards: Shards, tmp_path: Path, pixels: str, method: str) -> None:
     label(shards, tmp_path / "budget.parquet", "reveal", "fraction=0.2")

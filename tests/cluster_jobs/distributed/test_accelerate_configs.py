@@ -48,7 +48,7 @@ def launch(name: str, flags: list[str], out: Path) -> subprocess.Popen:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     ("name", "machines", "overrides"),
     [

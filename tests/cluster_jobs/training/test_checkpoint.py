@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from cluster_jobs.core.errors import UserError
-from cluster_jobs.training.checkpoint import CheckpointStore, load_part, load_state, save_state
+from cluster_jobs.training.checkpoint import CheckpointStore, load_entry, load_state, save_state
 
 
 def same(one: Any, other: Any) -> bool:
@@ -88,12 +88,12 @@ def test_an_optimizer_goes_on_as_if_nothing_happened(tmp_path: Path) -> None:
 def test_a_part_without_tensors_is_read_alone(tmp_path: Path) -> None:
     save_state(tmp_path / "x.safetensors", {"module": {"w": torch.ones(2)}, "clusters": {"nimg": 64, "sha256": "ab"}})
     (tmp_path / "x.safetensors").write_bytes(b"not looked at")
-    assert load_part(tmp_path / "x.safetensors", "clusters") == {"nimg": 64, "sha256": "ab"}
-    assert load_part(tmp_path / "x.safetensors", "health") is None
+    assert load_entry(tmp_path / "x.safetensors", "clusters") == {"nimg": 64, "sha256": "ab"}
+    assert load_entry(tmp_path / "x.safetensors", "health") is None
     manifest = tmp_path / "x.json"
     manifest.write_text(manifest.read_text().replace("64", "65"))
     with pytest.raises(UserError, match="torn or changed manifest"):
-        load_part(tmp_path / "x.safetensors", "clusters")
+        load_entry(tmp_path / "x.safetensors", "clusters")
 
 
 def test_the_tensors_can_be_read_without_this_project(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def two(log: Path, *words: str, env: dict[str, str]) -> list[Ended]:
     return fork_ranks(log, TOY, *words, env=env)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.parametrize("window", ["1", "64", "all"])
 def test_one_process_then_two_then_one_see_the_sample_keys_of_a_run_nobody_disturbed(
     tiny_directory: Path, tmp_path: Path, window: str

@@ -8,7 +8,7 @@ import torch
 
 from cluster_jobs.training.loop import Attempt, fit
 from cluster_jobs.training.rollback import NoRollback
-from cluster_jobs.training.run import Score
+from cluster_jobs.training.run import CheckpointScore
 from tests.cluster_jobs.toy_train import ToyTrain
 
 CALLS = list[tuple[Any, ...]]
@@ -38,7 +38,7 @@ class NotingRun:
         self.nimg = nimg
         return {}
 
-    def save(self, state: Mapping[str, Any], nimg: int, score: Score | None = None) -> None:
+    def save(self, state: Mapping[str, Any], nimg: int, score: CheckpointScore | None = None) -> None:
         self.calls.append(("save", nimg, score and score.value))
 
     def should_stop(self) -> bool:
@@ -71,9 +71,9 @@ class NotingTraining:
     def sample(self, path: Path) -> None:
         self.calls.append(("sample", path.name))
 
-    def score(self, nimg: int) -> Score:
+    def score(self, nimg: int) -> CheckpointScore:
         self.calls.append(("score", nimg))
-        return Score(0.5)
+        return CheckpointScore(0.5)
 
 
 class GoesBackOnce(NoRollback):

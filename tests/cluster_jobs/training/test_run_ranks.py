@@ -61,7 +61,7 @@ def test_means_go_on_when_the_number_of_processes_changes_within_a_line(
     assert mine == pytest.approx(theirs, rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_rank_killed_under_accelerate_launch_leaves_the_same_bits_in_the_end(
     uninterrupted_pair: Path, tmp_path: Path
 ) -> None:

@@ -27,7 +27,7 @@ def record(run: Path) -> dict:
     return json.loads((run / "exit.json").read_text())
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.parametrize("hanging", [0, 1])
 def test_of_two_ranks_one_hangs_and_both_end_with_their_stacks_in_the_log(
     tiny_directory: Path, tmp_path: Path, hanging: int

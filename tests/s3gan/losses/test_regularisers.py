@@ -210,7 +210,7 @@ def test_what_adapts_is_in_the_checkpoint_and_a_resumed_run_is_the_uninterrupted
     assert '"augment/p"' in (whole / "metrics.jsonl").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_two_processes_follow_the_gradients_of_one_with_every_regulariser(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     keys = ["total_nimg=32", "accumulate=1", "gradient_penalty=0.1", "r2=0.1", "loss=relativistic"]

@@ -9,7 +9,8 @@ from cluster_jobs.core.errors import UserError
 from s3gan.metrics import pretrained
 from s3gan.metrics.detector import DetectorName
 from s3gan.metrics.pretrained import open_detector
-from selfsup.encoders.resnet import build_encoder, save_encoder
+from selfsup.encoders.loading import save_encoder
+from selfsup.encoders.resnet import build_encoder
 
 CPU = torch.device("cpu")
 

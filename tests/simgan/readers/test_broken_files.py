@@ -153,7 +153,16 @@ def test_a_drawn_source_has_no_use_for_allow_bad(tmp_path: Path, capfd: pytest.C
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["no directory", "no JSON", "no gaze", "colours with opacity"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "no JSON",
+        *(
+            pytest.param(each, marks=pytest.mark.cluster)
+            for each in ("no directory", "no gaze", "colours with opacity")
+        ),
+    ],
+)
 def test_a_user_sees_one_line_on_stderr(name: str, originals: Path, tmp_path: Path) -> None:
     source, damage, told = BROKEN[name]
     shutil.copytree(originals / source, tmp_path / source)

@@ -141,7 +141,7 @@ def test_a_sample_without_an_iris_or_with_another_number_of_points_is_refused_by
         points_of([{"iris": [[0, 0], [1, 0], [1, 1]]}, {"iris": [[0, 0], [1, 0]]}], "iris", 2, "here")
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_real_annotations_never_reach_training(tmp_path: Path) -> None:
     synthetic = write_eyes(tmp_path / "synthetic", 16, 0, "simulator")
     order = np.random.default_rng(0).permutation(16)

@@ -18,7 +18,7 @@ from simgan.tasks.protocol import DriftLimits
 from tests.processes import Forked
 from tests.simgan.domains import train_words
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.cluster
 SIZE = HEIGHT, WIDTH = 24, 36
 MOVED = 4  # pixels to the right
 PATIENCE = 280  # seconds for a command of ten, where others want the processor too

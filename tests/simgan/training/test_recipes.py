@@ -52,7 +52,7 @@ def test_a_recipe_says_what_to_expect_whence_and_on_what_hardware(name: str) -> 
     assert all(word in comments for word in ("Expected", "Source", "Hardware", "Hours", "[mem]"))
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_the_papers_hand_networks_take_a_step_each_on_hands_of_224_pixels() -> None:
     config, shape = compose("hand_nyu"), (1, 224, 224)
     refiner, discriminator = (player.to(memory_format=torch.channels_last) for player in make_networks(config, shape))

@@ -63,6 +63,7 @@ def test_pictures_that_are_not_square_are_trained_on_and_refined(tmp_path: Path)
     )
 
 
+@pytest.mark.cluster
 def test_an_adaptive_run_that_is_killed_ends_with_the_bits_of_one_that_is_not(
     tmp_path: Path, synthetic: Path, real: Path
 ) -> None:
@@ -79,6 +80,7 @@ def test_an_adaptive_run_that_is_killed_ends_with_the_bits_of_one_that_is_not(
     assert load_state(tmp_path / "cut" / last)[0]["schedule"]["k_g"] == 4
 
 
+@pytest.mark.cluster
 def test_a_run_goes_on_with_another_number_of_processes(
     tmp_path: Path, synthetic: Path, real: Path, trained: Path
 ) -> None:
@@ -110,6 +112,7 @@ def test_a_refiner_on_self_regularisation_alone_stays_near_the_identity(
     assert not (tmp_path / "run" / "report" / "drift.json").exists()
 
 
+@pytest.mark.cluster
 def test_a_run_whose_refiner_is_not_held_back_is_flagged(tmp_path: Path, synthetic: Path, real: Path) -> None:
     keys = {"total_nimg": 1200, "lr_r": 0.02, "checkpoint_nimg": 400, "max_change": 0.2, "rollback": 0, "keep_last": 2}
     held, free = (train(tmp_path, synthetic, real, str(w), regularisation=w, **keys) for w in (10, 0))
