@@ -1,6 +1,6 @@
 """Batch normalisation whose batch moments can be all-reduced over ranks (Ioffe & Szegedy 2015, Algorithm 1).
 
-It works on gloo, where SyncBatchNorm does not. The sum over ranks is handed in, so layers know no process group.
+It works on gloo, where SyncBatchNorm does not. The sum over ranks is an argument, so layers know no process group.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ class BatchNorm(nn.Module):
     """Batch norm over (N, C, ...) with torch's running statistics (unbiased variance, exponential average).
 
     In training the moments are those of the global batch where `reduce` is set (see `synchronise`). A non-finite batch
-    leaves the running statistics as they were, so that a masked training step leaves no trace.
+    does not change the running statistics: a skipped training step changes nothing.
     """
 
     running_mean: Tensor

@@ -1,6 +1,4 @@
-"""One process of a (possibly distributed) command: device, rank, collectives that do nothing alone, and a progress
-bar.
-"""
+"""One process of a (possibly distributed) command: its device, rank and world size, collectives, and a progress bar."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -21,10 +19,10 @@ Item = TypeVar("Item")
 
 
 class Job:
-    """Where this process runs and how it talks to the others.
+    """This process among those of its command.
 
-    ``device``, ``rank``, ``world``, ``is_main`` and the collectives ``reduce``, ``gather`` and ``barrier``, which
-    every rank must call. Alone, the collectives return at once.
+    ``device``, ``rank``, ``world`` (the number of processes), ``is_main``, and collectives, which every rank must call.
+    In a single process the collectives return at once.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
@@ -53,9 +51,9 @@ class Job:
         longest = max(int(count) for count in counts)
         padded = tensor.new_zeros((longest, *tensor.shape[1:]))
         padded[: len(tensor)] = tensor
-        parts = [torch.empty_like(padded) for _ in range(self.world)]
-        dist.all_gather(parts, padded)
-        return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
+        gathered = [torch.empty_like(padded) for _ in range(self.world)]
+        dist.all_gather(gathered, padded)
+        return torch.cat([tensor[: int(count)] for tensor, count in zip(gathered, counts, strict=True)])
 
     def gather_with_gradients(self, tensor: torch.Tensor) -> torch.Tensor:
         """The ranks' tensors (n, ...) of equal n joined along the first axis, in rank order; gradients flow through.
@@ -76,17 +74,17 @@ class Job:
 
     def on_main(self, work: Callable[[], None]) -> None:
         """Runs ``work`` on the main rank while the others wait. A UserError that it raises ends all ranks."""
-        refusal: UserError | None = None
+        failure: UserError | None = None
         if self.is_main:
             try:
                 with disk_errors_as_user_errors():
                     work()
             except UserError as error:
-                refusal = error
-        told = f"{refusal or ''}\n".encode() if self.is_main else b""
-        text = bytes(self.gather(torch.tensor(list(told), dtype=torch.uint8, device=self.device)).tolist()).decode()
-        if refusal is not None:
-            raise refusal
+                failure = error
+        message = f"{failure or ''}\n".encode() if self.is_main else b""
+        text = bytes(self.gather(torch.tensor(list(message), dtype=torch.uint8, device=self.device)).tolist()).decode()
+        if failure is not None:
+            raise failure
         if text.strip():
             raise ReportedByMainRank(text.strip())
 
@@ -96,10 +94,10 @@ class Job:
             print(text, flush=True)
 
     def track(self, items: Iterable[Item], total: int, unit: str, what: str = "", weight: int = 1) -> Iterator[Item]:
-        """Yields the items behind a progress bar with units/s and time left, on the main rank.
+        """Yields the items; the main rank shows a progress bar with units/s and time left.
 
         Args:
-            total: units in all.
+            total: number of units.
             weight: units that one item stands for, over all ranks.
         """
         return progress.track(items, total, unit, what or unit, weight) if self.is_main else iter(items)
@@ -119,23 +117,23 @@ class _SumOverRanks(torch.autograd.Function):
         return _SumOverRanks.apply(gradient)  # differentiable once more, for gradient penalties
 
 
-def start_accelerator(precision: Precision, patience: float | None = None) -> Accelerator:
+def start_accelerator(precision: Precision, timeout: float | None = None) -> Accelerator:
     """An Accelerator whose DDP leaves buffers alone: batch norm and spectral norm are equal on all ranks by
     construction.
 
-    A run's numbers depend on its own keys alone: precision and compilation that the user's configuration of accelerate
-    asks for are not taken.
+    Results depend on the run's own keys alone: the precision and compilation in the user's configuration of accelerate
+    are ignored.
 
     Args:
-        patience: seconds that a collective waits for the other ranks; None is torch's default.
+        timeout: seconds that a collective waits for the other ranks; None is torch's default.
 
     Raises:
         UserError: accelerate is configured to shard the models.
     """
     _check_launch(precision)
     handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)]
-    if patience is not None:
-        handlers.append(InitProcessGroupKwargs(timeout=timedelta(seconds=patience)))
+    if timeout is not None:
+        handlers.append(InitProcessGroupKwargs(timeout=timedelta(seconds=timeout)))
     return Accelerator(
         mixed_precision=precision.name,
         dynamo_backend="no",
@@ -145,7 +143,7 @@ def start_accelerator(precision: Precision, patience: float | None = None) -> Ac
 
 
 def _check_launch(precision: Precision) -> None:
-    """Looks at what ``accelerate launch`` took from its flags or from the user's default_config.yaml."""
+    """Checks what ``accelerate launch`` took from its flags or from the user's default_config.yaml."""
     for name, what in (("DEEPSPEED", "DeepSpeed"), ("FSDP", "FSDP"), ("MEGATRON_LM", "Megatron-LM")):
         if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
             raise UserError(
@@ -166,7 +164,7 @@ def set_threads(threads: int) -> int:
 
 
 def reader_workers(config: TrainKeys, device: torch.device) -> int:
-    """Reader processes a rank: the configured number, or (-1) none on a CPU and up to eight beside an accelerator."""
+    """Reader processes per rank: the configured number, or (-1) none on a CPU and up to eight with an accelerator."""
     if config.workers >= 0:
         return config.workers
     return 0 if device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // max(1, torch.cuda.device_count())))

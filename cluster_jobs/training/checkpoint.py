@@ -1,9 +1,8 @@
-"""Checkpoints that survive a kill at any moment: safetensors and a JSON manifest with a digest, renamed into place
-last.
+"""Checkpoints that survive a kill at any moment: a safetensors file and, written last, a JSON manifest with its digest.
 
 ``NNNNNNNNNNNN.safetensors`` (named by images seen) holds the tensors; ``NNNNNNNNNNNN.json`` the rest of the state, the
-file's SHA-256, the score, and a seal over all that. A checkpoint is valid when both are there and agree; a torn one is
-reported and the one before is used.
+first file's SHA-256, the score, and a seal: the SHA-256 of all that. A checkpoint is valid when both files exist and
+agree; a damaged one is reported and the one before it is used.
 """
 
 import hashlib
@@ -37,12 +36,13 @@ def _split(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
         items = [[key, _split(item, f"{name}/{key}", tensors)] for key, item in value.items()]
         return {"dict": items}  # pairs, because JSON would turn an optimizer's integer keys into text
     if isinstance(value, list | tuple):
-        return {"list": [_split(item, f"{name}/{place}", tensors) for place, item in enumerate(value)]}
+        return {"list": [_split(item, f"{name}/{index}", tensors) for index, item in enumerate(value)]}
     assert value is None or isinstance(value, bool | int | float | str), f"{name}: cannot store a {type(value)}"
     return {"value": value}
 
 
 def _join(tree: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Any:
+    """The inverse of `_split`."""
     if "tensor" in tree:
         return tensors[tree["tensor"]]
     if "dict" in tree:
@@ -63,11 +63,11 @@ def _seal(manifest: dict[str, Any]) -> str:
 
 
 def save_state(path: Path, state: State, **facts: Any) -> None:
-    """Writes ``path`` (``….safetensors``) and its manifest ``….json``; the manifest comes last and makes them valid.
+    """Writes ``path`` (``….safetensors``), then its manifest ``….json``, which makes the checkpoint valid.
 
     Args:
         state: nested dicts and lists of tensors, numbers, text, booleans and None.
-        facts: what the manifest says besides, for example ``nimg`` and ``score``.
+        facts: further entries of the manifest, for example ``nimg`` and ``score``.
 
     Raises:
         UserError: the file system refuses (full, read-only); the directory is left without partial files.
@@ -93,7 +93,7 @@ def load_state(path: Path) -> tuple[State, dict[str, Any]]:
     """Reads a checkpoint; returns its state (tensors on the CPU) and its manifest without the state.
 
     Raises:
-        UserError: missing, torn, or written by another version.
+        UserError: the checkpoint is missing, damaged, or written by another version.
     """
     manifest = _read_manifest(path)
     if not path.is_file():
@@ -107,18 +107,21 @@ def load_state(path: Path) -> tuple[State, dict[str, Any]]:
     return _join(manifest.pop("state"), tensors), manifest
 
 
-def load_part(path: Path, part: str) -> State | None:
-    """The state of one part of a checkpoint, one without tensors, which stay unread; None where it has no such part.
+def load_entry(path: Path, name: str) -> State | None:
+    """One entry of a checkpoint's state, read from the manifest alone; None where the state has no such entry.
+
+    Args:
+        name: of an entry that holds no tensors.
 
     Raises:
-        UserError: the manifest is missing, torn, or written by another version.
+        UserError: the manifest is missing, damaged, or written by another version.
     """
-    tree = dict(_read_manifest(path)["state"]["dict"]).get(part)
+    tree = dict(_read_manifest(path)["state"]["dict"]).get(name)
     return None if tree is None else _join(tree, {})
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint, with the tree of its state and without its seal."""
+    """The manifest of a checkpoint, with the JSON tree of its state and without its seal."""
     manifest = read_json(path.with_suffix(".json"))
     if manifest.get("version") != VERSION:
         raise UserError(f"{path}: checkpoint version {manifest.get('version')}, this program reads version {VERSION}")
@@ -131,8 +134,8 @@ class CheckpointStore:
     """The checkpoints of one run: the newest ``keep_last``, the ``keep_best`` with the best score, and those at the
     images seen in ``protected``.
 
-    ``abandoned_nimg`` are the images seen in stretches that the run has given up (see :meth:`rewind`). It stands in
-    every manifest, and of two checkpoints the one with more of it is the newer.
+    ``abandoned_nimg`` counts the images of all training that rollbacks have discarded (see :meth:`rewind`). It is part
+    of every manifest: of two checkpoints the one with the larger count is the newer.
     """
 
     def __init__(self, directory: Path, keep_last: int = 2, keep_best: int = 1) -> None:
@@ -142,11 +145,11 @@ class CheckpointStore:
 
     def paths(self) -> list[Path]:
         """Checkpoints that have both files, oldest first."""
-        found = sorted(self.directory.glob("[0-9]*.safetensors"))
-        return [path for path in found if path.with_suffix(".json").is_file()]
+        tensor_files = sorted(self.directory.glob("[0-9]*.safetensors"))
+        return [path for path in tensor_files if path.with_suffix(".json").is_file()]
 
     def path(self, nimg: int) -> Path:
-        """Where the checkpoint of ``nimg`` images seen lies, or would."""
+        """The file of the checkpoint of ``nimg`` images seen, whether it exists or not."""
         return self.directory / f"{nimg:012d}.safetensors"
 
     def save(
@@ -162,7 +165,7 @@ class CheckpointStore:
 
         Args:
             score: lower scores are better, unless ``higher_is_better``.
-            means: of metrics, for the manifest.
+            means: sums of metrics since the last log line, for the manifest (see ``Metrics.pending``).
         """
         facts: dict[str, Any] = {"nimg": nimg, "score": score, "abandoned_nimg": self.abandoned_nimg}
         if higher_is_better:
@@ -172,27 +175,32 @@ class CheckpointStore:
         save_state(self.path(nimg), state, **facts)
         self._retain(nimg)
 
-    def rewind(self, nimg: int, to_nimg: int, part: str, state: State) -> None:
-        """Gives up what came after ``to_nimg`` images, up to ``nimg``: makes that checkpoint the newest, with another
-        state of one part, one without tensors. One rename decides; a kill before it changes nothing.
+    def rewind(self, nimg: int, to_nimg: int, name: str, entry: State) -> None:
+        """Discards the training after ``to_nimg`` images, up to ``nimg``: makes that checkpoint the newest.
+
+        One rename decides; a kill before it changes nothing.
+
+        Args:
+            name: the entry of the checkpoint's state that is replaced.
+            entry: its new value, without tensors.
 
         Raises:
-            UserError: there is no such checkpoint, or it is torn; nothing was changed.
+            UserError: there is no such checkpoint, or it is damaged; nothing was changed.
         """
         load_state(self.path(to_nimg))
         manifest = read_json(self.path(to_nimg).with_suffix(".json"))
         del manifest["seal"]
         tensors: dict[str, torch.Tensor] = {}
-        parts = dict(manifest["state"]["dict"]) | {part: _split(state, "", tensors)}
-        assert not tensors, f"{part}: holds the tensors {', '.join(tensors)}"
-        manifest["state"] = {"dict": list(parts.items())}
+        entries = dict(manifest["state"]["dict"]) | {name: _split(entry, "", tensors)}
+        assert not tensors, f"{name}: holds the tensors {', '.join(tensors)}"
+        manifest["state"] = {"dict": list(entries.items())}
         manifest["abandoned_nimg"] = self.abandoned_nimg + nimg - to_nimg
         write_json(self.path(to_nimg).with_suffix(".json"), {**manifest, "seal": _seal(manifest)})
         self.abandoned_nimg = manifest["abandoned_nimg"]
         self.sweep(to_nimg)
 
     def _retain(self, nimg: int) -> None:
-        paths = [path for path in self.paths() if int(path.stem) <= nimg]  # a newer one is torn: resume passed it over
+        paths = [path for path in self.paths() if int(path.stem) <= nimg]  # a newer one is damaged: resume skipped it
         kept = set(paths[-self.keep_last :]) | set(self._scored(paths)[: self.keep_best])
         kept |= {path for path in paths if int(path.stem) in self.protected}
         for path in self.paths():
@@ -201,8 +209,9 @@ class CheckpointStore:
         self.sweep()
 
     def sweep(self, nimg: int | None = None) -> None:
-        """Removes what a kill left behind: temporary files, halves of checkpoints and, beside the newest checkpoint of
-        ``nimg`` images, those after it that the run has given up.
+        """Removes what a kill left behind: temporary files and single files of checkpoints.
+
+        With ``nimg``, the images of the newest checkpoint, also the later checkpoints that a rollback has discarded.
         """
         for path in self.paths():
             if nimg is not None and int(path.stem) > nimg and _abandoned(path) < self.abandoned_nimg:
@@ -213,18 +222,18 @@ class CheckpointStore:
                 path.unlink(missing_ok=True)
 
     def _scored(self, paths: list[Path]) -> list[Path]:
-        """Those of the checkpoints that have a score, the best first; the older one first of equal ones."""
+        """The checkpoints that have a score, the best first; of equal ones the older first."""
         losses = [(loss, path) for path in paths if (loss := _score_as_loss(path)) is not None]
         return [path for _, path in sorted(losses)]
 
     def facts(self, nimg: int) -> dict[str, Any]:
-        """What the manifest of a valid checkpoint says besides the state."""
+        """The manifest of a valid checkpoint without the state: images seen, score, digest and so on."""
         manifest = read_json(self.path(nimg).with_suffix(".json"))
         return {name: value for name, value in manifest.items() if name not in ("state", "seal")}
 
     def latest(self) -> tuple[State, int] | None:
-        """The state and images seen of the newest valid checkpoint; a torn one is reported and passed over."""
-        stems = {path.stem for path in self.directory.glob("[0-9]*.*")}  # half of a checkpoint is reported as well
+        """The state and images seen of the newest valid checkpoint; a damaged one is reported and skipped."""
+        stems = {path.stem for path in self.directory.glob("[0-9]*.*")}  # a single file of the two is reported too
         paths = [self.directory / f"{stem}.safetensors" for stem in stems]
         for path in sorted(paths, key=lambda path: (_abandoned(path), path.stem), reverse=True):
             try:
@@ -248,7 +257,7 @@ def _delete(path: Path) -> None:
 
 
 def _score_as_loss(path: Path) -> float | None:
-    """A checkpoint's score, negated where higher is better; None when it has none or its manifest is torn."""
+    """A checkpoint's score, negated where higher is better; None when it has none or its manifest is damaged."""
     try:
         manifest = read_json(path.with_suffix(".json"))
     except UserError:
@@ -258,7 +267,7 @@ def _score_as_loss(path: Path) -> float | None:
 
 
 def _abandoned(path: Path) -> float:
-    """A checkpoint's ``abandoned_nimg``; endless when its manifest is torn, so that it is looked at and reported."""
+    """A checkpoint's ``abandoned_nimg``; infinite when its manifest is damaged: it is tried first and reported."""
     try:
         return read_json(path.with_suffix(".json")).get("abandoned_nimg", 0)
     except UserError:

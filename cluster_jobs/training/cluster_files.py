@@ -1,8 +1,8 @@
-"""The clusters that a run finds while it trains, as files in RUN/clusters/ named by the images seen till then.
+"""The clusters that a run finds while it trains, as files in RUN/clusters/ named by the images seen.
 
-`NIMG.i32` holds the cluster of every training image, `NIMG.json` its digest and further facts, and `NIMG.parquet`,
-where it is asked for when the training ends, is the label table. A checkpoint was trained with the newest clusters that
-were found before it, and names their digest.
+`NIMG.i32` holds the cluster of every training image and `NIMG.json` its digest and further facts. `NIMG.parquet` is the
+label table, for methods that write one when the training ends. A checkpoint was trained with the newest clusters that
+were computed before it, and names their digest.
 """
 
 import hashlib
@@ -16,15 +16,17 @@ from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json, write_atomically, write_json
 from cluster_jobs.data.label_table import LabelTable, open_merged, write_table
 from cluster_jobs.data.shards import Shards
-from cluster_jobs.training.checkpoint import load_part
+from cluster_jobs.training.checkpoint import load_entry
 
-PART = "clusters"  # of a checkpoint: `nimg`, when its clusters were found, and their `sha256`
+STATE_NAME = "clusters"  # entry of a checkpoint: `nimg`, at which its clusters were computed, and their `sha256`
 NEVER = -1  # as `nimg`: the clusters are those that the run started with
 
 
 def write_clusters(run: Path, nimg: int, labels: np.ndarray, facts: dict[str, Any]) -> None:
-    """Writes the clusters (samples,) int32 found at `nimg` images, replacing those of a killed attempt; the .json comes
-    last and makes them valid. `facts` are JSON."""
+    """Writes the clusters (samples,) int32 computed at `nimg` images, replacing those of a killed process.
+
+    The .json file is written last and makes them valid. `facts` are further values for it.
+    """
     _directory(run).mkdir(exist_ok=True)
     for kind in ("json", "parquet"):
         file_of(run, nimg, kind).unlink(missing_ok=True)
@@ -34,13 +36,13 @@ def write_clusters(run: Path, nimg: int, labels: np.ndarray, facts: dict[str, An
 
 
 def read_clusters(run: Path, nimg: int, sha256: str | None = None) -> tuple[np.memmap, dict[str, Any]]:
-    """The clusters (samples,) int32 found at `nimg` images, memory-mapped, and their facts.
+    """The clusters (samples,) int32 computed at `nimg` images, memory-mapped, and their facts.
 
     Args:
-        sha256: the digest that the labels must have; without one they are as they were just written.
+        sha256: the digest that the clusters must have; None where this process has just written them.
 
     Raises:
-        UserError: missing, or not what is asked for.
+        UserError: they are missing, or others than the digest says.
     """
     path, facts = file_of(run, nimg, "i32"), read_facts(run, nimg, sha256)
     if not path.is_file():
@@ -52,34 +54,37 @@ def read_clusters(run: Path, nimg: int, sha256: str | None = None) -> tuple[np.m
 
 
 def clusters_of(run: Path, checkpoint: Path) -> np.memmap | None:
-    """The clusters (samples,) int32 that a checkpoint of the run was trained with; None where it had those that the
-    run started with, or none.
+    """The clusters (samples,) int32 that a checkpoint of the run was trained with.
+
+    None where it was trained with those that the run started with, or with none.
 
     Raises:
-        UserError: they are gone, or others now.
+        UserError: they are missing, or have changed.
     """
     named = named_by(checkpoint)
     return None if named is None else read_clusters(run, *named)[0]
 
 
-def in_force(run: Path, nimg: int | None = None) -> int | None:
-    """When the clusters were found with which the checkpoint of `nimg` images was trained, None for the newest
-    clusters; None where there were none."""
-    found = [int(path.stem) for path in _directory(run).glob("[0-9]*.json")]
-    return max((at for at in found if nimg is None or at < nimg), default=None)
+def nimg_of_clusters(run: Path, nimg: int | None = None) -> int | None:
+    """The images seen when the clusters were computed that the checkpoint of `nimg` images was trained with.
+
+    Without `nimg`: those of the newest clusters. None where there are no clusters.
+    """
+    computed = [int(path.stem) for path in _directory(run).glob("[0-9]*.json")]
+    return max((at for at in computed if nimg is None or at < nimg), default=None)
 
 
 def prune(run: Path, now: int, checkpoints: Iterable[int]) -> None:
-    """Removes all clusters but the newest, found `now`, and those of the checkpoints, given by their images seen."""
-    _keep(run, lambda found: found <= now)  # what a killed attempt found later is found again
-    kept = {now, *(in_force(run, nimg) for nimg in checkpoints)}
-    _keep(run, lambda found: found in kept)
-    for leftover in _directory(run).glob(".*.tmp"):  # of an attempt that was killed while it wrote
+    """Removes all clusters but the newest, computed at `now` images, and those of the checkpoints (images seen)."""
+    _keep(run, lambda nimg: nimg <= now)  # what a killed process computed later is computed again
+    kept = {now, *(nimg_of_clusters(run, nimg) for nimg in checkpoints)}
+    _keep(run, lambda nimg: nimg in kept)
+    for leftover in _directory(run).glob(".*.tmp"):  # of a process that was killed while it wrote
         leftover.unlink(missing_ok=True)
 
 
 def write_tables(run: Path, shards: Shards) -> None:
-    """Writes the label tables of all clusters that are kept. Their confidence is 1: no distance is kept."""
+    """Writes the label tables of all clusters on disk. Confidences are 1: distances to centroids are not stored."""
     for facts_path in sorted(_directory(run).glob("[0-9]*.json")):
         if (path := facts_path.with_suffix(".parquet")).is_file():
             continue
@@ -89,16 +94,19 @@ def write_tables(run: Path, shards: Shards) -> None:
 
 
 def named_by(checkpoint: Path) -> tuple[int, str] | None:
-    """When the clusters that a checkpoint was trained with were found, and their digest."""
-    state = load_part(checkpoint, PART)
-    return None if state is None or state["nimg"] == NEVER else (state["nimg"], state["sha256"])
+    """The images seen when a checkpoint's clusters were computed, and their digest; None as for `clusters_of`."""
+    entry = load_entry(checkpoint, STATE_NAME)
+    return None if entry is None or entry["nimg"] == NEVER else (entry["nimg"], entry["sha256"])
 
 
 def read_facts(run: Path, nimg: int, sha256: str | None) -> dict[str, Any]:
-    """What was written about the clusters found at `nimg` images; `sha256` is the digest that they must have.
+    """The facts that were written with the clusters computed at `nimg` images.
+
+    Args:
+        sha256: the digest that the clusters must have; None for any.
 
     Raises:
-        UserError: they are gone, or others now.
+        UserError: they are missing, or have changed.
     """
     path = file_of(run, nimg, "json")
     if not path.is_file():
@@ -120,5 +128,5 @@ def _directory(run: Path) -> Path:
 
 
 def file_of(run: Path, nimg: int, kind: str) -> Path:
-    """Where the i32, json or parquet file of the clusters found at `nimg` images lies."""
+    """The path of the i32, json or parquet file of the clusters computed at `nimg` images."""
     return _directory(run) / f"{nimg:012d}.{kind}"

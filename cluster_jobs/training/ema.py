@@ -10,17 +10,17 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def half_life_decay(nimg: int, half_life_nimg: float) -> float:
-    """The share of an average that is left after `nimg` further images, where half is left after `half_life_nimg`."""
+    """The decay of an average over `nimg` images, where it halves every `half_life_nimg` images."""
     return 0.5 ** (nimg / half_life_nimg)
 
 
 class Ema(Generic[Module]):
-    """Holds `average`, a copy of a module that follows its parameters. All there is to save is the average's state.
+    """Holds `average`, the moving average of a module's parameters. Its state is all that a checkpoint needs.
 
     Args:
-        buffers: whether floating-point buffers (batch statistics) are averaged as parameters are. Without it buffers
-            are copied: they belong to the module's own weights, and whoever uses the average recomputes them. Buffers
-            of integers are copied either way.
+        buffers: whether floating-point buffers (batch statistics) are averaged like parameters. Otherwise they are
+            copied: they fit the module's own weights, and have to be recomputed before the average is used. Integer
+            buffers are copied either way.
     """
 
     def __init__(self, module: Module, *, buffers: bool = False) -> None:

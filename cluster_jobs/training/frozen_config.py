@@ -1,4 +1,4 @@
-"""The frozen configuration of a run, ``run.dir/config.yaml``: what a run was started with, and what may change."""
+"""The frozen configuration of a run, ``run.dir/config.yaml``: what it was started with, and which keys may change."""
 
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,9 @@ def check_unchanged(directory: Path, frozen: dict[str, Any], config: dict[str, A
 
 
 def check_facts(path: Path, facts: dict[str, Any], started_with: str) -> None:
-    """Refuses to continue a run whose JSON file of facts, if there is one, says otherwise, naming what differs. A fact
-    that is no part of the file, as the run was started before it was written down, is not compared.
+    """Refuses to continue a run whose JSON file of facts, if there is one, differs from `facts`.
+
+    A fact that the file lacks, because the run was started by an earlier version, is not compared.
 
     Args:
         started_with: what the facts describe, for the message.

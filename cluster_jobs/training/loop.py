@@ -1,5 +1,5 @@
-"""The one training loop. Every training command hands it a `Training`; here stands what all of them do, in this order:
-log, go back if the run has diverged, draw samples, score, save, stop."""
+"""The one training loop. Every training command passes it a `Training`; after each step the loop does, in this order:
+log, roll back if the run has diverged, draw samples, score, save a checkpoint, stop if asked to."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ from torch import Tensor
 from cluster_jobs.cli.config import TrainKeys
 from cluster_jobs.data.stream import Batch
 from cluster_jobs.training.rollback import NoRollback, Rollback
-from cluster_jobs.training.run import Run, Score, Stateful
+from cluster_jobs.training.run import CheckpointScore, Run, Stateful
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What a training changes after the rollbacks so far: "" and 1 before the first one."""
+    """What a training changes because of the rollbacks so far: "" and 1 before the first one."""
 
-    draws: str  # in the key of every random draw
-    lr_factor: float  # of every learning rate
+    draws: str  # part of the seed of every random draw
+    lr_factor: float  # every learning rate is multiplied by it
 
 
 class Training(Protocol):
-    """One method in training: networks, optimizers and data. It knows no cadence, no checkpoint and no signal.
+    """One method in training: networks, optimizers and data. Cadences, checkpoints and signals are the loop's.
 
-    Every rank has one, and the loop makes the same calls on each; all but `sample` may hold collectives.
+    Every rank has one, and the loop makes the same calls on each; all but `sample` may contain collectives.
     """
 
     @property
@@ -33,19 +33,19 @@ class Training(Protocol):
         """What a checkpoint holds, by name. The names are part of the file format."""
 
     def batches(self, nimg: int, attempt: Attempt) -> Iterator[Batch]:
-        """Begins at `nimg` images, at first or after a rollback: sets the learning rates and returns the batches."""
+        """The batches from `nimg` images on; sets the learning rates. Called at the start and after every rollback."""
 
     def step(self, batch: Batch, nimg: int) -> Mapping[str, Tensor | float]:
         """One training step on the batch that begins at `nimg` images; returns its metrics, scalars."""
 
     def logged(self, nimg: int, means: Mapping[str, float]) -> None:
-        """Takes in the means of the metrics since the line before, equal on all ranks (schedules, warnings)."""
+        """Called at the log cadence with the means of the metrics, equal on all ranks: for schedules and warnings."""
 
     def sample(self, path: Path) -> None:
-        """Writes a PNG of what the networks make now. Called on the main rank alone."""
+        """Writes a PNG of what the networks produce now. Called on the main rank alone."""
 
-    def score(self, nimg: int) -> Score | None:
-        """Scores the networks as they are now; None where there is nothing to score by."""
+    def score(self, nimg: int) -> CheckpointScore | None:
+        """Scores the networks as they are now; None where there is nothing to score with."""
 
 
 def fit(run: Run[TrainKeys], training: Training, rollback: Rollback | NoRollback) -> int:

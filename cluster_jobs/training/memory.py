@@ -1,8 +1,8 @@
-"""What one process will hold in memory while it trains, found out before the run starts and without allocating it.
+"""Estimates the memory that one process needs for training, before the run starts and without allocating it.
 
-Networks and optimizers are imitated by fake tensors, which have shapes, types and devices but no values: no weight,
-batch statistic or random generator moves. Not counted are the kernels' workspaces, the data, and the framework itself,
-and torch.compile may keep less.
+The estimate runs copies of the networks and optimizers made of fake tensors, which have shapes, types and devices but
+no values: no weight, batch statistic or random generator changes. Kernel workspaces, data and the framework itself are
+not counted, and torch.compile may need less.
 """
 
 import copy
@@ -25,7 +25,7 @@ class Footprint:
     parameters: int  # and buffers
     gradients: int
     optimizer: int
-    activations: int  # what the forward pass of its step leaves for the backward pass, weights left out
+    activations: int  # what the forward pass of its step saves for the backward pass, without weights
 
     def __str__(self) -> str:
         parts = ("parameters", "gradients", "optimizer", "activations")
@@ -33,22 +33,22 @@ class Footprint:
 
 
 def measure(players: Players, forwards: Mapping[str, Callable[[Networks], object]]) -> dict[str, Footprint]:
-    """The footprint of each player by its name.
+    """The memory footprint of each trained network by its name.
 
     Args:
-        players: networks and the optimizers of their parameters, none of them prepared by the run; a network that only
-            takes part in a forward pass has no optimizer.
-        forwards: for each player, the forward pass of the step that updates it, on one micro-batch. It gets imitations
-            of all networks by name, which it may change, and creates its inputs by torch's factories on the
-            networks' device.
+        players: networks (of a GAN the players of its game) with the optimizers of their parameters, before the run
+            prepares them; a network that only takes part in a forward pass has no optimizer.
+        forwards: for each trained network, the forward pass of the step that updates it, on one micro-batch. It gets
+            fake copies of all networks by name, which it may change, and creates its inputs with torch's factory
+            functions on the networks' device.
     """
     return {name: _footprint(players, name, forward) for name, forward in forwards.items()}
 
 
 def _footprint(players: Players, name: str, forward: Callable[[Networks], object]) -> Footprint:
-    fake, imitated = _imitate(players)
-    networks = {player: module for player, (module, _) in imitated.items()}
-    module, optimizer = imitated[name]
+    fake, copies = _fake_copies(players)
+    networks = {player: module for player, (module, _) in copies.items()}
+    module, optimizer = copies[name]
     assert optimizer is not None, f"{name} is trained"
     with fake:
         owned = [tensor for network in networks.values() for tensor in _tensors(network)]
@@ -56,13 +56,13 @@ def _footprint(players: Players, name: str, forward: Callable[[Networks], object
         learned = [parameter for parameter in module.parameters() if parameter.requires_grad]
         for parameter in learned:
             parameter.grad = torch.zeros_like(parameter)
-        optimizer.step()  # it makes its state at the first step
+        optimizer.step()  # the first step creates its state
     state = [value for values in optimizer.state.values() for value in values.values() if isinstance(value, Tensor)]
     return Footprint(module_bytes(module), _bytes(learned), _bytes(state), activations)
 
 
-def _imitate(players: Players) -> tuple[Any, Players]:
-    """The players out of fake tensors, and the mode in which everything made of them is fake as well."""
+def _fake_copies(players: Players) -> tuple[Any, Players]:
+    """The mode in which new tensors are fake, and copies of the players made of fake tensors."""
     from torch._subclasses.fake_tensor import FakeTensorMode  # imports slowly, and only training needs it
 
     fake = FakeTensorMode()
@@ -75,11 +75,11 @@ def _imitate(players: Players) -> tuple[Any, Players]:
 
 
 def report(footprints: Mapping[str, Footprint], images: int, others: int) -> list[str]:
-    """Lines for people: one a player, and the least that a process needs.
+    """Lines for the console: one per network, and the least memory that a process needs in all.
 
     Args:
-        images: a micro-batch has.
-        others: bytes that the run holds besides: averages of weights, a buffer of images.
+        images: number of images in a micro-batch.
+        others: further bytes that the run needs: averages of weights, a buffer of images.
     """
     held = others + sum(each.parameters + each.gradients + each.optimizer for each in footprints.values())
     peak = held + max(each.activations for each in footprints.values())

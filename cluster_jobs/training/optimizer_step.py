@@ -22,8 +22,8 @@ Tensors = TypeVar("Tensors", bound=tuple[Any, ...])  # a tuple of tensors, or a 
 def micro_batches(count: int, batch: Tensors) -> list[Tensors]:
     """Cuts the tensors (n, ...) of a tuple or NamedTuple alike into ``count`` equal micro-batches; n must divide.
 
-    Micro-batch m is every ``count``-th sample from m on. So the last samples of the micro-batches are the last of the
-    batch, and a batch in equal blocks gives micro-batches in such blocks.
+    Micro-batch m holds every ``count``-th sample, beginning with sample m. So the last samples of the micro-batches are
+    the last of the batch, and a batch made of equal blocks gives micro-batches made of equal blocks.
     """
     assert all(len(tensor) % count == 0 for tensor in batch), f"{[len(tensor) for tensor in batch]} over {count}"
     make: Callable[[Iterable[Tensor]], Tensors] = getattr(batch, "_make", type(batch))
@@ -33,16 +33,17 @@ def micro_batches(count: int, batch: Tensors) -> list[Tensors]:
 def update(
     optimizer: torch.optim.Optimizer,
     module: nn.Module,
-    parts: Sequence[Tensors],
+    batches: Sequence[Tensors],
     loss: Callable[[Tensors], tuple[Tensor, Metrics]],
 ) -> tuple[Metrics, Tensor]:
     """One step on the mean loss of the micro-batches. A non-finite gradient leaves weights and moments as they were,
     decided on the device.
 
     Args:
-        optimizer: fused.
-        module: what the loss calls, as the run prepared it. Over several ranks its gradients are summed once a step,
-            in the backward pass of the last micro-batch.
+        optimizer: a fused one, which can mask a step on the device.
+        module: what the loss calls, as the run prepared it (``Run.prepare``). Over several ranks its gradients are
+            averaged once per step, in the backward pass of the last micro-batch.
+        batches: the micro-batches.
         loss: from a micro-batch to its mean loss and its metrics (scalars).
 
     Returns:
@@ -54,17 +55,17 @@ def update(
     """
     optimizer.zero_grad(set_to_none=True)
     sums: Metrics = {}
-    for number, part in enumerate(parts, 1):
-        waits = number < len(parts) and isinstance(module, DistributedDataParallel)
+    for number, batch in enumerate(batches, 1):
+        waits = number < len(batches) and isinstance(module, DistributedDataParallel)
         with module.no_sync() if waits else nullcontext(), compile_errors_in_one_line():  # type: ignore[operator]
-            mean, metrics = loss(part)
-            (mean / len(parts)).backward()
+            mean, metrics = loss(batch)
+            (mean / len(batches)).backward()
         sums = {name: sums[name] + value.detach() if sums else value.detach() for name, value in metrics.items()}
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     skipped = 1.0 - torch.nn.utils.get_total_norm(gradients).isfinite().float()
     optimizer.found_inf = skipped  # type: ignore[attr-defined]  # how a gradient scaler masks a fused step
     optimizer.step()
-    return {name: total / len(parts) for name, total in sums.items()}, skipped
+    return {name: total / len(batches) for name, total in sums.items()}, skipped
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -75,7 +76,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 @contextmanager
 def compile_errors_in_one_line() -> Iterator[None]:
-    """Turns a failure of torch.compile, which shows at the first forward or backward pass, into a UserError."""
+    """Turns a failure of torch.compile, which is raised in the first forward or backward pass, into a UserError."""
     from torch._dynamo.exc import TorchDynamoException  # imports slowly, and only training needs it
 
     try:

@@ -1,10 +1,9 @@
-"""Rollback: a run that has diverged goes back to its last healthy checkpoint, a bounded number of times, and on with
-other random draws.
+"""Rollback: a run that has diverged returns to its last healthy checkpoint and continues with other random draws.
 
-A training command defines divergence with `Limits` on the means of metrics at the log cadence, which are equal on all
-ranks. The number of rollbacks so far is part of the checkpoint that the run went back to, and is written by one rename.
-A run killed before it comes to the same decision again, one killed after it goes on from there: either way it ends with
-the weights of a run that was not killed.
+A training command defines divergence with `HealthLimits` on the means of metrics at the log cadence, which are equal on
+all ranks. It may roll back a limited number of times. The number of rollbacks so far is part of the checkpoint that the
+run returned to, and is written by one rename. A run that is killed before the rename makes the same decision again, one
+that is killed after it continues from there: either way it ends with the weights of a run that was not killed.
 """
 
 from collections.abc import Mapping
@@ -16,11 +15,11 @@ from cluster_jobs.reporting.section import Section
 from cluster_jobs.training.run import Run, Stateful
 
 
-class Limits(Protocol):
-    """The bounds that a healthy run stays within."""
+class HealthLimits(Protocol):
+    """The bounds of metrics that a healthy run stays within."""
 
     def problem(self, means: Mapping[str, float]) -> str | None:
-        """What is wrong with the means, in words; "" for nothing, None where they cannot tell."""
+        """What is wrong with the means, in words; "" for nothing, None where they do not show it."""
 
 
 # what the fields of `HealthRecord` are called in checkpoints
@@ -29,19 +28,21 @@ FIELDS = {"last_ok": "well", "problem": "complaint", "healthy": "healthy", "cand
 
 @dataclass
 class HealthRecord:
-    """What the observations so far say. A checkpoint is healthy once a window of images after it passed without a
-    problem; the run has diverged once it had problems for a whole window. All numbers are images seen; -1 is none.
+    """What has been observed so far. All numbers are images seen; -1 stands for none.
+
+    A checkpoint is healthy once a window of images after it passed without a problem; the run has diverged once it had
+    problems for a whole window.
     """
 
     window: int
-    limits: Limits
+    limits: HealthLimits
     last_ok: int = 0  # at the last observation without a problem, or at the start
     problem: str = ""  # of the last observation
     healthy: int = -1  # newest healthy checkpoint
-    candidate: int = -1  # the checkpoint that is healthy next, if no problem comes up
+    candidate: int = -1  # the checkpoint that becomes healthy next, unless a problem comes up
 
     def observe(self, nimg: int, means: Mapping[str, float]) -> bool:
-        """Takes in the means up to `nimg` images; returns whether the run has diverged."""
+        """Records the means up to `nimg` images; returns whether the run has diverged."""
         problem = self.limits.problem(means)
         if problem is None:
             return False
@@ -55,7 +56,7 @@ class HealthRecord:
         return False
 
     def saved(self, nimg: int) -> None:
-        """Notes that a checkpoint of `nimg` images will exist, in an undisturbed run as in one that was killed."""
+        """Records that a checkpoint of `nimg` images is about to be saved."""
         if self.candidate < 0 and not self.problem:
             self.candidate = nimg
 
@@ -66,7 +67,7 @@ class HealthRecord:
 
 
 class NoRollback:
-    """In the place of a `Rollback` for trainings that have nothing to watch."""
+    """Stands in for a `Rollback` in trainings that watch no metric."""
 
     state: Mapping[str, Stateful] = {}
     draws = ""
@@ -85,24 +86,25 @@ class NoRollback:
 
 
 class Rollback:
-    """Watches a run and takes it back. Part of its checkpoints, by the name "health"; every rank makes the same calls.
+    """Watches a run's metrics and rolls it back. Every rank makes the same calls.
 
-    Nothing is watched where `times` is 0. What a run does before its first rollback does not depend on any of this.
+    Its state is part of checkpoints, by the name "health". With `times` 0 nothing is watched. What a run does before
+    its first rollback does not depend on any of this.
 
     Args:
-        times: how often it may go back, the key `rollback`.
+        times: how often the run may roll back, the key `rollback`.
         lr: learning rates are multiplied by this at every rollback, see `lr_factor`.
-        window: images over which every line of metrics must be bad (or good) for a decision.
+        window: images over which every logged line of metrics must show a problem (or none) for a decision.
     """
 
-    def __init__(self, run: Run[Any], limits: Limits, *, times: int, lr: float, window: int) -> None:
+    def __init__(self, run: Run[Any], limits: HealthLimits, *, times: int, lr: float, window: int) -> None:
         self.run, self.times, self.lr = run, times, lr
         self.record = HealthRecord(window, limits)
         self.events: list[dict[str, Any]] = []  # the rollbacks so far
 
     @property
     def state(self) -> Mapping[str, Stateful]:
-        """What a checkpoint holds of it."""
+        """Its entry in a checkpoint, by name."""
         return {"health": self}
 
     def state_dict(self) -> dict[str, Any]:
@@ -113,8 +115,9 @@ class Rollback:
         self.record = replace(self.record, **{field: state[stored] for field, stored in FIELDS.items()})
 
     def begin(self, state: Mapping[str, Stateful], nimg: int) -> None:
-        """Starts to watch at `nimg` images. Where no checkpoint is known to be healthy, the present state is taken to
-        be; the start of a run is saved for that. `state` is what a checkpoint holds.
+        """Starts to watch at `nimg` images; `state` is what a checkpoint holds.
+
+        Where no checkpoint is known to be healthy, the present one is taken to be; a fresh run saves one for that.
         """
         if not self.times:
             self.record = replace(self.record, last_ok=nimg, problem="", healthy=-1, candidate=-1)
@@ -127,12 +130,13 @@ class Rollback:
 
     @property
     def draws(self) -> str:
-        """What the keys of all random draws hold besides: "" before the first rollback."""
-        return f"roll-back {len(self.events)}" if self.events else ""  # in the seeds of old runs, so it stays
+        """A further part of the seeds of all random draws: "" before the first rollback."""
+        return f"roll-back {len(self.events)}" if self.events else ""  # in seeds of existing runs: may not change
 
     def diverged(self, nimg: int, means: Mapping[str, float] | None) -> bool:
-        """Takes in what was logged at `nimg` images, if anything; returns whether to go back. Called before the
-        checkpoint of this step is written.
+        """Records the means logged at `nimg` images, if any; returns whether to roll back.
+
+        Called before the checkpoint of this step is written.
         """
         if not self.times:
             return False
@@ -143,18 +147,18 @@ class Rollback:
         return diverged
 
     def go_back(self, state: Mapping[str, Stateful], nimg: int) -> int:
-        """Goes back to the last healthy checkpoint; returns the images seen there. `state` is what a checkpoint holds.
+        """Loads the last healthy checkpoint into `state`; returns its images seen.
 
         Raises:
-            UserError: that has been done `rollback` times before. All checkpoints are still there.
+            UserError: the run has rolled back `times` times before. All checkpoints are kept.
         """
         record, used = self.record, len(self.events)
         healthy_nimg, path = record.healthy, self.run.store.path(record.healthy)
-        seen = f"{nimg:,} images: diverged since {record.last_ok:,}: {record.problem}"
+        reason = f"{nimg:,} images: diverged since {record.last_ok:,}: {record.problem}"
         if used >= self.times:
             self._report((nimg, record.problem, "the run ended", ""))
             raise UserError(
-                f"{seen}; this is the end after {used} rollbacks (rollback={self.times}). All checkpoints "
+                f"{reason}; this is the end after {used} rollbacks (rollback={self.times}). All checkpoints "
                 f"are kept, the last healthy one is {path}. Larger rollback= tries again; other settings take a new "
                 f"run, which init_from= may start from these weights"
             )
@@ -163,7 +167,7 @@ class Rollback:
         stored = {name: getattr(healthy, field) for field, name in FIELDS.items()}
         self.run.rewind(nimg, healthy_nimg, "health", {**stored, "rollbacks": [*self.events, event]})
         self.run.say(
-            f"{seen}; back to the checkpoint of {healthy_nimg:,} images with other draws and learning rates times "
+            f"{reason}; back to the checkpoint of {healthy_nimg:,} images with other draws and learning rates times "
             f"{self.lr ** (used + 1):g}; it may go back {self.times - used - 1} more times"
         )
         resumed = self.run.resume(state)
@@ -177,7 +181,7 @@ class Rollback:
         return self.lr ** len(self.events)
 
     def _report(self, *last: tuple[Any, ...]) -> None:
-        """A section of the report, once there is something to tell."""
+        """Writes a section of the report, once there was a rollback."""
         rows = [
             (event["nimg"], event["seen"], f"back to {event['back_to']:,}", f"{self.lr**number:g}")
             for number, event in enumerate(self.events, start=1)
@@ -187,7 +191,7 @@ class Rollback:
                 "health",
                 title="Health",
                 text="A run that diverged for a whole window went back to the last healthy checkpoint, and on from "
-                "there with other draws. Curves and samples show what came of it, not what was given up.",
-                columns=["images seen", "what was seen", "what was done", "learning rates times"],
+                "there with other draws. Curves and samples do not show the training that was discarded.",
+                columns=["images seen", "problem", "action", "learning rates times"],
                 rows=[*rows, *last],
             ).write(self.run.dir)

@@ -1,4 +1,4 @@
-"""The run of one training command: its directory, frozen configuration, checkpoints, metrics and stop flag."""
+"""A training run: its directory, frozen configuration, checkpoints, metrics, stop flag and watchdog."""
 
 import time
 import warnings
@@ -41,17 +41,17 @@ class Stateful(Protocol):
 
 
 @dataclass(frozen=True)
-class Score:
-    """What a checkpoint scored; the best of a run is the lowest, or the highest, as all its scores say."""
+class CheckpointScore:
+    """The score of a checkpoint, and its direction, which is the same for all checkpoints of a run."""
 
     value: float
     higher_is_better: bool = False
 
 
 class Run(Job, Generic[Config]):
-    """A training run. Every rank makes one; collectives are inside, so every rank makes the same calls.
+    """A training run, which `cluster_jobs.training.loop` works on.
 
-    `cluster_jobs.training.loop` trains with it.
+    Every rank makes one. Its methods contain collectives, so every rank makes the same calls.
     """
 
     def __init__(self, config: Config) -> None:
@@ -59,13 +59,13 @@ class Run(Job, Generic[Config]):
         self.dir = Path(config.run.dir)
         frozen = read_frozen(self.dir)
         config.threads = set_threads(config.threads or (frozen or {}).get("threads", 0))
-        # the ranks wait longer for each other than the watchdog does, because it says what it saw
-        patience = watchdog.patience(config.watchdog_seconds) + 60 if config.watchdog_seconds else None
-        super().__init__(start_accelerator(config.precision, patience))
+        # collectives time out later than the watchdog, whose message says where the process hangs
+        timeout = watchdog.first_steps_limit(config.watchdog_seconds) + 60 if config.watchdog_seconds else None
+        super().__init__(start_accelerator(config.precision, timeout))
         self.barrier()  # every rank has joined before one may refuse and end
         if config.batch % (self.world * config.accumulate):
-            parts = f" of accumulate={config.accumulate} micro-batches" if config.accumulate > 1 else ""
-            raise UserError(f"batch={config.batch} does not divide over {self.world} processes{parts}")
+            micro = f" of accumulate={config.accumulate} micro-batches" if config.accumulate > 1 else ""
+            raise UserError(f"batch={config.batch} does not divide over {self.world} processes{micro}")
         self.workers = reader_workers(config, self.device)
         self.local_batch = config.batch // self.world
         self.samples_dir = self.dir / "samples"
@@ -78,8 +78,8 @@ class Run(Job, Generic[Config]):
         self.on_main(self._enter)
         lock.join(self.dir)
         self.store = CheckpointStore(self.dir / "checkpoints", config.keep_last, config.keep_best)
-        timeout = None if patience is None else timedelta(seconds=patience)
-        group = dist.new_group(backend="gloo", timeout=timeout) if self.world > 1 else None
+        delta = None if timeout is None else timedelta(seconds=timeout)
+        group = dist.new_group(backend="gloo", timeout=delta) if self.world > 1 else None
         self._stop = StopFlag(self.dir, group)
         self._metrics = Metrics(self, self.dir, config.total_nimg)
         self._saved_nimg = -1
@@ -87,19 +87,20 @@ class Run(Job, Generic[Config]):
         weakref.finalize(self, self._watchdog.stop)
 
     def _enter(self) -> None:
-        """Makes the run directory this process's own."""
+        """Creates and locks the run directory and writes the configuration. On the main rank."""
         try:
             self.dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"run.dir={str(self.dir)!r}: cannot create it ({error.strerror})") from error
         lock.take(self.dir)
         write_frozen(self.dir, to_dict(self.config))
-        for leftover in self.dir.glob(".*.tmp"):  # of a life that was killed while it wrote
+        for leftover in self.dir.glob(".*.tmp"):  # of a process that was killed while it wrote
             leftover.unlink(missing_ok=True)
 
     def prepare(self, module: Module) -> Module:
-        """The module as the accelerator runs it: distributed data parallel over several ranks, autocast by
-        ``precision``, its forward pass compiled where ``compile`` says so (in place: its state keeps its names).
+        """The module wrapped for training: distributed data parallel over several ranks, autocast by ``precision``.
+
+        With ``compile`` its forward pass is compiled, in place: the names of its state stay the same.
         """
         if self.config.compile:
             module.compile(dynamic=False)  # there are few shapes, and each has kernels of its own
@@ -119,10 +120,10 @@ class Run(Job, Generic[Config]):
         name: str = "",
         subset: np.ndarray | None = None,
     ) -> Stream:
-        """This rank's part of the endless stream over ``shards``, as the configuration asks for it.
+        """This rank's share of the infinite stream over ``shards``, with the configuration's seed, batch and workers.
 
         Args:
-            name: several streams of one run each have a name, and by it an order of their own.
+            name: part of the stream's seed: the streams of one run have different names, so their orders differ.
             mine, subset: as in :class:`Stream`.
         """
         return Stream(
@@ -136,66 +137,62 @@ class Run(Job, Generic[Config]):
             subset=subset,
         )
 
-    def resume(self, parts: Mapping[str, Stateful], optional: Collection[str] = ()) -> int:
-        """Loads the newest valid checkpoint into the parts and returns the images seen; 0 for a fresh run.
+    def resume(self, state: Mapping[str, Stateful], optional: Collection[str] = ()) -> int:
+        """Loads the newest valid checkpoint into ``state`` and returns the images seen; 0 for a fresh run.
 
         Args:
-            optional: parts that checkpoints of earlier versions lack; these stay as they are.
+            optional: names that checkpoints of earlier versions lack; these entries stay as they are.
         """
-        found = self.store.latest()
+        latest = self.store.latest()
         if self.is_main:
-            self.store.sweep(found and found[1])
-        if found is None:
+            self.store.sweep(latest and latest[1])
+        if latest is None:
             self._metrics.rewind(0, {})
             if self.config.init_from:
-                self._initialise(parts)
+                self._initialise(state)
             return 0
-        state, nimg = found
-        missing = sorted((set(parts) ^ set(state)) - (set(optional) - set(state)))
+        values, nimg = latest
+        missing = sorted((set(state) ^ set(values)) - (set(optional) - set(values)))
         if missing:
             raise UserError(f"{self.store.directory}: the checkpoint and this run differ in {', '.join(missing)}")
-        for name in parts.keys() & state.keys():
-            _load(parts[name], state[name], f"{self.store.directory}: {name}")
+        for name in state.keys() & values.keys():
+            _load(state[name], values[name], f"{self.store.directory}: {name}")
         self._saved_nimg = nimg
         self._metrics.rewind(nimg, self.store.facts(nimg).get("means", {}))
         self.say(f"resuming {self.dir} at {nimg:,} images")
         return nimg
 
-    def _initialise(self, parts: Mapping[str, Stateful]) -> None:
-        """Takes another run's weights, but none of its optimizers or counters."""
-        _, state, _ = load_run(self.config.init_from)
-        modules = {name: part for name, part in parts.items() if isinstance(part, torch.nn.Module)}
-        shared = sorted(set(modules) & set(state))
+    def _initialise(self, state: Mapping[str, Stateful]) -> None:
+        """Loads another run's weights (``init_from``), but none of its optimizers or counters."""
+        _, values, _ = load_run(self.config.init_from)
+        modules = {name: entry for name, entry in state.items() if isinstance(entry, torch.nn.Module)}
+        shared = sorted(set(modules) & set(values))
         if not shared:
             raise UserError(f"init_from={self.config.init_from}: holds none of {', '.join(modules)}")
         for name in shared:
-            _load(modules[name], state[name], f"init_from={self.config.init_from}: {name}")
+            _load(modules[name], values[name], f"init_from={self.config.init_from}: {name}")
         self.say(f"starting from the weights of {self.config.init_from} ({', '.join(shared)})")
 
-    def save(self, parts: Mapping[str, Stateful], nimg: int, score: Score | None = None) -> None:
-        """Writes a checkpoint. Parts whose state lies on several ranks gather it in ``state_dict``, so all ranks call
-        this.
-        """
-        state = {name: part.state_dict() for name, part in parts.items()}
+    def save(self, state: Mapping[str, Stateful], nimg: int, score: CheckpointScore | None = None) -> None:
+        """Writes a checkpoint. A collective, also because a ``state_dict`` may gather values from all ranks."""
+        values = {name: entry.state_dict() for name, entry in state.items()}
         means = self._metrics.pending()
 
         def write() -> None:
             value, higher = (score.value, score.higher_is_better) if score else (None, False)
-            self.store.save(state, nimg, score=value, higher_is_better=higher, means=means)
+            self.store.save(values, nimg, score=value, higher_is_better=higher, means=means)
             self._metrics.saved(nimg)
 
         self.on_main(write)
         self._saved_nimg = nimg
         self._watchdog.alive()
 
-    def rewind(self, nimg: int, to_nimg: int, part: str, state: State) -> None:
-        """Gives up what came after ``to_nimg`` images, up to ``nimg``; ``resume`` goes on from there, with another
-        state of one part, which holds no tensors. Every rank calls this.
+    def rewind(self, nimg: int, to_nimg: int, name: str, entry: State) -> None:
+        """Discards the training after ``to_nimg`` images, up to ``nimg``; ``resume`` continues there. A collective.
 
-        Raises:
-            UserError: there is no such checkpoint, or it is torn; nothing was changed.
+        Arguments and errors are those of :meth:`CheckpointStore.rewind`.
         """
-        self.on_main(lambda: self.store.rewind(nimg, to_nimg, part, state))
+        self.on_main(lambda: self.store.rewind(nimg, to_nimg, name, entry))
 
     def due(self, cadence_nimg: int, nimg: int) -> bool:
         """Whether the step that ended at ``nimg`` images crossed a multiple of the cadence."""
@@ -211,7 +208,7 @@ class Run(Job, Generic[Config]):
             self._watchdog.alive()
 
     def track(self, items: Iterable[Item], total: int, unit: str, what: str = "", weight: int = 1) -> Iterator[Item]:
-        """As :meth:`Job.track`; to the watchdog each item is a sign of life."""
+        """As :meth:`Job.track`; each item is a heartbeat for the watchdog."""
         for item in super().track(items, total, unit, what, weight):
             yield item
             self._watchdog.alive()
@@ -225,27 +222,27 @@ class Run(Job, Generic[Config]):
         return means
 
     def record(self, nimg: int, values: Mapping[str, float]) -> None:
-        """Writes a finished measurement (an evaluation) at once; equal on all ranks."""
+        """Writes the metrics of an evaluation at once; they are equal on all ranks."""
         self._metrics.write(nimg, dict(values))
         self._watchdog.alive()
 
     def should_stop(self) -> bool:
-        """Whether all ranks agreed to save and stop. A collective: once a step on every rank."""
+        """Whether all ranks agreed to save and stop. A collective, called once per step."""
         return self._stop.agreed()
 
-    def preempt(self, parts: Mapping[str, Stateful], nimg: int) -> None:
-        """Saves and ends the process with exit code 75; the same command goes on from here."""
+    def preempt(self, state: Mapping[str, Stateful], nimg: int) -> None:
+        """Saves and raises Preempted, which ends the process with exit code 75; the same command continues the run."""
         if self._saved_nimg != nimg:
-            self.save(parts, nimg)
+            self.save(state, nimg)
         self.barrier()
         if self.is_main:
             self._stop.clear()
         raise Preempted(f"stopped on request at {nimg:,} images, everything saved; the same command goes on from here")
 
-    def finish(self, parts: Mapping[str, Stateful], nimg: int) -> None:
-        """Saves the last step, closes the logs and ends the watch: what follows has no steps."""
+    def finish(self, state: Mapping[str, Stateful], nimg: int) -> None:
+        """Saves the last step, closes the logs and stops the watchdog: no further steps follow."""
         if self._saved_nimg != nimg:
-            self.save(parts, nimg)
+            self.save(state, nimg)
         self._metrics.close()
         self.barrier()
         self._watchdog.stop()
@@ -258,7 +255,7 @@ def load_run(directory: str | Path, checkpoint: str = "last") -> tuple[dict[str,
         checkpoint: ``last``, ``best``, or the path of a ``.safetensors`` checkpoint.
 
     Raises:
-        UserError: no run, no checkpoint, or a torn one.
+        UserError: there is no run or no checkpoint, or the checkpoint is damaged.
     """
     directory = Path(directory)
     config = read_frozen(directory)
@@ -266,10 +263,10 @@ def load_run(directory: str | Path, checkpoint: str = "last") -> tuple[dict[str,
         raise UserError(f"{str(directory)!r} is no run directory (it has no config.yaml)")
     store = CheckpointStore(directory / "checkpoints")
     if checkpoint == "last":
-        found = store.latest()
-        if found is None:
+        latest = store.latest()
+        if latest is None:
             raise UserError(f"{str(directory)!r} holds no valid checkpoint yet")
-        return config, *found
+        return config, *latest
     path = store.best() if checkpoint == "best" else Path(checkpoint)
     if path is None:
         raise UserError(f"checkpoint=best: no checkpoint in {str(directory)!r} has a score; use checkpoint=last")
@@ -277,15 +274,15 @@ def load_run(directory: str | Path, checkpoint: str = "last") -> tuple[dict[str,
     return config, state, manifest["nimg"]
 
 
-def _load(part: Stateful, state: State, name: str) -> None:
-    """Loads a part strictly, and gives optimizer moments the memory layout of their parameters."""
+def _load(entry: Stateful, values: State, name: str) -> None:
+    """Loads values strictly, and gives optimizer moments the memory layout of their parameters."""
     try:
-        part.load_state_dict(state)
+        entry.load_state_dict(values)
     except (RuntimeError, ValueError, KeyError) as error:
         raise UserError(f"{name} does not fit this run: {' '.join(str(error).split())[:300]}") from error
-    if isinstance(part, torch.optim.Optimizer):
-        for parameter, moments in part.state.items():
+    if isinstance(entry, torch.optim.Optimizer):
+        for parameter, moments in entry.state.items():
             for key, value in moments.items():
                 if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
-                    # kernels run over strides: same bits as before
+                    # the order of a sum depends on strides: resumed runs stay bit-identical
                     moments[key] = torch.empty_like(parameter).copy_(value)

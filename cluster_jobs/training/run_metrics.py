@@ -1,4 +1,4 @@
-"""What a run tells about itself while it trains: metrics.jsonl, TensorBoard, a line on the console, progress.json."""
+"""The metrics of a run while it trains: metrics.jsonl, TensorBoard, a line on the console, and progress.json."""
 
 import json
 import time
@@ -16,7 +16,7 @@ from cluster_jobs.distributed.job import Job
 class Metrics:
     """Sums metrics on the device and writes their means at the log cadence.
 
-    ``progress.json`` is for those who look from outside: ``nimg`` images seen, ``saved_nimg`` of them in the newest
+    ``progress.json`` is for other programs: ``nimg`` images seen, ``saved_nimg`` of them in the newest
     checkpoint (only these survive a kill), ``total_nimg``, ``images_per_second``, ``seconds_left``, ``processes``, and
     ``time`` (seconds since 1970) when it was written.
     """
@@ -33,16 +33,18 @@ class Metrics:
         self._writer: Any = None
 
     def rewind(self, nimg: int, pending: Mapping[str, Any]) -> None:
-        """Goes back to the checkpoint of ``nimg`` images: drops the lines after it, so that every line appears once,
-        and takes up the sums that it holds.
+        """Returns to the checkpoint of ``nimg`` images: removes later lines, so that every line appears once.
+
+        Args:
+            pending: what the checkpoint holds of :meth:`pending`, the sums since the last line.
         """
         self.close()
-        self._writer = None  # a new one purges the later events
+        self._writer = None  # the next one purges later events
         self._last_nimg = self._saved_nimg = nimg
         self._sums, self._counts = {}, {}
         for name, (count, sums) in pending.items():
-            mine = sums[self.job.rank] if len(sums) == self.job.world else sum(sums) / len(sums)
-            self._sums[name] = torch.tensor(mine, device=self.job.device)
+            own = sums[self.job.rank] if len(sums) == self.job.world else sum(sums) / len(sums)
+            self._sums[name] = torch.tensor(own, device=self.job.device)
             self._counts[name] = count
         self.waited, self._begin = 0.0, time.perf_counter()
         path = self.directory / "metrics.jsonl"
@@ -52,6 +54,7 @@ class Metrics:
             write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
 
     def add(self, values: Mapping[str, torch.Tensor | float]) -> None:
+        """Adds one step's metrics (scalars). Sums stay on the device: nothing waits for it."""
         for name, value in values.items():
             value = value.detach().float() if isinstance(value, torch.Tensor) else torch.tensor(float(value))
             value = value.to(self.job.device, non_blocking=True)
@@ -59,8 +62,9 @@ class Metrics:
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def pending(self) -> dict[str, tuple[int, list[float]]]:
-        """The number of steps since the last flush and the sum over them on each rank, by name, for the checkpoint:
-        what follows from a mean must not depend on whether the run was killed meanwhile. A collective.
+        """The number of steps since the last flush and the sum over them on each rank, by name. A collective.
+
+        It is part of checkpoints, so that means, and what is decided by them, are those of a run that was not killed.
         """
         if not self._sums:
             return {}
@@ -71,18 +75,18 @@ class Metrics:
         """Writes the means over the steps since the last flush and over the ranks, and returns them. A collective."""
         names, means = list(self._sums), {}
         if names:
-            shares = torch.stack([self._sums[name] / self._counts[name] for name in names])
-            means = dict(zip(names, (self.job.reduce(shares) / self.job.world).tolist(), strict=True))
+            rank_means = torch.stack([self._sums[name] / self._counts[name] for name in names])
+            means = dict(zip(names, (self.job.reduce(rank_means) / self.job.world).tolist(), strict=True))
         now = time.perf_counter()
         elapsed = max(now - self._begin, 1e-9)
         self._rate = (nimg - self._last_nimg) / elapsed
         values = means | {"speed/images_per_second": self._rate, "speed/data_wait": self.waited / elapsed}
         self.write(nimg, values)
         self._write_progress(nimg)
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
+        listed = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
         self.job.say(
             f"{nimg:,}/{self.total_nimg:,} images  {self._rate:,.0f} images/s  "
-            f"data wait {self.waited / elapsed:.0%}  {duration(self._seconds_left(nimg))} left  {shown}"
+            f"data wait {self.waited / elapsed:.0%}  {duration(self._seconds_left(nimg))} left  {listed}"
         )
         self._sums, self._counts, self.waited, self._begin, self._last_nimg = {}, {}, 0.0, now, nimg
         return means
@@ -100,7 +104,7 @@ class Metrics:
             self._writer.add_scalar(name, value, nimg)
 
     def saved(self, nimg: int) -> None:
-        """Notes on the main rank that a checkpoint of ``nimg`` images is there."""
+        """Records that a checkpoint of ``nimg`` images was written. On the main rank."""
         self._saved_nimg = nimg
         self._write_progress(nimg)
 
@@ -122,5 +126,6 @@ class Metrics:
         write_json(self.directory / PROGRESS_FILE, record)
 
     def close(self) -> None:
+        """Closes the TensorBoard events."""
         if self._writer is not None:
             self._writer.close()

@@ -1,6 +1,6 @@
-"""Ends a training process that hangs, and says where: without it a job waits in silence until its time limit.
+"""Ends a training process that hangs, and reports where: without it a job would wait until its time limit.
 
-A thread looks at the time since the last sign of life. It reads a clock and nothing of the device.
+A thread checks the time since the last heartbeat. It reads a clock and does not touch the device.
 """
 
 import faulthandler
@@ -10,30 +10,30 @@ import time
 
 from cluster_jobs.cli.exit_record import EXIT_HUNG, claim_exit, end_process, launched_ranks
 
-FIRST_STEPS = 4  # of a life: they load data for the first time and compile
+FIRST_STEPS = 4  # of a process: they load data for the first time and compile
 FIRST_STEPS_FACTOR = 4
-GRACE = 5.0  # seconds beyond two looks of the clock, in which the other ranks see their own silence and say so
+GRACE = 5.0  # seconds beyond two checks of the clock, in which the other ranks time out and report as well
 RECORD_SECONDS = 60.0  # the longest that the exit record may take to write
-STANDARD_ERROR = 2  # the descriptor, whatever sys.stderr is
+STANDARD_ERROR = 2  # the file descriptor, whatever sys.stderr is
 
 
-def patience(seconds: float) -> float:
-    """The longest silence, in seconds, that a watchdog over ``seconds`` allows: in the first steps of a life."""
+def first_steps_limit(seconds: float) -> float:
+    """The seconds that a watchdog of ``seconds`` allows between heartbeats in the first steps of a process."""
     return seconds * FIRST_STEPS_FACTOR
 
 
 def end_in_c(seconds: float) -> None:
-    """Ends this process in ``seconds`` from now with exit code 1 and the stacks, unless it is called again."""
+    """Ends this process ``seconds`` from now with exit code 1 and a traceback of every thread, unless called again."""
     faulthandler.dump_traceback_later(seconds, exit=True, file=STANDARD_ERROR)
 
 
 class Watchdog:
-    """Watches this process from its making until :meth:`stop`.
+    """Watches this process from its construction until :meth:`stop`.
 
     Args:
-        seconds: the longest time between two signs of life, four times as long until the fourth step ends; 0: never
-            end the process.
-        name: this process in the message, for example ``rank 1 of 8``.
+        seconds: the longest time between two heartbeats, four times as long until the fourth step ends; 0 never ends
+            the process.
+        name: of this process in the message, for example ``rank 1 of 8``.
     """
 
     def __init__(self, seconds: float, name: str) -> None:
@@ -47,30 +47,30 @@ class Watchdog:
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def alive(self) -> None:
-        """A sign of life: the process went on."""
+        """A heartbeat: the process made progress."""
         self._last = time.monotonic()
 
     def step(self, nimg: int) -> None:
-        """A sign of life: a step ended, at ``nimg`` images."""
+        """A heartbeat: a step ended, at ``nimg`` images."""
         self._steps += 1
         self._nimg = nimg
         self.alive()
 
     def stop(self) -> None:
-        """Ends the watch."""
+        """Stops watching."""
         self._stopped.set()
 
     def _watch(self) -> None:
         while not self._stopped.wait(self._tick):
             self._arm()
             silence = time.monotonic() - self._last
-            if silence > (self.seconds if self._steps >= FIRST_STEPS else patience(self.seconds)):
+            if silence > (self.seconds if self._steps >= FIRST_STEPS else first_steps_limit(self.seconds)):
                 self._end(silence)
         faulthandler.cancel_dump_traceback_later()
 
     def _arm(self) -> None:
-        """Sets the timer in C, which fires where a stuck extension holds the interpreter, so that no thread can run."""
-        end_in_c(patience(self.seconds) + self._tick)
+        """Sets a timer in C, which fires even when a stuck extension holds the interpreter lock."""
+        end_in_c(first_steps_limit(self.seconds) + self._tick)
 
     def _end(self, silence: float) -> None:
         claim_exit()
@@ -82,7 +82,7 @@ class Watchdog:
         )
         print(f"error: {message}; where every thread is:", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(STANDARD_ERROR)
-        # the first end takes the others down: they lose their connection, and the launcher ends them
+        # the first process to end takes the others down: they lose their connection, and the launcher ends them
         grace = 2 * self._tick + GRACE if launched_ranks() > 1 else 0.0
         end_in_c(grace + RECORD_SECONDS)
         time.sleep(grace)

@@ -5,7 +5,7 @@ from typing import Any
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json
-from cluster_jobs.training.cluster_files import file_of, in_force, named_by, read_facts
+from cluster_jobs.training.cluster_files import file_of, named_by, nimg_of_clusters, read_facts
 from s3gan.networks import NETWORKS, Discriminator, Generator, HeadPlan
 
 FLAGS = ("rotation", "predictor")  # auxiliary heads that are stored as true or false
@@ -69,7 +69,8 @@ def _changed_by_clusters(run: Path, checkpoint: Path | None) -> dict[str, Any]:
     Raises:
         UserError: the clusters of the checkpoint are gone, or others now.
     """
-    clusters_nimg, sha256 = (in_force(run), None) if checkpoint is None else named_by(checkpoint) or (None, None)
+    named = (nimg_of_clusters(run), None) if checkpoint is None else named_by(checkpoint)
+    clusters_nimg, sha256 = named or (None, None)
     if clusters_nimg is None:
         return {}
     facts = read_facts(run, clusters_nimg, sha256)

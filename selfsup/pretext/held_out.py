@@ -12,7 +12,7 @@ from cluster_jobs.data.stream import Batch, scan
 from cluster_jobs.distributed.batch_split import contiguous
 from cluster_jobs.reporting.grids import save_grid
 from cluster_jobs.reporting.section import Picture, Section
-from cluster_jobs.training.run import Run, Score
+from cluster_jobs.training.run import CheckpointScore, Run
 from selfsup.pretext.config import PretrainConfig
 from selfsup.pretext.draws import Draws
 from selfsup.pretext.protocol import PretextModule, PretextTask, Views
@@ -34,7 +34,7 @@ class HeldOut:
         self.run, self.task, self.module, self.shards = run, task, module, shards
         self.indices, self.name = indices, run.config.task.name
 
-    def score(self, nimg: int) -> Score | None:
+    def score(self, nimg: int) -> CheckpointScore | None:
         """The task's score; all its measures are recorded. None without pictures. Every rank calls this."""
         if not len(self.indices):
             return None
@@ -43,7 +43,7 @@ class HeldOut:
         value = measures[self.task.score]
         count = f"{len(self.indices):,}"
         self.run.say(f"{nimg:,} images: {self.name} {self.task.score} {value:.4f} on {count} held-out images")
-        return Score(value, self.task.higher_is_better)
+        return CheckpointScore(value, self.task.higher_is_better)
 
     @torch.no_grad()
     def _measures(self) -> dict[str, float]:

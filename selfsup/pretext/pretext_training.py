@@ -25,7 +25,7 @@ from cluster_jobs.training.ema import Ema, half_life_decay
 from cluster_jobs.training.loop import Attempt
 from cluster_jobs.training.memory import Networks, measure, module_bytes, report
 from cluster_jobs.training.optimizer_step import Metrics, micro_batches, set_learning_rate, update
-from cluster_jobs.training.run import Run, Score, Stateful
+from cluster_jobs.training.run import CheckpointScore, Run, Stateful
 from selfsup.pretext import augment
 from selfsup.pretext.config import PretrainConfig
 from selfsup.pretext.draws import Draws
@@ -101,7 +101,7 @@ class PretextTraining:
         """Writes what the averaged module makes of held-out pictures."""
         self.held_out.picture(path)
 
-    def score(self, nimg: int) -> Score | None:
+    def score(self, nimg: int) -> CheckpointScore | None:
         """The task's score of the averaged module on held-out pictures. A collective."""
         return self.held_out.score(nimg)
 

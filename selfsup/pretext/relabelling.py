@@ -44,7 +44,7 @@ class Relabelling:
     @property
     def state(self) -> dict[str, Stateful]:
         """What a checkpoint holds of it."""
-        return {cluster_files.PART: self} if self.task.relabels else {}
+        return {cluster_files.STATE_NAME: self} if self.task.relabels else {}
 
     def state_dict(self) -> dict[str, Any]:
         return {"nimg": self.nimg, "sha256": self.sha256}

@@ -12,7 +12,7 @@ from cluster_jobs.distributed.batch_split import contiguous
 from cluster_jobs.training.ema import Ema, half_life_decay
 from cluster_jobs.training.loop import Attempt
 from cluster_jobs.training.optimizer_step import set_learning_rate
-from cluster_jobs.training.run import Run, Score, Stateful
+from cluster_jobs.training.run import CheckpointScore, Run, Stateful
 from simgan.networks.refiner import Refiner
 from simgan.training.config import TrainConfig
 from simgan.training.game import RefinerGame
@@ -100,6 +100,6 @@ class RefinerTraining:
         """Writes pairs of simulated and refined images beside real ones."""
         save_sheet(path, self.ema.average, self.synthetic, self.real, self.run.device)
 
-    def score(self, nimg: int) -> Score | None:
+    def score(self, nimg: int) -> CheckpointScore | None:
         """The distance of refined from real validation images. A collective."""
         return self.validation.score(self.ema.average, nimg) if self.validation else None

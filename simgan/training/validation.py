@@ -22,7 +22,7 @@ from cluster_jobs.core.seeds import is_validation
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stream import scan
 from cluster_jobs.training.frozen_config import check_facts
-from cluster_jobs.training.run import Run, Score
+from cluster_jobs.training.run import CheckpointScore, Run
 from s3gan.metrics.encoder_features import encoder_features
 from s3gan.metrics.frechet import distance_of_samples
 from selfsup.encoders.loading import weights_digest
@@ -66,7 +66,7 @@ class RefinerValidation:
             f"{len(real):,} real ones"
         )
 
-    def score(self, refiner: Refiner, nimg: int) -> Score | None:
+    def score(self, refiner: Refiner, nimg: int) -> CheckpointScore | None:
         """The distance, which is also recorded; None where R changes a pixel by more than `max_change` in the mean."""
         change = torch.zeros((), dtype=torch.float64)
 
@@ -81,7 +81,7 @@ class RefinerValidation:
         mean_change = self.run.reduce(change.to(self.run.device)).item() / self.synthetic.size
         self.run.record(nimg, {self.name: distance, "change/pixel_val": mean_change})
         self.run.say(f"{nimg:,} images: {self.name} {distance:.4f}, mean change of a pixel {mean_change:.3f}")
-        return Score(distance) if mean_change <= self.max_change else None
+        return CheckpointScore(distance) if mean_change <= self.max_change else None
 
     def _features(self, make_images: Callable[[range], np.ndarray], count: int, what: str) -> Tensor:
         try:

@@ -20,7 +20,7 @@ KEYS = (f"batch={BATCH}", f"total_nimg={TOTAL}", "checkpoint_nimg=12", "log_nimg
 
 
 def take_order(run: Path) -> dict[int, list[int]]:
-    """What a life saw at each position, the ranks' parts joined in rank order; takes the notes away."""
+    """What a attempt saw at each position, the ranks' parts joined in rank order; takes the notes away."""
     notes = sorted(run.glob("order-*.txt"))
     parts = [[list(map(int, line.split())) for line in path.read_text().splitlines()] for path in notes]
     for path in notes:
@@ -28,11 +28,11 @@ def take_order(run: Path) -> dict[int, list[int]]:
     return {lines[0][0]: [index for line in lines for index in line[1:]] for lines in zip(*parts, strict=False)}
 
 
-def sequence(lives: Iterable[dict[int, list[int]]]) -> list[int]:
-    """The samples in stream order; a position that two lives saw must have shown the same samples."""
+def sequence(attempts: Iterable[dict[int, list[int]]]) -> list[int]:
+    """The samples in stream order; a position that two attempts saw must have shown the same samples."""
     seen: dict[int, list[int]] = {}
-    for life in lives:
-        for position, indices in life.items():
+    for attempt in attempts:
+        for position, indices in attempt.items():
             assert seen.setdefault(position, indices) == indices
     assert sorted(seen) == list(range(0, TOTAL, BATCH))
     return [index for position in sorted(seen) for index in seen[position]]
@@ -51,18 +51,18 @@ def two(log: Path, *words: str, env: dict[str, str]) -> list[Ended]:
 def test_one_process_then_two_then_one_see_the_sample_keys_of_a_run_nobody_disturbed(
     tiny_directory: Path, tmp_path: Path, window: str
 ) -> None:
-    """Killed at the end of the first two lives, in shards of 7, 3 and 11 samples, over almost six epochs."""
+    """Killed at the end of the first two attempts, in shards of 7, 3 and 11 samples, over almost six epochs."""
     words = (f"data={tiny_directory}", *KEYS, f"window={window}")
     assert one(tmp_path / "log", *words, f"run.dir={tmp_path / 'whole'}", env={})[0].code == 0
-    run, lives = tmp_path / "run", []
+    run, attempts = tmp_path / "run", []
     for start, kill_at in ((one, "40"), (two, "88"), (one, "")):
         env = {"TOY_KILL_AT_NIMG": kill_at} if kill_at else {}
         ends = start(tmp_path / "log", *words, f"run.dir={run}", env=env)
         assert (ends[0].code == 0) == (not kill_at), ends[0].output
-        lives.append(take_order(run))
-    assert [min(life) for life in lives] == [0, 36, 84]  # each went on from the last checkpoint
+        attempts.append(take_order(run))
+    assert [min(attempt) for attempt in attempts] == [0, 36, 84]  # each went on from the last checkpoint
     shards = Shards(tiny_directory)
-    keys = [shards.key(index) for index in sequence(lives)]
+    keys = [shards.key(index) for index in sequence(attempts)]
     assert keys == [shards.key(index) for index in sequence([take_order(tmp_path / "whole")])]
     assert keys == [
         shards.key(int(i)) for i in Stream(shards, seed=0, batch=1, window=window).order.indices(np.arange(TOTAL))
@@ -74,15 +74,15 @@ def test_one_process_then_two_then_one_see_the_sample_keys_of_a_run_nobody_distu
 @pytest.mark.cluster
 def test_processes_may_change_under_the_launcher(tiny_directory: Path, tmp_path: Path) -> None:
     """The whole commands: alone, with ``accelerate launch`` over two processes, and alone again."""
-    run, lives = tmp_path / "run", []
+    run, attempts = tmp_path / "run", []
     for processes, total in ((1, 40), (2, 80), (1, TOTAL)):
         words = (f"data={tiny_directory}", *KEYS, f"total_nimg={total}", f"run.dir={run}")
         ended = launch(TOY, *words, processes=processes)
         assert ended.code == 0, ended.output
-        lives.append(take_order(run))
-    assert [min(life) for life in lives] == [0, 40, 80]
+        attempts.append(take_order(run))
+    assert [min(attempt) for attempt in attempts] == [0, 40, 80]
     order = Stream(Shards(tiny_directory), seed=0, batch=BATCH).order
-    assert sequence(lives) == order.indices(np.arange(TOTAL)).tolist()
+    assert sequence(attempts) == order.indices(np.arange(TOTAL)).tolist()
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_another_batch_goes_on_at_the_same_image_position(
     assert ended.code == 0 and "batch=6 instead of 4 from here on" in ended.output
     after = take_order(run)
     assert list(before) == list(range(0, 40, 4)) and list(after) == list(range(40, TOTAL, 6))
-    seen = [index for life in (before, after) for indices in life.values() for index in indices]
+    seen = [index for attempt in (before, after) for indices in attempt.values() for index in indices]
     order = Stream(Shards(tiny_directory), seed=0, batch=1).order
     assert seen == order.indices(np.arange(len(seen))).tolist() and len(seen) == 124
     assert yaml.safe_load((run / "config.yaml").read_text())["batch"] == 6

@@ -29,18 +29,18 @@ def half_written(run: Path) -> bool:
     )
 
 
-def kill_a_forked_life(log: Path, words: tuple[str, ...], run: Path, draw: random.Random) -> None:
+def kill_a_forked_process(log: Path, words: tuple[str, ...], run: Path, draw: random.Random) -> None:
     """Kills before a random change to the run's files, or at a random moment, which may lie in a write of C code."""
     if draw.random() < 0.7:
         ended = fork(log, TOY, *words, env={"TOY_KILL_AT_WRITE": str(draw.randint(1, 60))})
         assert ended.code == -signal.SIGKILL, ended.output
         return
-    life = Forked(log, TOY, *words)
-    await_checkpoints(run, draw.randint(0, 4), life.process.is_alive)
+    attempt = Forked(log, TOY, *words)
+    await_checkpoints(run, draw.randint(0, 4), attempt.process.is_alive)
     time.sleep(draw.uniform(0.0, 0.05))
-    assert life.process.pid is not None
-    os.kill(life.process.pid, signal.SIGKILL)
-    assert life.ended().code == -signal.SIGKILL, "it had ended before"
+    assert attempt.process.pid is not None
+    os.kill(attempt.process.pid, signal.SIGKILL)
+    assert attempt.ended().code == -signal.SIGKILL, "it had ended before"
 
 
 def kill_a_whole_command(words: tuple[str, ...], run: Path, draw: random.Random) -> None:
@@ -78,7 +78,7 @@ def test_fifty_kills_at_random_moments_leave_no_trace(tiny_directory: Path, tmp_
         if number % (KILLS // WHOLE_COMMANDS) == 5:
             kill_a_whole_command(words, run, draw)
         else:
-            kill_a_forked_life(tmp_path / "log", words, run, draw)
+            kill_a_forked_process(tmp_path / "log", words, run, draw)
         torn += half_written(run)
         found = store.latest()
         now = found[1] if found else 0

@@ -44,7 +44,7 @@ def test_a_stop_file_raises_the_flag_within_a_look(tmp_path: Path, monkeypatch: 
     assert flag.agreed()
 
 
-def test_a_cleared_flag_leaves_no_stop_file_for_the_next_life(tmp_path: Path) -> None:
+def test_a_cleared_flag_leaves_no_stop_file_for_the_restarted_run(tmp_path: Path) -> None:
     (tmp_path / "STOP").touch()
     flag = StopFlag(tmp_path)
     assert flag.agreed()

@@ -129,10 +129,10 @@ def test_a_run_may_grow_move_and_change_its_cadences(
 def test_a_finished_run_started_again_changes_nothing(
     train: Callable[..., Ended], uninterrupted: Path, copied: Path
 ) -> None:
-    of_this_life = ("exit.json", "lock")
-    before = {name: content for name, content in files_below(copied).items() if name not in of_this_life}
+    of_this_process = ("exit.json", "lock")
+    before = {name: content for name, content in files_below(copied).items() if name not in of_this_process}
     assert train().code == 0
-    assert {name: content for name, content in files_below(copied).items() if name not in of_this_life} == before | {
+    assert {name: content for name, content in files_below(copied).items() if name not in of_this_process} == before | {
         "config.yaml": before["config.yaml"].replace(str(uninterrupted).encode(), str(copied).encode())
     }
 
