@@ -14,7 +14,7 @@ from cluster_jobs.data.shards import Shards
 from cluster_jobs.distributed.job import Job
 from selfsup.encoders.feature_table import TABLE, write_features
 from selfsup.encoders.loading import load_encoder
-from selfsup.labelling.provenance import labels_behind
+from selfsup.labelling.provenance import labels_seen_by
 
 
 @dataclass
@@ -39,7 +39,7 @@ def main(config: FeaturesConfig) -> None:
         "fingerprint": shards.fingerprint,
         "count": len(shards),
         "encoder": description,
-        "encoder_table": labels_behind(config.encoder),
+        "encoder_table": labels_seen_by(config.encoder),
     }
     job.barrier()  # every rank has looked at its inputs before one writes
     output = OutputFile(out)

@@ -16,15 +16,16 @@ from typing import Any
 from cluster_jobs.cli.config import MISSING, CommandKeys, command, group, option, to_dict
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.output_directory import OutputFile
-from cluster_jobs.data.label_table import LabelTable, check_fraction, existing_table, write_table
+from cluster_jobs.data.label_table import LabelTable, existing_table, write_table
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.distributed.job import Job
 from selfsup.encoders.loading import CLASSIFIER_FILE
 from selfsup.labelling import inferred
-from selfsup.labelling.classifier import ClassifierRecipe, classifier_beside
+from selfsup.labelling.budget import check_fraction
+from selfsup.labelling.classifier import ClassifierRecipe, classifier_path
 from selfsup.labelling.clustering import Space
 from selfsup.labelling.given import import_labels, reveal
-from selfsup.labelling.provenance import labels_behind
+from selfsup.labelling.provenance import labels_seen_by
 from selfsup.labelling.report import read_truth, readable, write_report
 
 Method = Enum("Method", ["reveal", "import", "single", "random", "kmeans", "classifier"])  # `import` is a keyword
@@ -87,7 +88,7 @@ LABELLERS = {
             c.classifier,
             soft=c.soft,
             seed=c.seed,
-            keep=classifier_beside(Path(c.out)),
+            keep=classifier_path(Path(c.out)),
             job=job,
         ),
         ("labels", "encoder", "classifier", "soft", "seed"),
@@ -111,7 +112,7 @@ def main(config: LabelConfig) -> None:
         table = existing_table(out, origin)
         job.barrier()  # every rank has looked before one writes
         if table is None:
-            provenance = {"encoder_table": labels_behind(config.encoder)} if "encoder" in labeller.uses else {}
+            provenance = {"encoder_table": labels_seen_by(config.encoder)} if "encoder" in labeller.uses else {}
             table = labeller.label(config, shards, job)
             if table is not None and job.is_main:
                 table.metadata |= origin | provenance

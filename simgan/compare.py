@@ -47,7 +47,7 @@ MEASURED = {  # by the group of scores.json that holds the kinds
 
 
 @dataclass
-class CompareConfig:
+class RefinerCompareConfig:
     """Mean and spread over seeds of the error on real images, of each row and of what was trained on."""
 
     scores: str = option(MISSING, "directory with ROW/SEED/scores.json", path=True)
@@ -55,8 +55,8 @@ class CompareConfig:
     validate: bool = option(False, "check and print the configuration, then exit")
 
 
-@command(CompareConfig, single_process=True)
-def main(config: CompareConfig) -> None:
+@command(RefinerCompareConfig, single_process=True)
+def main(config: RefinerCompareConfig) -> None:
     if config.validate:
         return
     group, scores = read_rows(Path(config.scores))

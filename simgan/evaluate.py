@@ -20,11 +20,11 @@ from cluster_jobs.distributed.job import Job
 from simgan.networks.refiner import Refiner
 from simgan.networks.trained_refiner import check_images, load_refiner, refine_images
 from simgan.tasks import TASKS, TaskName
-from simgan.tasks.protocol import Domains, Refined, Scored, ScoreKeys
+from simgan.tasks.protocol import Domains, RefinedImages, ScoreKeys, TaskScores
 
 
 @dataclass
-class EvaluateConfig(ScoreKeys):
+class RefinerEvaluateConfig(ScoreKeys):
     """What is learned from simulated, refined and real images, tested on real ones, and whether labels survive."""
 
     task: TaskName = option(TaskName.digits, "digits, gaze, hand, or folder: any pictures")
@@ -45,8 +45,8 @@ class EvaluateConfig(ScoreKeys):
             raise UserError(f"limit={self.limit}: expected at least 2 images")
 
 
-@command(EvaluateConfig)
-def main(config: EvaluateConfig) -> None:
+@command(RefinerEvaluateConfig)
+def main(config: RefinerEvaluateConfig) -> None:
     config.check()
     if config.validate:
         return
@@ -67,7 +67,7 @@ def main(config: EvaluateConfig) -> None:
         job.barrier()
 
 
-def refine(refiner: Refiner, synthetic: Shards, limit: int, job: Job) -> Refined:
+def refine(refiner: Refiner, synthetic: Shards, limit: int, job: Job) -> RefinedImages:
     """The first images of the shards, as they are and refined. A simulator's labels are free, so they are read here."""
     count = min(len(synthetic), limit)
     if count < len(synthetic):
@@ -76,10 +76,10 @@ def refine(refiner: Refiner, synthetic: Shards, limit: int, job: Job) -> Refined
     before = np.stack([synthetic.image(index) for index in range(count)])
     after = refine_images(refiner, before, job.device)
     annotations = [synthetic.annotation(index) for index in range(count)]
-    return Refined(before, after, np.asarray(synthetic.hidden_labels()[:count]), annotations)
+    return RefinedImages(before, after, np.asarray(synthetic.hidden_labels()[:count]), annotations)
 
 
-def write(out: Path, scored: Scored, nimg: int, weights: str) -> None:
+def write(out: Path, scored: TaskScores, nimg: int, weights: str) -> None:
     """scores.json and the sections, the first of which says how long R was trained and whether labels drift."""
     drift = scored.drift
     flags, warning = ({}, "") if drift is None else (drift.to_dict(), drift.warning())

@@ -36,31 +36,31 @@ class PackSource:
 
     help: str
     keys: dict[str, Any]  # a key that is not here is refused when the user sets it
-    build: Callable[["PackConfig"], dict[str, Source]]  # from a configuration in which these keys are filled in
+    build: Callable[["SyntheticPackConfig"], dict[str, Source]]  # from a configuration with these keys filled in
 
 
-def split_counts(config: "PackConfig") -> dict[str, int]:
+def split_counts(config: "SyntheticPackConfig") -> dict[str, int]:
     """How many pictures a simulator draws for each split; a split of none is left out."""
     assert config.count is not None and config.test is not None
     counts = {"train": config.count, "test": round(config.count * config.test)}
     return {split: count for split, count in counts.items() if count}
 
 
-def _printed_digits(config: "PackConfig") -> dict[str, Source]:
+def _printed_digits(config: "SyntheticPackConfig") -> dict[str, Source]:
     assert config.size is not None and config.seed is not None
     return {
         split: PrintedDigits(count, config.size, config.seed, split) for split, count in split_counts(config).items()
     }
 
 
-def _eyes(config: "PackConfig") -> dict[str, Source]:
+def _eyes(config: "SyntheticPackConfig") -> dict[str, Source]:
     assert config.height is not None and config.width is not None
     assert config.seed is not None and config.domain is not None
     shape, domain = (config.height, config.width), config.domain.name
     return {split: Eyes(count, *shape, config.seed, split, domain) for split, count in split_counts(config).items()}
 
 
-def _hands(config: "PackConfig") -> dict[str, Source]:
+def _hands(config: "SyntheticPackConfig") -> dict[str, Source]:
     assert config.size is not None and config.seed is not None and config.domain is not None
     shape, domain = config.size, config.domain.name
     return {
@@ -68,19 +68,19 @@ def _hands(config: "PackConfig") -> dict[str, Source]:
     }
 
 
-def _nyu(config: "PackConfig") -> dict[str, Source]:
+def _nyu(config: "SyntheticPackConfig") -> dict[str, Source]:
     assert config.path is not None and config.size is not None and config.domain is not None
     return nyu(Path(config.path), config.domain.name, config.size)
 
 
-def _unityeyes(config: "PackConfig") -> dict[str, Source]:
+def _unityeyes(config: "SyntheticPackConfig") -> dict[str, Source]:
     assert config.path is not None and config.test is not None and config.seed is not None
     assert config.height is not None and config.width is not None
     eyes = UnityEyes(Path(config.path), config.height, config.width)
     return hold_out(eyes, config.test, config.seed) if config.test else {"train": eyes}
 
 
-def _mpiigaze(config: "PackConfig") -> dict[str, Source]:
+def _mpiigaze(config: "SyntheticPackConfig") -> dict[str, Source]:
     assert config.path is not None and config.test_persons is not None
     assert config.height is not None and config.width is not None
     return mpiigaze(Path(config.path), config.test_persons, config.height, config.width)
@@ -129,7 +129,7 @@ SourceName = Enum("SourceName", {name: name for name in SOURCES})  # type: ignor
 
 
 @dataclass
-class PackConfig:
+class SyntheticPackConfig:
     """Writes labelled images into shards, DIR/train and DIR/test. The same command again continues."""
 
     source: SourceName = option(SourceName["printed_digits"], "what to pack, see the list of sources")
@@ -157,9 +157,9 @@ def _describe(name: str, source: PackSource) -> str:
     )
 
 
-PackConfig.__doc__ = "\n".join(
+SyntheticPackConfig.__doc__ = "\n".join(
     [
-        *(str(PackConfig.__doc__), "", "sources, each with the keys it takes and their defaults:"),
+        *(str(SyntheticPackConfig.__doc__), "", "sources, each with the keys it takes and their defaults:"),
         *(_describe(name, source) for name, source in SOURCES.items()),
     ]
 )
@@ -176,8 +176,8 @@ LIMITS: dict[str, tuple[float, float]] = {
 }
 
 
-@command(PackConfig, single_process=True)
-def main(config: PackConfig) -> None:
+@command(SyntheticPackConfig, single_process=True)
+def main(config: SyntheticPackConfig) -> None:
     source = SOURCES[config.source.name]
     config = _filled(config, source)
     _check(config)
@@ -194,7 +194,7 @@ def main(config: PackConfig) -> None:
     print_table(console, {split: Shards(maker.directory) for split, maker in makers.items()})
 
 
-def _filled(config: PackConfig, source: PackSource) -> PackConfig:
+def _filled(config: SyntheticPackConfig, source: PackSource) -> SyntheticPackConfig:
     """The configuration with the source's own defaults; a key that means nothing to it is refused."""
     optional = [field.name for field in dataclasses.fields(config) if field.default is None]
     for name in optional:
@@ -210,14 +210,14 @@ def _filled(config: PackConfig, source: PackSource) -> PackConfig:
     return config
 
 
-def _size(config: PackConfig) -> Size:
+def _size(config: SyntheticPackConfig) -> Size:
     if config.size is not None:
         return config.size
     assert config.height is not None and config.width is not None
     return config.height, config.width
 
 
-def _check(config: PackConfig) -> None:
+def _check(config: SyntheticPackConfig) -> None:
     for name, (low, high) in LIMITS.items():
         value = getattr(config, name)
         if value is not None and not low <= value <= high:

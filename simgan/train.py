@@ -17,16 +17,16 @@ from cluster_jobs.training.run import Run
 from simgan.networks.discriminator import patches
 from simgan.networks.trained_refiner import describe_network
 from simgan.tasks import TASKS
-from simgan.training.config import DiscriminatorName, TrainConfig
+from simgan.training.config import DiscriminatorName, RefinerTrainConfig
 from simgan.training.drift import write_drift
 from simgan.training.game import make_game, make_schedule, open_encoder
-from simgan.training.health import Limits
+from simgan.training.health import RefinerLimits
 from simgan.training.refiner_training import RefinerTraining
 from simgan.training.validation import open_validation
 
 
-@command(TrainConfig)
-def main(config: TrainConfig) -> None:
+@command(RefinerTrainConfig)
+def main(config: RefinerTrainConfig) -> None:
     if config.validate:
         return
     synthetic, real = Shards(config.synthetic), Shards(config.real)
@@ -43,7 +43,7 @@ def main(config: TrainConfig) -> None:
     game, ema = make_game(config, synthetic, psi_encoder, run)
     validation = open_validation(run, synthetic, real, eval_encoder)
     training = RefinerTraining(run, game, ema, make_schedule(config), synthetic, real, validation)
-    limits = Limits(config.min_d_loss, config.min_diversity)
+    limits = RefinerLimits(config.min_d_loss, config.min_diversity)
     rollback = Rollback(run, limits, times=config.rollback, lr=config.rollback_lr, window=config.health_window)
     nimg = fit(run, training, rollback)
     if run.is_main:
@@ -51,7 +51,7 @@ def main(config: TrainConfig) -> None:
         write_drift(run.dir, config.max_change)
 
 
-def check_domains(config: TrainConfig, synthetic: Shards, real: Shards) -> None:
+def check_domains(config: RefinerTrainConfig, synthetic: Shards, real: Shards) -> None:
     """Raises UserError where the two directories cannot be trained on together, R cannot fold the images, or D would
     judge each as one patch."""
     TASKS[config.task].check(synthetic, real)

@@ -4,12 +4,9 @@ A parquet file in index order. Training reads labels from here and from nowhere 
 """
 
 import json
-import math
 import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,6 @@ import pyarrow.parquet as pq
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import make_parent, write_atomically
 from cluster_jobs.core.output_directory import refuse_changes
-from cluster_jobs.core.seeds import key_hash
 from cluster_jobs.data.shards import Shards
 
 ORIGINS = ("true", "inferred", "cluster", "single", "random")
@@ -148,36 +144,6 @@ def existing_table(path: Path, origin: dict[str, Any]) -> LabelTable | None:
     table = read_table(path)
     refuse_changes(f"out={str(path)!r}", "out", {name: table.metadata.get(name) for name in origin}, origin)
     return table
-
-
-def check_fraction(fraction: float) -> None:
-    """Raises UserError unless 0 < fraction <= 1."""
-    if not 0 < fraction <= 1:
-        raise UserError(f"fraction={fraction}: expected a share of the labels, above 0 and at most 1")
-
-
-def budget(keys: Sequence[str], labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """The samples whose labels a budget reveals: in each class the ⌈fraction·n⌉ keys with the smallest keyed hash.
-
-    The choice does not depend on the other classes, and a smaller fraction's budget lies inside a larger one's.
-
-    Args:
-        keys: N keys.
-        labels: (N,) integers; a negative one means that the sample has no label.
-        fraction: in (0, 1].
-        seed: another seed chooses other keys.
-
-    Returns:
-        (n,) int64 indices, ascending.
-    """
-    check_fraction(fraction)
-    exact = Fraction(str(fraction))  # 0.07 * 100 is 7.000000000000001 in floating point, and would reveal 8
-    chosen: list[int] = []
-    for label in np.unique(labels[labels >= 0]):
-        members = np.flatnonzero(labels == label).tolist()
-        members.sort(key=lambda index: (key_hash(seed, keys[index]), keys[index]))
-        chosen += members[: math.ceil(exact * len(members))]
-    return np.array(sorted(chosen), dtype=np.int64)
 
 
 def merge(table: LabelTable, shards: Shards, into: Path | str) -> np.memmap:

@@ -21,7 +21,8 @@ class FlipAndShift:
     def __call__(self, images: Tensor, noise: Tensor) -> Tensor:
         reach = [size // 8 for size in images.shape[2:]]
         offsets = [integers(noise[:, axis], 2 * reach[axis] + 1) - reach[axis] for axis in (0, 1)]
-        return pretext_augment.apply(images, pretext_augment.Augmentation(torch.stack(offsets, 1), noise[:, 2] < 0.5))
+        draws = pretext_augment.AugmentationDraws(torch.stack(offsets, 1), noise[:, 2] < 0.5)
+        return pretext_augment.apply(images, draws)
 
 
 consistency_transform = FlipAndShift()

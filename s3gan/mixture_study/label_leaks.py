@@ -18,7 +18,7 @@ from cluster_jobs.data.label_table import aligned_labels, read_table
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.mixing.sources import REAL
 from selfsup.encoders.loading import weights_digest
-from selfsup.labelling.classifier import classifier_beside, load_classifier
+from selfsup.labelling.classifier import classifier_path, load_classifier
 
 
 def leak(mixed: dict[str, Any], train: Shards, held_out: np.ndarray) -> str:
@@ -45,7 +45,7 @@ def _leak_of(pool: dict[str, Any], train: Shards, held_out: np.ndarray) -> str:
         return "which labels the run saw that its GAN began from is not known"
     described = pool.get("label_table") or {}
     reason = _leak_of_table(described, train, held_out)
-    return reason or _leak_of_filter(pool.get("filter") or {}, classifier_beside(Path(described["path"])))
+    return reason or _leak_of_filter(pool.get("filter") or {}, classifier_path(Path(described["path"])))
 
 
 def _leak_of_table(described: dict[str, Any], train: Shards, held_out: np.ndarray) -> str:

@@ -62,7 +62,7 @@ def _conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
 
 
 @dataclass(frozen=True)
-class Architecture:
+class EncoderArchitecture:
     """A row of the table: stage s has ``depths[s]`` blocks of width ``width * 2**s``; all but the first halve."""
 
     block: type[BasicBlock] | type[PreactivatedBottleneck]
@@ -71,10 +71,10 @@ class Architecture:
 
 
 ARCHITECTURES = {
-    "resnet8": Architecture(BasicBlock, (1, 1, 1), stem_stride=2),
-    "resnet14": Architecture(BasicBlock, (2, 2, 2), stem_stride=2),
-    "resnet18": Architecture(BasicBlock, (2, 2, 2, 2), stem_stride=1),
-    "resnet50v2": Architecture(PreactivatedBottleneck, (3, 4, 6, 3), stem_stride=1),
+    "resnet8": EncoderArchitecture(BasicBlock, (1, 1, 1), stem_stride=2),
+    "resnet14": EncoderArchitecture(BasicBlock, (2, 2, 2), stem_stride=2),
+    "resnet18": EncoderArchitecture(BasicBlock, (2, 2, 2, 2), stem_stride=1),
+    "resnet50v2": EncoderArchitecture(PreactivatedBottleneck, (3, 4, 6, 3), stem_stride=1),
 }
 
 

@@ -31,7 +31,7 @@ from selfsup.encoders.resnet import Encoder, build_encoder, initialise
 from selfsup.pretext import augment
 from selfsup.pretext.rotation import rotate_all, rotation_head, rotation_losses
 
-BESIDE = ".classifier.safetensors"  # how the name of a classifier's file ends beside its label table
+CLASSIFIER_SUFFIX = ".classifier.safetensors"  # how the name of a classifier's file ends beside its label table
 
 
 class Pictures(Protocol):
@@ -152,8 +152,10 @@ def fit(
     classifier = Classifier(encoder, classes).to(device).train()
     optimizer = torch.optim.AdamW(_groups(classifier, recipe.weight_decay), lr=recipe.lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(recipe))
-    labelled = Draws(images, recipe.batch, recipe, seed, "labelled")
-    turned = Draws(images if unlabelled is None else unlabelled, recipe.rotation_batch, recipe, seed, "unlabelled")
+    labelled = AugmentedBatches(images, recipe.batch, recipe, seed, "labelled")
+    turned = AugmentedBatches(
+        images if unlabelled is None else unlabelled, recipe.rotation_batch, recipe, seed, "unlabelled"
+    )
 
     weights = class_weights(targets, classes, recipe.balance).to(device)
     steps: Iterable[int] = range(recipe.steps)
@@ -206,7 +208,7 @@ def losses(
     return loss
 
 
-class Draws:
+class AugmentedBatches:
     """Batches of pictures, each picture once an epoch in a keyed order, augmented by draws keyed by the step."""
 
     def __init__(self, pictures: Pictures, size: int, recipe: ClassifierRecipe, seed: int, purpose: str) -> None:
@@ -287,7 +289,7 @@ def load_classifier(path: Path, device: torch.device | str) -> Classifier:
     Raises:
         UserError: the file is missing, torn, or no classifier.
     """
-    file = path / CLASSIFIER_FILE if path.is_dir() else classifier_beside(path) if path.suffix == ".parquet" else path
+    file = path / CLASSIFIER_FILE if path.is_dir() else classifier_path(path) if path.suffix == ".parquet" else path
     if not file.is_file():
         raise UserError(
             f"{str(path)!r}: expected a classifier in {str(file)!r}, which does not exist "
@@ -302,11 +304,11 @@ def load_classifier(path: Path, device: torch.device | str) -> Classifier:
     return classifier.to(device).eval()
 
 
-def classifier_beside(table: Path) -> Path:
+def classifier_path(table: Path) -> Path:
     """Where `selfsup.label method=classifier` keeps the classifier that made a label table."""
-    return table.with_suffix(BESIDE)
+    return table.with_suffix(CLASSIFIER_SUFFIX)
 
 
-def table_beside(classifier: Path) -> Path:
-    """The label table that a classifier made, if its file lies where `classifier_beside` says."""
-    return classifier.with_name(classifier.name.removesuffix(BESIDE) + ".parquet")
+def table_path(classifier: Path) -> Path:
+    """The label table that a classifier made, if its file lies where `classifier_path` says."""
+    return classifier.with_name(classifier.name.removesuffix(CLASSIFIER_SUFFIX) + ".parquet")

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from cluster_jobs.core.errors import UserError
-from cluster_jobs.data.label_table import LabelTable, budget
+from cluster_jobs.data.label_table import LabelTable
 from cluster_jobs.data.shards import Shards
+from selfsup.labelling.budget import draw_budget
 from selfsup.labelling.csv_rows import Row, class_number, composed, read_rows
 
 
@@ -25,7 +26,7 @@ def reveal(shards: Shards, fraction: float, seed: int) -> LabelTable:
     classes = shards.classes or [str(number) for number in range(int(labels.max()) + 1)]
     if labels.max() >= len(classes):
         raise UserError(f"{shards.directory!r}: a label is {labels.max()}, but its index names {len(classes)} classes")
-    chosen = budget(shards.keys(), labels, fraction, seed)
+    chosen = draw_budget(shards.keys(), labels, fraction, seed)
     return _true_table(shards, chosen, labels[chosen], classes, fraction=fraction)
 
 

@@ -7,10 +7,10 @@ from cluster_jobs.core.files import read_json
 from cluster_jobs.data.label_table import read_table
 from selfsup.encoders.feature_table import TABLE
 from selfsup.encoders.loading import CLASSIFIER_FILE, read_network
-from selfsup.labelling.classifier import table_beside
+from selfsup.labelling.classifier import table_path
 
 
-def labels_behind(encoder: str) -> dict[str, Any] | None:
+def labels_seen_by(encoder: str) -> dict[str, Any] | None:
     """Metadata and `path` of the label table with whose labels an encoder was trained; {} where nobody knows, None
     where it saw no label.
 
@@ -32,5 +32,5 @@ def labels_behind(encoder: str) -> dict[str, Any] | None:
         return {}  # a user's own backbone
     if "classes" not in read_network(file)[1]:
         return None  # the file of such a run
-    table = table_beside(file)
+    table = table_path(file)
     return {**read_table(table).metadata, "path": str(table)} if table.is_file() else {}

@@ -9,25 +9,25 @@ from cluster_jobs.core.seeds import generator
 
 
 @dataclass(frozen=True)
-class Augmentation:
+class AugmentationDraws:
     """Draws for n pictures: translations (n, 2) int64 in pixels, and whether to mirror (n,) bool. On the CPU."""
 
     offsets: Tensor
     mirror: Tensor
 
-    def __getitem__(self, part: slice) -> "Augmentation":
-        return Augmentation(self.offsets[part], self.mirror[part])
+    def __getitem__(self, part: slice) -> "AugmentationDraws":
+        return AugmentationDraws(self.offsets[part], self.mirror[part])
 
 
-def draw(count: int, shift: int, flip: bool, *key: int | str) -> Augmentation:
+def draw(count: int, shift: int, flip: bool, *key: int | str) -> AugmentationDraws:
     """Translations of up to ``shift`` pixels either way and, with ``flip``, horizontal mirrors of every other one."""
     keyed = generator("cpu", *key)
     offsets = torch.randint(-shift, shift + 1, (count, 2), generator=keyed)
     mirror = torch.randint(0, 2, (count,), generator=keyed).bool() & flip
-    return Augmentation(offsets, mirror)
+    return AugmentationDraws(offsets, mirror)
 
 
-def apply(images: Tensor, draws: Augmentation) -> Tensor:
+def apply(images: Tensor, draws: AugmentationDraws) -> Tensor:
     """Moves and mirrors pictures (n, C, H, W) of any dtype and device; what moves in is reflected at the border."""
     count, _, height, width = images.shape
     device = images.device

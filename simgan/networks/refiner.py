@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
-from simgan.networks.picture_noise import picture_noise
+from simgan.networks.image_noise import image_noise
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Two 3×3 convolutions around a skip connection; the identity at first."""
 
     def __init__(self, width: int) -> None:
@@ -38,7 +38,7 @@ class Refiner(nn.Module):
         fold: 1 is the paper. Above, every ``fold`` × ``fold`` pixels become channels and come apart again at the end:
             R sees ``fold`` times as far for 1 / ``fold``² of the work. For a domain gap wider than a few pixels (a
             whole stroke that is blurred, say) in images without detail at the pixel.
-        noise: 0 is the paper. Above, R sees as many channels of noise beside the picture (``picture_noise``): pictures
+        noise: 0 is the paper. Above, R sees as many channels of noise beside the picture (``image_noise``): pictures
             drawn without any leave R nothing to make a sensor's noise of.
     """
 
@@ -47,12 +47,12 @@ class Refiner(nn.Module):
         self.noise = noise
         self.fold = nn.PixelUnshuffle(fold)
         self.stem = nn.Conv2d((channels + noise) * fold**2, width, stem, padding=stem // 2)
-        self.blocks = nn.Sequential(*(Block(width) for _ in range(blocks)))
+        self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
         self.output = nn.Conv2d(width, channels * fold**2, 1)
         self.unfold = nn.PixelShuffle(fold)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        seen = torch.cat([x, picture_noise(x, self.noise)], 1) if self.noise else x
+        seen = torch.cat([x, image_noise(x, self.noise)], 1) if self.noise else x
         return x + self.unfold(self.output(self.blocks(torch.relu(self.stem(self.fold(seen))))))

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from simgan.simulators.eye_factors import CAMERA, Factors
-from simgan.simulators.eye_picture import Painting
+from simgan.simulators.eye_painting import Painting
 
 DETAIL = 1.8  # pixels of the photograph: what is coarser than this is left out
 CROPS = 2  # crops added up for one skin, so that no petal or roof is recognised

@@ -13,13 +13,13 @@ import numpy as np
 from simgan.simulators.eye_camera import photograph
 from simgan.simulators.eye_factors import as_annotation, draw_factors, generators
 from simgan.simulators.eye_geometry import iris_outline, locate
-from simgan.simulators.eye_picture import paint
+from simgan.simulators.eye_painting import paint
 
 BLOCK = 64  # pictures drawn at once: their arrays fit a processor's cache
 DOMAINS = ("simulator", "camera")
 PIXEL_DECIMALS = 3
 
-Block = tuple[np.ndarray, list[dict[str, Any]]]  # uint8 (N, 1, height, width) and the annotations
+EyeBlock = tuple[np.ndarray, list[dict[str, Any]]]  # uint8 (N, 1, height, width) and the annotations
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Eyes:
     split: str
     domain: str = "simulator"
     mode: str = "L"
-    _drawn: tuple[int, Block] | None = field(default=None, repr=False, compare=False)  # the block read last
+    _drawn: tuple[int, EyeBlock] | None = field(default=None, repr=False, compare=False)  # the block read last
 
     def __post_init__(self) -> None:
         assert self.domain in DOMAINS
@@ -69,7 +69,7 @@ class Eyes:
         return hashlib.sha256(images.tobytes() + repr(annotations).encode()).hexdigest()
 
 
-def draw(domain: str, height: int, width: int, seed: int, split: str, indices: range) -> Block:
+def draw(domain: str, height: int, width: int, seed: int, split: str, indices: range) -> EyeBlock:
     """Draws some pictures of a split.
 
     Returns:

@@ -6,7 +6,7 @@ from simgan.tasks.digits import Digits
 from simgan.tasks.folder import Folder
 from simgan.tasks.gaze import Gaze
 from simgan.tasks.hand import Hand
-from simgan.tasks.protocol import Task
+from simgan.tasks.protocol import RefinerTask
 
 
 class TaskName(Enum):
@@ -16,7 +16,7 @@ class TaskName(Enum):
     folder = "folder"
 
 
-TASKS: dict[TaskName, Task] = {
+TASKS: dict[TaskName, RefinerTask] = {
     TaskName.digits: Digits(),
     TaskName.gaze: Gaze(),
     TaskName.hand: Hand(),

@@ -13,7 +13,7 @@ from s3gan.metrics.detector import Features, features_of_pictures, features_of_s
 from s3gan.metrics.labelled import from_arrays, from_shards
 from s3gan.metrics.score import frechet_score
 from simgan.tasks.digits_sections import sections
-from simgan.tasks.protocol import Domains, Drift, Recipe, Refined, Scored, ScoreKeys, check_same_shape
+from simgan.tasks.protocol import Domains, Drift, Recipe, RefinedImages, ScoreKeys, TaskScores, check_same_shape
 
 
 class Digits:
@@ -32,7 +32,7 @@ class Digits:
                 f"{real.directory}: a classifier of one cannot be tested on the other"
             )
 
-    def score(self, domains: Domains, keys: ScoreKeys, cache: Path, job: Job) -> Scored:
+    def score(self, domains: Domains, keys: ScoreKeys, cache: Path, job: Job) -> TaskScores:
         """Distances, accuracies and how often labels are kept. Labels drift where fewer unseen images are read as
         their label after refining than before, by more than ``drift.labels``."""
         common: dict[str, Any] = {"recipe": keys.classifier, "seed": keys.seed, "cache": cache, "job": job}
@@ -45,11 +45,11 @@ class Digits:
         }
         lost = kept["simulated"] - kept["refined"]
         drift = Drift("fall of the share of images read as their label", lost, keys.drift.labels)
-        return Scored(scores, sections(scores, pool, train), drift)
+        return TaskScores(scores, sections(scores, pool, train), drift)
 
 
 def distances(
-    pool: Refined, train: Shards, test: Shards, *, recipe: Recipe, seed: int, cache: Path, job: Job
+    pool: RefinedImages, train: Shards, test: Shards, *, recipe: Recipe, seed: int, cache: Path, job: Job
 ) -> dict[str, dict[str, Any]]:
     """Frechet distances to the real training images: of simulated, of refined, and of the real test images, which is
     the floor. Every rank calls this."""
@@ -68,7 +68,7 @@ def distances(
 
 
 def accuracies(
-    pool: Refined, train: Shards, test: Shards, *, recipe: Recipe, seed: int, cache: Path, job: Job
+    pool: RefinedImages, train: Shards, test: Shards, *, recipe: Recipe, seed: int, cache: Path, job: Job
 ) -> dict[str, dict[str, Any]]:
     """One recipe trained on each domain, tested on the real test images, per class. Every rank calls this."""
     training = {
@@ -85,7 +85,9 @@ def accuracies(
     }
 
 
-def labels_kept(pool: Refined, train: Shards, *, recipe: Recipe, seed: int, cache: Path, job: Job) -> dict[str, float]:
+def labels_kept(
+    pool: RefinedImages, train: Shards, *, recipe: Recipe, seed: int, cache: Path, job: Job
+) -> dict[str, float]:
     """How often a classifier of real images reads a synthetic image as its label, before and after refining. Every
     rank calls this."""
     real, count = from_shards(train, np.asarray(train.hidden_labels())), len(train.classes)

@@ -6,12 +6,12 @@ import numpy as np
 
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.reporting.section import Picture, Section
-from simgan.tasks.protocol import Refined, sheet
+from simgan.tasks.protocol import RefinedImages, sheet
 
 ROWS, COLUMNS = 10, 6  # of each kind in the picture: a class a row
 
 
-def sections(scores: dict[str, Any], pool: Refined, real: Shards) -> list[Section]:
+def sections(scores: dict[str, Any], pool: RefinedImages, real: Shards) -> list[Section]:
     """A table of scores, one of accuracies per class, and pictures where every class has enough."""
     return [score_section(scores), class_section(scores, real.classes), *pair_section(pool, real)]
 
@@ -57,7 +57,7 @@ def class_section(scores: dict[str, Any], classes: list[str]) -> Section:
     )
 
 
-def pair_section(pool: Refined, real: Shards) -> list[Section]:
+def pair_section(pool: RefinedImages, real: Shards) -> list[Section]:
     """Simulated | refined | real: a class a row, the refined images below one another as their originals are."""
     truth = np.asarray(real.hidden_labels())
     rows: list[np.ndarray] = []

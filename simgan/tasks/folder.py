@@ -9,7 +9,7 @@ from cluster_jobs.data.shards import Shards
 from cluster_jobs.distributed.job import Job
 from cluster_jobs.reporting.section import Section
 from simgan.tasks.digits import distances
-from simgan.tasks.protocol import Domains, Refined, Scored, ScoreKeys, check_same_shape, pair_section
+from simgan.tasks.protocol import Domains, RefinedImages, ScoreKeys, TaskScores, check_same_shape, pair_section
 
 
 class Folder:
@@ -23,7 +23,7 @@ class Folder:
         """Raises UserError where the two domains' pictures differ in shape; labels may be anything or nothing."""
         self.check(synthetic, real)
 
-    def score(self, domains: Domains, keys: ScoreKeys, cache: Path, job: Job) -> Scored:
+    def score(self, domains: Domains, keys: ScoreKeys, cache: Path, job: Job) -> TaskScores:
         """How much images change and, where real images have labels of two classes, Frechet distances. Nothing is
         known of labels here, so nothing is said of their drift."""
         scores: dict[str, Any] = {"change": {"train": change(domains.pool), "unseen": change(domains.unseen)}}
@@ -38,10 +38,10 @@ class Folder:
                 cache=cache,
                 job=job,
             )
-        return Scored(scores, [section(scores), pair_section(domains)], None)
+        return TaskScores(scores, [section(scores), pair_section(domains)], None)
 
 
-def change(images: Refined) -> dict[str, float]:
+def change(images: RefinedImages) -> dict[str, float]:
     """What refining changes, in grey levels of 255: per pixel, and of an image's mean brightness."""
     difference = images.after.astype(np.float64) - images.before
     return {

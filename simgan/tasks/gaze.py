@@ -18,9 +18,9 @@ from simgan.tasks.iris import fit_irises
 from simgan.tasks.protocol import (
     Domains,
     Drift,
-    Refined,
-    Scored,
+    RefinedImages,
     ScoreKeys,
+    TaskScores,
     check_same_shape,
     error_rows,
     pair_section,
@@ -50,7 +50,7 @@ class Gaze:
                 if name not in annotation:
                     raise UserError(f"{shards.directory}: {shards.key(0)} has no {name!r} in its annotation")
 
-    def score(self, domains: Domains, keys: ScoreKeys, cache: Path, job: Job) -> Scored:
+    def score(self, domains: Domains, keys: ScoreKeys, cache: Path, job: Job) -> TaskScores:
         """Errors on real test images of estimators trained on each domain, and how far irises move in unseen images.
         Labels drift where they move by more than ``drift.pixels`` in the mean, or more than ``drift.lost`` of them are
         lost."""
@@ -69,7 +69,7 @@ class Gaze:
         }
         drift = Drift("mean displacement of the iris in pixels", moved["mean"], keys.drift.pixels)
         drift = drift.or_worse(Drift("share of irises that are lost", moved["lost"], keys.drift.lost))
-        return Scored(scores, [*sections(scores, errors, before, after), pair_section(domains)], drift)
+        return TaskScores(scores, [*sections(scores, errors, before, after), pair_section(domains)], drift)
 
     def _learn(
         self, data: Annotated, name: str, keys: ScoreKeys, cache: Path, job: Job, images: np.ndarray
@@ -98,7 +98,7 @@ def summary(errors: np.ndarray) -> dict[str, float]:
     }
 
 
-def displacement(unseen: Refined) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
+def displacement(unseen: RefinedImages) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
     """How far irises lie apart before and after refining, and the fitted centres (N, 2) of both, in pixels.
 
     ``fit_error`` is how far the fit lies from the annotated centre before refining: what the method can see. ``lost``

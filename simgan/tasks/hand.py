@@ -22,9 +22,9 @@ from simgan.tasks.patches import patch_shifts, reach
 from simgan.tasks.protocol import (
     Domains,
     Drift,
-    Refined,
-    Scored,
+    RefinedImages,
     ScoreKeys,
+    TaskScores,
     check_same_shape,
     error_rows,
     pair_section,
@@ -57,7 +57,7 @@ class Hand:
             told = " but ".join(f"{count} joints in {directory}" for directory, count in counts.items())
             raise UserError(f"{told}: an estimator of one cannot be tested on the other")
 
-    def score(self, domains: Domains, keys: ScoreKeys, cache: Path, job: Job) -> Scored:
+    def score(self, domains: Domains, keys: ScoreKeys, cache: Path, job: Job) -> TaskScores:
         """Errors on real test images of estimators trained on each domain, and how far joints move in unseen images.
         Labels drift where they move by more than ``drift.pixels`` in the mean."""
         test = real_data(domains.test, joints_of)
@@ -77,7 +77,7 @@ class Hand:
             "displacement": moved,
         }
         drift = Drift("mean displacement of joints in pixels", moved["mean"], keys.drift.pixels)
-        return Scored(scores, [*sections(scores, errors, side), pair_section(domains)], drift)
+        return TaskScores(scores, [*sections(scores, errors, side), pair_section(domains)], drift)
 
 
 def learn(data: Annotated, name: str, keys: ScoreKeys, cache: Path, job: Job) -> nn.Module:
@@ -113,7 +113,7 @@ def summary(errors: np.ndarray, side: int) -> dict[str, float]:
     }
 
 
-def matched(unseen: Refined) -> dict[str, float]:
+def matched(unseen: RefinedImages) -> dict[str, float]:
     """How far patches around joints have moved, in pixels, over the joints at which a movement can be seen; NaN where
     there is none. Joints that are wiped out count as moved by ``lost_pixels``, the farthest that is searched."""
     joints = joints_of(unseen.annotations[:MATCHED], "the simulator's test split")
@@ -126,7 +126,7 @@ def matched(unseen: Refined) -> dict[str, float]:
     return {"mean": mean, "sd": sd, **counts, "lost_pixels": farthest}
 
 
-def found_apart(network: nn.Module, unseen: Refined, job: Job) -> float:
+def found_apart(network: nn.Module, unseen: RefinedImages, job: Job) -> float:
     """Mean distance in pixels between the joints that an estimator finds before and after refining."""
     before, after = (predict(network, images[:MATCHED], job.device, BLOCK) for images in (unseen.before, unseen.after))
     return float(np.linalg.norm(after - before, axis=-1).mean())

@@ -17,7 +17,7 @@ SCALES = (0.85, 1.0, 1.15)
 STEPS = (0.5, 0.25, 0.1)  # px of the finer searches, each within two steps of the last one's best
 
 
-class Fit(NamedTuple):
+class IrisFit(NamedTuple):
     """Ellipse centres (N, 2) in pixels, x and y, scales against the annotated outline (N,), and edge strengths (N,) in
     grey levels a pixel."""
 
@@ -26,11 +26,11 @@ class Fit(NamedTuple):
     strengths: np.ndarray
 
 
-def fit_irises(images: np.ndarray, outlines: np.ndarray) -> Fit:
+def fit_irises(images: np.ndarray, outlines: np.ndarray) -> IrisFit:
     """Fits pictures (N, H, W), any numbers, with outlines (N, P, 2) in pixels. An iris on the border of the search has
     moved by REACH or more."""
     fits = [fit_iris(image, outline) for image, outline in zip(images, outlines, strict=True)]
-    return Fit(*(np.array(column) for column in zip(*fits, strict=True)))
+    return IrisFit(*(np.array(column) for column in zip(*fits, strict=True)))
 
 
 def fit_iris(image: np.ndarray, outline: np.ndarray) -> tuple[np.ndarray, float, float]:

@@ -1,6 +1,6 @@
 """What a task is: which two domains fit together, and what refined images are worth to whoever uses them.
 
-Labels of real images are read inside ``Task.score`` alone, which ``simgan.evaluate`` calls; training never does.
+Labels of real images are read inside ``RefinerTask.score`` alone, which ``simgan.evaluate`` calls; training never does.
 """
 
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ class ScoreKeys(CommandKeys):
 
 
 @dataclass(frozen=True)
-class Refined:
+class RefinedImages:
     """Simulated and refined images pairwise, (N, C, H, W) uint8, with labels (N,), -1 for none, and annotations (N)."""
 
     before: np.ndarray
@@ -82,8 +82,8 @@ class Refined:
 class Domains:
     """What is scored."""
 
-    pool: Refined  # the simulator's train split, which the refiner was trained on
-    unseen: Refined  # its test split, which the refiner never saw
+    pool: RefinedImages  # the simulator's train split, which the refiner was trained on
+    unseen: RefinedImages  # its test split, which the refiner never saw
     train: Shards  # real images, as the refiner saw them without their labels
     test: Shards  # real images that scores are measured on
 
@@ -117,7 +117,7 @@ class Drift:
 
 
 @dataclass(frozen=True)
-class Scored:
+class TaskScores:
     """``scores`` (JSON) and the sections of the report; ``drift`` is None where a task has no labels to lose."""
 
     scores: dict[str, Any]
@@ -125,7 +125,7 @@ class Scored:
     drift: Drift | None
 
 
-class Task(Protocol):
+class RefinerTask(Protocol):
     """One use of refined images. ``score`` holds collectives: every rank calls it and finds the same."""
 
     def check(self, synthetic: Shards, real: Shards) -> None:
@@ -134,7 +134,7 @@ class Task(Protocol):
     def check_scoring(self, synthetic: Shards, real: Shards) -> None:
         """Raises UserError where the two domains' labels cannot be compared."""
 
-    def score(self, domains: Domains, keys: ScoreKeys, cache: Path, job: Job) -> Scored:
+    def score(self, domains: Domains, keys: ScoreKeys, cache: Path, job: Job) -> TaskScores:
         """What the refined pool is worth. What is trained for it is kept in ``cache``."""
 
 

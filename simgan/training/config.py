@@ -25,7 +25,7 @@ class ScheduleName(Enum):
 
 
 @dataclass
-class TrainConfig(RollbackKeys):
+class RefinerTrainConfig(RollbackKeys):
     """Trains a refiner R that makes synthetic images look real, against a local discriminator D (SimGAN).
 
     A step updates R or D on one batch. *_nimg counts synthetic images drawn by R, which draws a batch at every step.

@@ -17,7 +17,7 @@ from selfsup.encoders.loading import ScriptedEncoder, load_encoder
 from selfsup.encoders.resnet import Encoder
 from simgan.networks.discriminator import ImageDiscriminator, PatchDiscriminator
 from simgan.networks.refiner import Refiner
-from simgan.training.config import DiscriminatorName, ScheduleName, TrainConfig
+from simgan.training.config import DiscriminatorName, RefinerTrainConfig, ScheduleName
 from simgan.training.history import History
 from simgan.training.memory import memory_lines
 from simgan.training.psi import NAMED, Psi, encoder_features, identity
@@ -48,7 +48,7 @@ class RefinerGame:
     psi: Psi = identity
 
 
-def make_networks(config: TrainConfig, shape: tuple[int, int, int]) -> tuple[Refiner, nn.Module]:
+def make_networks(config: RefinerTrainConfig, shape: tuple[int, int, int]) -> tuple[Refiner, nn.Module]:
     """R and D for images of ``shape`` (C, H, W), with initial weights keyed by the seed."""
     channels, height, width = shape
     with torch.random.fork_rng(devices=[]):
@@ -61,7 +61,7 @@ def make_networks(config: TrainConfig, shape: tuple[int, int, int]) -> tuple[Ref
         return refiner, ImageDiscriminator(channels, config.patches.name, (height, width))
 
 
-def make_schedule(config: TrainConfig) -> Schedule | AutoSchedule:
+def make_schedule(config: RefinerTrainConfig) -> Schedule | AutoSchedule:
     """The fixed schedule or the one that adapts; a warm-up that ends within a step covers that step."""
     warm_refiner, warm_discriminator = (
         -(-images // config.batch) for images in (config.warm_refiner_nimg, config.warm_discriminator_nimg)
@@ -94,7 +94,7 @@ def open_encoder(key: str, path: str, shards: Shards) -> Encoder | ScriptedEncod
 
 
 def make_game(
-    config: TrainConfig, synthetic: Shards, encoder: nn.Module | None, run: Run[TrainConfig]
+    config: RefinerTrainConfig, synthetic: Shards, encoder: nn.Module | None, run: Run[RefinerTrainConfig]
 ) -> tuple[RefinerGame, Ema[Refiner]]:
     """The game, and the average of R's weights; ``encoder`` is that of ψ."""
     psi: Psi = encoder_features(encoder.to(run.device)) if encoder else NAMED[config.psi]

@@ -35,7 +35,7 @@ def _spread(values: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Limits:
+class RefinerLimits:
     """Where a run is no longer well: ``simgan.training.config`` says what the numbers limit."""
 
     min_d_loss: float

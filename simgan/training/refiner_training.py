@@ -14,7 +14,7 @@ from cluster_jobs.training.loop import Attempt
 from cluster_jobs.training.optimizer_step import set_learning_rate
 from cluster_jobs.training.run import CheckpointScore, Run, Stateful
 from simgan.networks.refiner import Refiner
-from simgan.training.config import TrainConfig
+from simgan.training.config import RefinerTrainConfig
 from simgan.training.game import RefinerGame
 from simgan.training.sample_sheet import save_sheet
 from simgan.training.schedule import AutoSchedule, Phase, Schedule
@@ -32,7 +32,7 @@ class RefinerTraining:
 
     def __init__(
         self,
-        run: Run[TrainConfig],
+        run: Run[RefinerTrainConfig],
         game: RefinerGame,
         ema: Ema[Refiner],
         schedule: Schedule | AutoSchedule,
@@ -56,7 +56,7 @@ class RefinerTraining:
             "optimizer_r": self.game.optimizer_r,
             "optimizer_d": self.game.optimizer_d,
             "history": self.game.history,
-            **self.schedule.parts(),
+            **self.schedule.state,
         }
 
     def batches(self, nimg: int, attempt: Attempt) -> Iterator[Batch]:

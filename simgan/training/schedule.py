@@ -55,7 +55,8 @@ class Schedule:
     def observe(self, step: int, means: Mapping[str, float] | None) -> None:
         """Whatever is logged, a fixed schedule stays."""
 
-    def parts(self) -> dict[str, "AutoSchedule"]:
+    @property
+    def state(self) -> dict[str, "AutoSchedule"]:
         """What a checkpoint holds of it."""
         return {}
 
@@ -92,7 +93,8 @@ class AutoSchedule:
         if k_g != self.schedule.k_g and 1 <= k_g <= self.max_k_g:
             self.schedule = replace(self.schedule, k_g=k_g, start=step, drawn=self.schedule.real_batches(step))
 
-    def parts(self) -> dict[str, "AutoSchedule"]:
+    @property
+    def state(self) -> dict[str, "AutoSchedule"]:
         return {"schedule": self}
 
     def metrics(self) -> dict[str, float]:

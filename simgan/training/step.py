@@ -23,7 +23,7 @@ class RefinerBatch(NamedTuple):
     synthetic: Tensor  # (n, C, H, W) in [-1, 1]
 
 
-class DiscriminatorBatch(NamedTuple):
+class RefinedAndReal(NamedTuple):
     """What a step of D looks at, (n, C, H, W) in [-1, 1] each."""
 
     refined: Tensor
@@ -51,7 +51,7 @@ def discriminator_step(game: RefinerGame, synthetic: Tensor, real: Tensor, step:
         refined = torch.cat([game.refiner(part).float() for part in synthetic.chunk(game.accumulate)])
     shown, kept = refined[::2], refined[1::2]
     old = _exchanged(game, kept, step) if game.history.capacity else kept
-    parts = micro_batches(game.accumulate, DiscriminatorBatch(torch.cat([shown, old]), real))
+    parts = micro_batches(game.accumulate, RefinedAndReal(torch.cat([shown, old]), real))
     metrics, skipped = update(game.optimizer_d, game.prepared_discriminator, parts, partial(_discriminator_loss, game))
     return metrics | {"skipped/d": skipped}
 
@@ -83,7 +83,7 @@ def _adversarial_loss(game: RefinerGame, batch: RefinerBatch) -> tuple[Tensor, M
     return game.regularisation * change + adversarial, {**terms, **refiner_signals(refined, synthetic)}
 
 
-def _discriminator_loss(game: RefinerGame, batch: DiscriminatorBatch) -> tuple[Tensor, Metrics]:
+def _discriminator_loss(game: RefinerGame, batch: RefinedAndReal) -> tuple[Tensor, Metrics]:
     logits, count = game.prepared_discriminator(torch.cat(batch)), len(batch.refined)
     on_refined, on_real = (loss.mean() for loss in discriminator_loss(logits[:count], logits[count:]))
     total = on_refined + on_real

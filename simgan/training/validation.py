@@ -29,7 +29,7 @@ from selfsup.encoders.loading import weights_digest
 from selfsup.encoders.resnet import build_encoder
 from simgan.networks.refiner import Refiner
 from simgan.networks.trained_refiner import BLOCK, refine_images
-from simgan.training.config import TrainConfig
+from simgan.training.config import RefinerTrainConfig
 
 LEAST = 2  # images a domain: a covariance needs as many
 
@@ -46,7 +46,7 @@ class RefinerValidation:
     """
 
     def __init__(
-        self, run: Run[TrainConfig], synthetic: np.ndarray, real: np.ndarray, encoder: nn.Module | None
+        self, run: Run[RefinerTrainConfig], synthetic: np.ndarray, real: np.ndarray, encoder: nn.Module | None
     ) -> None:
         self.run, self.max_change, self.synthetic = run, run.config.max_change, synthetic
         self.name = f"fd_{'encoder' if encoder else 'random'}{_short(len(synthetic))}_val"
@@ -91,7 +91,7 @@ class RefinerValidation:
 
 
 def open_validation(
-    run: Run[TrainConfig], synthetic: Shards, real: Shards, encoder: nn.Module | None
+    run: Run[RefinerTrainConfig], synthetic: Shards, real: Shards, encoder: nn.Module | None
 ) -> RefinerValidation | None:
     """What scores a run; None, with a line that says why, where a domain has too few validation images."""
     images = [_validation_images(shards, run.config) for shards in (synthetic, real)]
@@ -104,7 +104,7 @@ def open_validation(
     return RefinerValidation(run, images[0], images[1], encoder)
 
 
-def _validation_images(shards: Shards, config: TrainConfig) -> np.ndarray:
+def _validation_images(shards: Shards, config: RefinerTrainConfig) -> np.ndarray:
     """The first `eval_count` images of the validation part, uint8 (N, C, H, W)."""
     indices = np.flatnonzero([is_validation(name) for name in shards.keys(0)])[: config.eval_count]
     if not len(indices):

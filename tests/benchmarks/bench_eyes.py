@@ -14,7 +14,7 @@ import numpy as np
 
 from simgan.simulators.eye_factors import draw_factors, generators
 from simgan.simulators.eye_geometry import locate
-from simgan.simulators.eye_picture import paint
+from simgan.simulators.eye_painting import paint
 from simgan.simulators.eyes import BLOCK, DOMAINS, draw
 
 HEIGHT, WIDTH, LARGER = 35, 55, 4

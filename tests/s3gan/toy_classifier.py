@@ -9,7 +9,7 @@ from s3gan.inference.loading import load_generator
 from s3gan.inference.network_file import read_network
 from s3gan.inference.sampling import draw_noise
 from selfsup.encoders.resnet import build_encoder
-from selfsup.labelling.classifier import Classifier, classifier_beside, save_classifier
+from selfsup.labelling.classifier import Classifier, classifier_path, save_classifier
 
 SPREAD = 4.0  # of the logits
 
@@ -29,5 +29,5 @@ def make_classifier(table: Path, run: Path) -> Path:
         classifier.head.bias *= scale
         classifier.head.weight *= scale[:, None]
     classifier.facts = {"class_names": names, "data_fingerprint": "f" * 64, "budget": {"rows": 3}}
-    save_classifier(classifier_beside(table), classifier)
+    save_classifier(classifier_path(table), classifier)
     return table

@@ -6,7 +6,7 @@ import pytest
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.pipelines.pipeline import load
-from simgan.compare import CompareConfig, main
+from simgan.compare import RefinerCompareConfig, main
 
 
 def write_scores(directory: Path, error: float, drift: bool, task: str = "gaze", steps: int = 600) -> None:
@@ -21,7 +21,7 @@ def write_scores(directory: Path, error: float, drift: bool, task: str = "gaze",
 
 
 def compare(scores: Path, out: Path) -> list[dict[str, Any]]:
-    main.body(CompareConfig(scores=str(scores), out=str(out)))
+    main.body(RefinerCompareConfig(scores=str(scores), out=str(out)))
     found: list[dict[str, Any]] = json.loads((out / "comparison.json").read_text())["rows"]
     return found
 

@@ -5,12 +5,12 @@ import pytest
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.data.shards import Shards
-from simgan.pack import SOURCES, PackConfig, main
+from simgan.pack import SOURCES, SyntheticPackConfig, main
 from simgan.simulators.printed_digits import draw
 
 
-def config(out: Path, **keys: object) -> PackConfig:
-    return PackConfig(out=str(out), **({"count": 25, "size": 16, "shard_samples": 10, "workers": 0} | keys))  # type: ignore[arg-type]
+def config(out: Path, **keys: object) -> SyntheticPackConfig:
+    return SyntheticPackConfig(out=str(out), **({"count": 25, "size": 16, "shard_samples": 10, "workers": 0} | keys))  # type: ignore[arg-type]
 
 
 def test_shards_hold_what_the_simulator_draws(tmp_path: Path) -> None:

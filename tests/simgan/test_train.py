@@ -6,7 +6,7 @@ import pytest
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.training.checkpoint import CheckpointStore
-from simgan.training.config import TrainConfig
+from simgan.training.config import RefinerTrainConfig
 from tests.processes import fork, fork_ranks
 from tests.simgan.domains import train_words, write_domain
 
@@ -97,4 +97,4 @@ def test_domains_of_different_sizes_are_refused() -> None:
 
 
 def test_the_defaults_pass_their_own_checks() -> None:
-    TrainConfig(synthetic="a", real="b").check()
+    RefinerTrainConfig(synthetic="a", real="b").check()

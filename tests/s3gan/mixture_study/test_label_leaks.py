@@ -12,7 +12,7 @@ from cluster_jobs.data.shards import Shards
 from s3gan.mixture_study.label_leaks import leak
 from selfsup.encoders.loading import weights_digest
 from selfsup.encoders.resnet import build_encoder
-from selfsup.labelling.classifier import Classifier, classifier_beside, save_classifier
+from selfsup.labelling.classifier import Classifier, classifier_path, save_classifier
 from tests.cluster_jobs.test_mix import CLASSES, pictures, write, write_budget
 
 BUDGET, OTHERS = range(12), range(12, 60)
@@ -138,7 +138,7 @@ def test_a_filter_by_the_classifier_that_inferred_the_labels_saw_nothing_more(
     train: Shards, gan: dict[str, Any]
 ) -> None:
     classifier = Classifier(build_encoder("resnet8", 1, 4), 3)
-    save_classifier(classifier_beside(Path(gan["label_table"]["path"])), classifier)
+    save_classifier(classifier_path(Path(gan["label_table"]["path"])), classifier)
     gan["filter"] = {"agree": {"classifier": {"sha256": weights_digest(classifier)}}}
     assert found(train, OTHERS, gan=gan) == ""
     filtered(gan)

@@ -13,7 +13,7 @@ from selfsup import features
 from selfsup.encoders.loading import save_encoder
 from selfsup.encoders.resnet import build_encoder
 from selfsup.label import main
-from selfsup.labelling.provenance import labels_behind
+from selfsup.labelling.provenance import labels_seen_by
 from tests.selfsup.toy_shards import make_shards
 
 TINY = ("classifier.steps=2", "classifier.width=4", "classifier.batch=4", "classifier.rotation_weight=0")
@@ -44,25 +44,25 @@ def test_a_classifier_saw_the_labels_of_its_table_also_through_its_features(
     shards: Shards, classifier: Path, tmp_path: Path
 ) -> None:
     expected = described(tmp_path / "v1.0" / "all.b.parquet")
-    assert expected["encoder_table"] is None and labels_behind(str(classifier)) == expected
+    assert expected["encoder_table"] is None and labels_seen_by(str(classifier)) == expected
     table = tmp_path / "features.npy"
     assert features.main([f"data={shards.directory}", f"encoder={classifier}", f"out={table}", "threads=1"]) == 0
-    assert labels_behind(str(table)) == expected
+    assert labels_seen_by(str(table)) == expected
     facts = read_json(table.with_suffix(".json"))
     write_json(table.with_suffix(".json"), {name: facts[name] for name in ("fingerprint", "count", "encoder")})
-    assert labels_behind(str(table)) == {}  # a table of an earlier version
+    assert labels_seen_by(str(table)) == {}  # a table of an earlier version
 
 
 def test_what_saw_no_label_is_none_and_what_nobody_knows_is_empty(classifier: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     save_encoder(tmp_path / "run" / "encoder.safetensors", build_encoder("resnet8", 1, 4))
     for encoder in ("", f"{tmp_path}/run", f"{tmp_path}/run/encoder.safetensors"):
-        assert labels_behind(encoder) is None
+        assert labels_seen_by(encoder) is None
     torch.jit.trace(torch.nn.Flatten(), torch.zeros(2, 1, 8, 8)).save(tmp_path / "mine.pt")
     (tmp_path / "moved").mkdir()
     shutil.copy(classifier, tmp_path / "moved" / "classifier.safetensors")
     for encoder in ("mine.pt", "moved", "moved/classifier.safetensors"):
-        assert labels_behind(f"{tmp_path}/{encoder}") == {}
+        assert labels_seen_by(f"{tmp_path}/{encoder}") == {}
 
 
 @pytest.mark.parametrize("words", [("kmeans", "clusters=2"), ("classifier", *TINY, "labels=BUDGET")])

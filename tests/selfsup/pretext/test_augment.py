@@ -1,13 +1,13 @@
 import numpy as np
 import torch
 
-from selfsup.pretext.augment import Augmentation, apply, draw
+from selfsup.pretext.augment import AugmentationDraws, apply, draw
 
 
 def test_pictures_move_by_their_offsets_and_reflect_at_the_border():
     images = torch.arange(3 * 2 * 5 * 5).view(3, 2, 5, 5)
     offsets = [(2, -1), (0, 0), (-2, 2)]
-    moved = apply(images, Augmentation(torch.tensor(offsets), torch.tensor([False, False, True])))
+    moved = apply(images, AugmentationDraws(torch.tensor(offsets), torch.tensor([False, False, True])))
     for image, result, (down, right), mirror in zip(images, moved, offsets, (False, False, True), strict=True):
         source = image.numpy()[:, :, ::-1] if mirror else image.numpy()
         padded = np.pad(source, ((0, 0), (2, 2), (2, 2)), mode="reflect")

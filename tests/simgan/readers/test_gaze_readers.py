@@ -13,7 +13,7 @@ from scipy.io import savemat
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.packing.sources import NoImage
-from simgan.pack import PackConfig, SourceName, main
+from simgan.pack import SourceName, SyntheticPackConfig, main
 from simgan.readers.mpiigaze import load, mpiigaze
 from simgan.readers.unityeyes import UnityEyes
 
@@ -145,7 +145,9 @@ def test_both_are_packed_with_their_annotations(tmp_path: Path) -> None:
         write_mpiigaze(tmp_path / "mpii" / "Data" / "Normalized" / person / "day01.mat", 2, 0)
     for source in ("unity", "mpii"):
         name = SourceName["unityeyes" if source == "unity" else "mpiigaze"]
-        main.body(PackConfig(source=name, path=str(tmp_path / source), out=str(tmp_path / name.name), workers=0))
+        main.body(
+            SyntheticPackConfig(source=name, path=str(tmp_path / source), out=str(tmp_path / name.name), workers=0)
+        )
         shards = Shards(tmp_path / name.name / "test")
         assert shards.shape == (1, 35, 55) and len((shards.annotation(0) or {})["gaze"]) == 3
 

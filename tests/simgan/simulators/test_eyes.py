@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from cluster_jobs.data.shards import Shards
-from simgan.pack import PackConfig, main
+from simgan.pack import SyntheticPackConfig, main
 from simgan.simulators.eye_camera import _detail, photograph
 from simgan.simulators.eye_factors import CAMERA, SIMULATOR, Factors
 from simgan.simulators.eye_geometry import Geometry, iris_outline, locate, turn
-from simgan.simulators.eye_picture import CORNEA, LID_DEPTH, _lids, paint
+from simgan.simulators.eye_painting import CORNEA, LID_DEPTH, _lids, paint
 from simgan.simulators.eyes import BLOCK, DOMAINS, Eyes, draw
 
 HEIGHT, WIDTH = 35, 55
@@ -182,4 +182,4 @@ def test_packed_shards_hold_what_is_drawn(tmp_path: Path) -> None:
 
 
 def test_the_default_source_is_untouched() -> None:
-    assert PackConfig(out="x").source.name == "printed_digits"
+    assert SyntheticPackConfig(out="x").source.name == "printed_digits"

@@ -14,7 +14,7 @@ from cluster_jobs.data.shards import Shards
 from cluster_jobs.distributed.job import Job
 from simgan.simulators.printed_digits import CLASSES, PrintedDigits
 from simgan.tasks import TASKS, TaskName
-from simgan.tasks.protocol import Domains, Recipe, Refined, Scored, ScoreKeys
+from simgan.tasks.protocol import Domains, Recipe, RefinedImages, ScoreKeys, TaskScores
 
 SIZE, COUNT = 16, 200
 KEYS = ScoreKeys(classifier=Recipe(width=8, steps=80, batch=32, lr=0.01), threads=1)
@@ -33,7 +33,9 @@ def domains(tmp_path_factory: pytest.TempPathFactory) -> Domains:
     samples = [Sample(f"{i:08d}", encode_png(images[i]), "png", int(labels[i]), None) for i in range(COUNT)]
     write_shard(directory, 0, samples)
     finish_index(directory, 1, classes=CLASSES, size=SIZE, mode="L")
-    pool, unseen = (Refined(*printed(split)[:1] * 2, printed(split)[1], [None] * COUNT) for split in ("train", "test"))
+    pool, unseen = (
+        RefinedImages(*printed(split)[:1] * 2, printed(split)[1], [None] * COUNT) for split in ("train", "test")
+    )
     return Domains(pool, unseen, Shards(directory), Shards(directory))
 
 
@@ -42,7 +44,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def scored(domains: Domains, after: np.ndarray, cache: Path) -> Scored:
+def scored(domains: Domains, after: np.ndarray, cache: Path) -> TaskScores:
     job = Job.open(CommandKeys(threads=1))
     changed = replace(domains, unseen=replace(domains.unseen, after=after))
     return TASKS[TaskName.digits].score(changed, KEYS, cache, job)

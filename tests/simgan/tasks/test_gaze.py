@@ -19,7 +19,7 @@ from simgan.simulators.eyes import Eyes
 from simgan.tasks import TASKS, TaskName
 from simgan.tasks.gaze import displacement, gaze_of
 from simgan.tasks.iris import fit_irises
-from simgan.tasks.protocol import Domains, DriftLimits, Refined, ScoreKeys
+from simgan.tasks.protocol import Domains, DriftLimits, RefinedImages, ScoreKeys
 from simgan.tasks.training_sets import points_of
 from tests.processes import fork
 from tests.simgan.domains import train_words
@@ -29,15 +29,15 @@ TINY = EstimatorRecipe(width=0.05, steps=3, batch=8)
 
 
 @pytest.fixture(scope="module")
-def eyes() -> Refined:
+def eyes() -> RefinedImages:
     """Simulated eyes that a refiner has left as they are."""
     return unchanged(Eyes(COUNT, 35, 55, 0, "test", "simulator"))
 
 
-def unchanged(source: Eyes) -> Refined:
+def unchanged(source: Eyes) -> RefinedImages:
     samples = [source.read(index) for index in range(len(source))]
     images = np.stack([image for image, _, _ in samples])
-    return Refined(images, images, np.full(len(samples), -1), [annotation for _, _, annotation in samples])
+    return RefinedImages(images, images, np.full(len(samples), -1), [annotation for _, _, annotation in samples])
 
 
 def write_eyes(directory: Path, count: int, seed: int, domain: str, order: np.ndarray | None = None) -> Shards:
@@ -68,7 +68,7 @@ def test_every_sample_is_drawn_once_before_one_is_drawn_again() -> None:
     assert (np.sort(drawn.reshape(4, 10), 1) == np.arange(10)).all() and (drawn[:10] != drawn[10:20]).any()
 
 
-def test_an_estimator_is_the_same_from_the_cache_and_learns(tmp_path: Path, eyes: Refined) -> None:
+def test_an_estimator_is_the_same_from_the_cache_and_learns(tmp_path: Path, eyes: RefinedImages) -> None:
     job = Job.open(CommandKeys(threads=1))
     targets = gaze_of(eyes.annotations, "here")
     data = Annotated(eyes.before, targets)
@@ -83,7 +83,7 @@ def test_an_estimator_is_the_same_from_the_cache_and_learns(tmp_path: Path, eyes
     assert learned < 0.7 * guessed
 
 
-def test_fitted_irises_lie_where_the_simulator_drew_them(eyes: Refined) -> None:
+def test_fitted_irises_lie_where_the_simulator_drew_them(eyes: RefinedImages) -> None:
     outlines = np.array([(annotation or {})["iris"] for annotation in eyes.annotations])
     fitted = fit_irises(eyes.before[:, 0], outlines).centres
     errors = np.linalg.norm(fitted - outlines.mean(1), axis=1)
@@ -91,25 +91,25 @@ def test_fitted_irises_lie_where_the_simulator_drew_them(eyes: Refined) -> None:
 
 
 @pytest.mark.parametrize(("right", "down"), [(0, 0), (1, 0), (-3, 0), (2, 1)])
-def test_irises_that_are_moved_are_seen_to_move(eyes: Refined, right: int, down: int) -> None:
+def test_irises_that_are_moved_are_seen_to_move(eyes: RefinedImages, right: int, down: int) -> None:
     after = np.roll(eyes.before, (down, right), (2, 3))
-    found, *_ = displacement(Refined(eyes.before, after, eyes.labels, eyes.annotations))
+    found, *_ = displacement(RefinedImages(eyes.before, after, eyes.labels, eyes.annotations))
     assert abs(found["mean"] - np.hypot(right, down)) < 0.15
 
 
-def faded(eyes: Refined) -> Refined:
+def faded(eyes: RefinedImages) -> RefinedImages:
     """What is left is a shadow where the iris was."""
     after = gaussian_filter(eyes.before, (0, 0, 3, 3))
-    return Refined(eyes.before, after, eyes.labels, eyes.annotations)
+    return RefinedImages(eyes.before, after, eyes.labels, eyes.annotations)
 
 
-def dimmed(eyes: Refined) -> Refined:
+def dimmed(eyes: RefinedImages) -> RefinedImages:
     """As a dark and blurred camera shows them."""
     after = 40 + 0.7 * gaussian_filter(eyes.before.astype(np.float64), (0, 0, 0.7, 0.7))
-    return Refined(eyes.before, np.rint(after).astype(np.uint8), eyes.labels, eyes.annotations)
+    return RefinedImages(eyes.before, np.rint(after).astype(np.uint8), eyes.labels, eyes.annotations)
 
 
-def test_irises_that_fade_away_are_lost_and_those_of_a_dull_camera_are_not(eyes: Refined) -> None:
+def test_irises_that_fade_away_are_lost_and_those_of_a_dull_camera_are_not(eyes: RefinedImages) -> None:
     found, *_ = displacement(faded(eyes))
     assert found["lost"] > 0.9 and found["mean"] < DriftLimits().pixels  # the displacement alone would not tell
     found, *_ = displacement(dimmed(eyes))
@@ -117,12 +117,12 @@ def test_irises_that_fade_away_are_lost_and_those_of_a_dull_camera_are_not(eyes:
 
 
 def test_a_run_whose_irises_move_or_fade_is_flagged_and_one_that_changes_nothing_is_not(
-    tmp_path: Path, eyes: Refined
+    tmp_path: Path, eyes: RefinedImages
 ) -> None:
     job = Job.open(CommandKeys(threads=1))
     real = write_eyes(tmp_path / "real", 12, 5, "camera")
     keys = ScoreKeys(estimator=TINY, drift=DriftLimits(), threads=1)
-    moved = Refined(eyes.before, np.roll(eyes.before, 2, 3), eyes.labels, eyes.annotations)
+    moved = RefinedImages(eyes.before, np.roll(eyes.before, 2, 3), eyes.labels, eyes.annotations)
     for unseen, told in ((eyes, ""), (moved, "mean displacement of the iris"), (faded(eyes), "irises that are lost")):
         scored = TASKS[TaskName.gaze].score(Domains(eyes, unseen, real, real), keys, tmp_path / "cache", job)
         assert scored.drift is not None and scored.drift.flagged is bool(told)
@@ -159,10 +159,14 @@ def test_real_annotations_never_reach_training(tmp_path: Path) -> None:
     assert weights[0] == weights[1]
 
 
-def test_two_folders_without_labels_are_scored_by_how_much_refining_changes(tmp_path: Path, eyes: Refined) -> None:
+def test_two_folders_without_labels_are_scored_by_how_much_refining_changes(
+    tmp_path: Path, eyes: RefinedImages
+) -> None:
     job = Job.open(CommandKeys(threads=1))
     real = write_eyes(tmp_path / "real", 12, 5, "camera")
-    brighter = Refined(eyes.before, (np.minimum(eyes.before, 245) + 10).astype(np.uint8), eyes.labels, eyes.annotations)
+    brighter = RefinedImages(
+        eyes.before, (np.minimum(eyes.before, 245) + 10).astype(np.uint8), eyes.labels, eyes.annotations
+    )
     scored = TASKS[TaskName.folder].score(Domains(eyes, brighter, real, real), ScoreKeys(), tmp_path / "cache", job)
     assert scored.drift is None and "distances" not in scored.scores
     assert scored.scores["change"]["train"]["mean_absolute"] == 0

@@ -20,20 +20,20 @@ from simgan.simulators.ray_casting import render
 from simgan.tasks import TASKS, TaskName
 from simgan.tasks.hand import close, distances, joints_of, matched, summary
 from simgan.tasks.patches import patch_shifts
-from simgan.tasks.protocol import Domains, Refined, ScoreKeys
+from simgan.tasks.protocol import Domains, RefinedImages, ScoreKeys
 
 COUNT, SIZE = 24, 32
 TINY = EstimatorRecipe(width=0.03, steps=2, batch=4)
 
 
-def unchanged(source: DepthHands) -> Refined:
+def unchanged(source: DepthHands) -> RefinedImages:
     samples = [source.read(index) for index in range(len(source))]
     images = np.stack([image for image, _, _ in samples])
-    return Refined(images, images, np.full(len(samples), -1), [annotation for _, _, annotation in samples])
+    return RefinedImages(images, images, np.full(len(samples), -1), [annotation for _, _, annotation in samples])
 
 
 @pytest.fixture(scope="module")
-def hands() -> Refined:
+def hands() -> RefinedImages:
     """Simulated hands of 64 pixels that a refiner has left as they are."""
     return unchanged(DepthHands(COUNT, 64, 0, "test", "simulator"))
 
@@ -51,14 +51,14 @@ def write_hands(directory: Path, count: int, domain: str, *, size: int = SIZE, j
 
 
 @pytest.mark.parametrize(("right", "down"), [(0, 0), (1, 0), (-2, 3), (4, 4)])
-def test_joints_that_are_moved_are_seen_to_move(hands: Refined, right: int, down: int) -> None:
+def test_joints_that_are_moved_are_seen_to_move(hands: RefinedImages, right: int, down: int) -> None:
     after = np.roll(hands.before, (down, right), (2, 3))
-    found = matched(Refined(hands.before, after, hands.labels, hands.annotations))
+    found = matched(RefinedImages(hands.before, after, hands.labels, hands.annotations))
     assert found["mean"] == pytest.approx(np.hypot(right, down), abs=0.02) and found["sd"] < 0.1
     assert 0.3 * 14 * COUNT < found["joints"] < 14 * COUNT == found["of"]
 
 
-def test_a_camera_does_not_move_joints_and_another_hand_does(hands: Refined) -> None:
+def test_a_camera_does_not_move_joints_and_another_hand_does(hands: RefinedImages) -> None:
     """Truth: the same hands through the camera's noise, which is what a good refiner would make of them."""
     numbers, _ = drawn_factors(64, 0, "test", "simulator", range(COUNT))
     solid, view = place(numbers, POPULATIONS["simulator"], 64)
@@ -66,17 +66,17 @@ def test_a_camera_does_not_move_joints_and_another_hand_does(hands: Refined) -> 
     noise = together([draw_noise(np.random.default_rng(index), 64) for index in range(COUNT)])
     seen = to_grey(sense(clean, view.centres[:, 2], view.focal, noise))[:, None]
     assert (seen != hands.before).mean() > 0.05
-    assert matched(Refined(hands.before, seen, hands.labels, hands.annotations))["mean"] < 0.2
-    other = Refined(hands.before, np.roll(hands.before, 1, 0), hands.labels, hands.annotations)
+    assert matched(RefinedImages(hands.before, seen, hands.labels, hands.annotations))["mean"] < 0.2
+    other = RefinedImages(hands.before, np.roll(hands.before, 1, 0), hands.labels, hands.annotations)
     assert matched(other)["mean"] > 3
 
 
-def test_joints_that_are_wiped_out_count_as_far_away(hands: Refined) -> None:
-    blank = matched(Refined(hands.before, hands.before * 0, hands.labels, hands.annotations))
+def test_joints_that_are_wiped_out_count_as_far_away(hands: RefinedImages) -> None:
+    blank = matched(RefinedImages(hands.before, hands.before * 0, hands.labels, hands.annotations))
     assert blank["lost"] == blank["joints"] and blank["mean"] == pytest.approx(4 * 2**0.5)
     half = hands.before.copy()
     half[: COUNT // 2] = 0
-    found = matched(Refined(hands.before, half, hands.labels, hands.annotations))
+    found = matched(RefinedImages(hands.before, half, hands.labels, hands.annotations))
     assert 0 < found["lost"] < found["joints"]
     assert found["mean"] == pytest.approx(4 * 2**0.5 * found["lost"] / found["joints"])
 
@@ -139,7 +139,7 @@ def test_an_hourglass_learns_to_find_a_mark() -> None:
 def test_a_run_whose_joints_move_is_flagged_and_one_that_changes_nothing_is_not(tmp_path: Path) -> None:
     job, real = Job.open(CommandKeys(threads=1)), write_hands(tmp_path / "real", 6, "camera")
     hands = unchanged(DepthHands(12, SIZE, 0, "test", "simulator"))
-    moved = Refined(hands.before, np.roll(hands.before, 2, 3), hands.labels, hands.annotations)
+    moved = RefinedImages(hands.before, np.roll(hands.before, 2, 3), hands.labels, hands.annotations)
     keys = ScoreKeys(estimator=TINY, threads=1)
     for unseen, flagged in ((hands, False), (moved, True)):
         scored = TASKS[TaskName.hand].score(Domains(hands, unseen, real, real), keys, tmp_path / "cache", job)
@@ -153,8 +153,8 @@ def test_a_run_whose_joints_move_is_flagged_and_one_that_changes_nothing_is_not(
         assert scored.sections[0].pictures[0].png[1:4] == b"PNG"
 
 
-def test_displacement_that_cannot_be_measured_is_flagged(hands: Refined) -> None:
-    nothing = Refined(hands.before * 0, hands.after, hands.labels, hands.annotations)
+def test_displacement_that_cannot_be_measured_is_flagged(hands: RefinedImages) -> None:
+    nothing = RefinedImages(hands.before * 0, hands.after, hands.labels, hands.annotations)
     assert np.isnan(matched(nothing)["mean"])
 
 

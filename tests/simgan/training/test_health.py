@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from simgan.training.health import Limits, refiner_signals
+from simgan.training.health import RefinerLimits, refiner_signals
 
-LIMITS = Limits(min_d_loss=0.01, min_diversity=0.25)
+LIMITS = RefinerLimits(min_d_loss=0.01, min_diversity=0.25)
 WELL = {
     **{"loss/d": 0.5, "spread/d": 0.8, "loss/adversarial": 70.0, "diversity/refined": 0.4, "diversity/synthetic": 0.5},
     **{"skipped/d": 0.0, "skipped/r": 0.0},

@@ -10,7 +10,7 @@ import simgan.conf
 from cluster_jobs.cli.config import parse
 from simgan.networks import discriminator, refiner
 from simgan.simulators.hands import draw
-from simgan.training.config import TrainConfig
+from simgan.training.config import RefinerTrainConfig
 from simgan.training.game import RefinerGame, make_networks, make_schedule
 from simgan.training.history import History
 from simgan.training.step import discriminator_step, refiner_step
@@ -22,9 +22,9 @@ MADE_FOR = {  # height, width; patches of D, what each sees; what a pixel of R s
 }
 
 
-def compose(name: str) -> TrainConfig:
+def compose(name: str) -> RefinerTrainConfig:
     words = [f"+recipe={name}", "synthetic=nowhere", "real=nowhere", "run.dir=nowhere"]
-    return parse(TrainConfig, words, simgan.conf.__name__)
+    return parse(RefinerTrainConfig, words, simgan.conf.__name__)
 
 
 def test_every_recipe_is_tested() -> None:

@@ -13,7 +13,7 @@ from cluster_jobs.core.seeds import is_validation
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.training.checkpoint import CheckpointStore, load_state
 from cluster_jobs.training.run import Run
-from simgan.training.config import TrainConfig
+from simgan.training.config import RefinerTrainConfig
 from simgan.training.validation import RefinerValidation, open_validation
 from tests.processes import fork, fork_ranks
 from tests.simgan.domains import train_words, write_domain
@@ -41,7 +41,7 @@ def domains(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def validation(domains: tuple[Path, Path], run: Path, **keys: object) -> RefinerValidation:
-    config = TrainConfig(
+    config = RefinerTrainConfig(
         run=RunKeys(dir=str(run)),
         synthetic=str(domains[0]),
         real=str(domains[1]),
@@ -103,7 +103,7 @@ def test_domains_with_next_to_no_validation_images_are_trained_on_without_scores
 ) -> None:
     few = [sum(map(is_validation, Shards(directory).keys())) for directory in (synthetic, real)]
     assert min(few) < 2
-    config = TrainConfig(
+    config = RefinerTrainConfig(
         run=RunKeys(dir=str(tmp_path / "run")), synthetic=str(synthetic), real=str(real), threads=1, watchdog_seconds=0
     )
     assert open_validation(Run(config), Shards(synthetic), Shards(real), None) is None

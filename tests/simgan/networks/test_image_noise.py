@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from simgan.networks.picture_noise import picture_noise, scrambled
+from simgan.networks.image_noise import image_noise, scrambled
 from simgan.networks.refiner import Refiner
 
 
@@ -12,11 +12,11 @@ def pictures(count: int) -> torch.Tensor:
 
 def test_a_picture_has_the_same_noise_in_whatever_batch() -> None:
     images = pictures(6)
-    assert torch.equal(picture_noise(images[2:4], 2), picture_noise(images, 2)[2:4])
+    assert torch.equal(image_noise(images[2:4], 2), image_noise(images, 2)[2:4])
 
 
 def test_the_noise_is_standard_normal_and_its_values_have_nothing_to_do_with_one_another() -> None:
-    noise = picture_noise(pictures(40), 2).double()
+    noise = image_noise(pictures(40), 2).double()
     count = noise.numel()
     assert abs(noise.mean()) < 4 / count**0.5
     assert abs(noise.square().mean() - 1) < 4 * (2 / count) ** 0.5
@@ -35,13 +35,13 @@ def test_one_grey_level_more_anywhere_is_another_noise() -> None:
     for place in ((0, 0), (17, 30), (34, 54)):
         other = image.clone()
         other[0, 0, place[0], place[1]] += 1 / 127.5
-        joined = torch.stack([picture_noise(picture, 1).flatten() for picture in (image, other)])
+        joined = torch.stack([image_noise(picture, 1).flatten() for picture in (image, other)])
         assert abs(torch.corrcoef(joined)[0, 1]) < 4 / joined.shape[1] ** 0.5
 
 
 def test_two_pictures_of_which_pixels_were_exchanged_differ_in_their_noise() -> None:
     image = pictures(1)
-    assert not torch.equal(picture_noise(image, 1), picture_noise(image.flip(-1), 1))
+    assert not torch.equal(image_noise(image, 1), image_noise(image.flip(-1), 1))
 
 
 def test_scrambling_is_the_hash_of_its_definition_in_32_bits() -> None:

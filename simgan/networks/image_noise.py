@@ -12,7 +12,7 @@ import torch
 MASK = 0xFFFFFFFF
 
 
-def picture_noise(images: torch.Tensor, channels: int) -> torch.Tensor:
+def image_noise(images: torch.Tensor, channels: int) -> torch.Tensor:
     """Standard normal noise float32 (N, channels, H, W) for images (N, C, H, W) in [-1, 1] of 8-bit origin."""
     count, _, height, width = images.shape
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
