@@ -10,7 +10,7 @@ from cluster_jobs.core.seeds import generator
 
 @dataclass(frozen=True)
 class AugmentationDraws:
-    """Draws for n pictures: translations (n, 2) int64 in pixels, and whether to mirror (n,) bool. On the CPU."""
+    """Draws for n images: translations (n, 2) int64 in pixels, and whether to mirror (n,) bool. On the CPU."""
 
     offsets: Tensor
     mirror: Tensor
@@ -28,7 +28,7 @@ def draw(count: int, shift: int, flip: bool, *key: int | str) -> AugmentationDra
 
 
 def apply(images: Tensor, draws: AugmentationDraws) -> Tensor:
-    """Moves and mirrors pictures (n, C, H, W) of any dtype and device; what moves in is reflected at the border."""
+    """Moves and mirrors images (n, C, H, W) of any dtype and device; what moves in is reflected at the border."""
     count, _, height, width = images.shape
     device = images.device
     offsets = draws.offsets.to(device, non_blocking=True)
@@ -41,7 +41,7 @@ def apply(images: Tensor, draws: AugmentationDraws) -> Tensor:
     return moved.permute(0, 3, 1, 2)
 
 
-def _reflect(places: Tensor, size: int) -> Tensor:
-    """Places outside 0 … size - 1 folded back in, once, without repeating the border."""
-    places = places.abs()
-    return torch.minimum(places, 2 * (size - 1) - places).clamp(0, size - 1)
+def _reflect(positions: Tensor, size: int) -> Tensor:
+    """Positions outside 0 … size - 1 reflected back inside, once, without repeating the border."""
+    positions = positions.abs()
+    return torch.minimum(positions, 2 * (size - 1) - positions).clamp(0, size - 1)

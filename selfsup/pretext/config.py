@@ -13,10 +13,10 @@ Task = Enum("Task", list(TASKS))  # type: ignore[misc]
 
 @dataclass
 class PretrainConfig(TrainKeys):
-    """Pretrains an encoder on a pretext task. 5 % of the pictures, chosen by their key, are held out to score it."""
+    """Pretrains an encoder on a pretext task. 5 % of the images, chosen by their key, are held out to score it."""
 
-    data: str = option(MISSING, "shard directory of the training pictures", path=True)
-    task: Task = option(MISSING, "what to learn from unlabelled pictures")  # type: ignore[valid-type]
+    data: str = option(MISSING, "shard directory of the training images", path=True)
+    task: Task = option(MISSING, "what to learn from unlabelled images")  # type: ignore[valid-type]
     encoder: str = option("resnet8", "residual network by name")
     width: int = option(32, "channels of its first stage")
     lr: float = option(2e-3, "learning rate of AdamW after the warm-up")
@@ -28,7 +28,7 @@ class PretrainConfig(TrainKeys):
     shift: int = option(2, "random translation of up to so many pixels")
     flip: bool = option(False, "random horizontal mirrors")
     relabel_nimg: int = option(50_000, "images between two relabellings, by a task that finds its targets itself")
-    eval_count: int = option(5_000, "most held-out pictures to score")
+    eval_count: int = option(5_000, "most held-out images to score")
 
     def check(self) -> None:
         """Raises UserError for a value outside its range, as far as that is known before any input exists."""

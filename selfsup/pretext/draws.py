@@ -1,4 +1,4 @@
-"""Random draws for the pictures of a batch: keyed, and the same whichever process reads which of the pictures."""
+"""Random draws for the images of a batch: keyed, and the same whichever process reads which of the images."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ from cluster_jobs.core.seeds import generator
 
 @dataclass(frozen=True)
 class Draws:
-    """What is drawn for the n pictures of this process, out of the draws for the whole global batch.
+    """What is drawn for the n images of this process, out of the draws for the whole global batch.
 
     Each draw has a name, which is part of its key: two draws of one name are equal. Every process draws for all
-    `count` pictures and keeps its own part, so keep draws small: a few numbers a picture rather than whole pictures.
+    `count` images and keeps its own part, so keep draws small: a few numbers an image rather than whole images.
 
     Attributes:
-        count: pictures in the global batch.
+        count: images in the global batch.
         mine: which of them this process has: n.
         key: of all draws for this batch.
     """

@@ -1,4 +1,4 @@
-"""Predict by how much a picture was turned (RotNet, Gidaris et al. 2018, equations 1 to 3)."""
+"""Predict by how much an image was turned (RotNet, Gidaris et al. 2018, equations 1 to 3)."""
 
 from collections.abc import Sequence
 
@@ -17,9 +17,9 @@ CAPTION_PIXELS, TILE_PIXELS = 13, 64
 
 
 def rotate_all(images: Tensor) -> tuple[Tensor, Tensor]:
-    """All four rotations of square pictures (N, ...): (4N, ...), by 0, 90, 180 and 270 degrees, and targets (4N,).
+    """All four rotations of square images (N, ...): (4N, ...), by 0, 90, 180 and 270 degrees, and targets (4N,).
 
-    Rotation r of picture n stands at r·N + n, so the first N are the upright ones. Only transposes and flips: an
+    Rotation r of image n stands at r·N + n, so the first N are the upright ones. Only transposes and flips: an
     interpolated rotation would give itself away.
     """
     turned = torch.cat([torch.rot90(images, turns, (-2, -1)) for turns in range(ROTATIONS)])
@@ -34,12 +34,12 @@ def rotation_head(num_features: int) -> nn.Module:
 
 
 def rotation_losses(logits: Tensor, rotations: Tensor) -> Tensor:
-    """The mean cross-entropy over a picture's four rotations: logits (4N, 4) and rotations (4N,) to (N,)."""
+    """The mean cross-entropy over an image's four rotations: logits (4N, 4) and rotations (4N,) to (N,)."""
     return F.cross_entropy(logits.float(), rotations, reduction="none").view(ROTATIONS, -1).mean(0)
 
 
 def rotation_accuracy(logits: Tensor, rotations: Tensor) -> Tensor:
-    """The share of a picture's four rotations that are recognised: logits (4N, 4) and rotations (4N,) to (N,)."""
+    """The share of an image's four rotations that are recognised: logits (4N, 4) and rotations (4N,) to (N,)."""
     return (logits.argmax(1) == rotations).float().view(ROTATIONS, -1).mean(0)
 
 
@@ -56,7 +56,7 @@ class RotationModule(PretextModule):
 
 
 class RotationTask(PretextTask):
-    """Every picture in all four rotations in the same batch; the mean cross-entropy over them is its loss."""
+    """Every image in all four rotations in the same batch; the mean cross-entropy over them is its loss."""
 
     measured = ("loss", "accuracy")
     score = "accuracy"
@@ -68,7 +68,7 @@ class RotationTask(PretextTask):
         return RotationModule(encoder, rotation_head(encoder.num_features))
 
     def views(self, images: Tensor, draws: Draws, targets: Tensor | None = None) -> Views:
-        """Every picture four times, and the rotations; nothing is drawn."""
+        """Every image four times, and the rotations; nothing is drawn."""
         return rotate_all(images)
 
     def losses(self, network: nn.Module, views: Views, gather: Gather) -> TaskLosses:
@@ -83,7 +83,7 @@ class RotationTask(PretextTask):
         return rotation_losses(logits, rotations), rotation_accuracy(logits, rotations)
 
     def sheet(self, module: PretextModule, images: Tensor, views: Views) -> tuple[np.ndarray, int]:
-        """Each picture in a column of four, captioned with the true angle, and the predicted one where it differs."""
+        """Each image in a column of four, captioned with the true angle, and the predicted one where it differs."""
         turned, rotations = rotate_all(images)
         guesses = module(views[0]).argmax(1).tolist()
         captioned = zip(turned.cpu().numpy(), rotations.tolist(), guesses, strict=True)
@@ -91,7 +91,7 @@ class RotationTask(PretextTask):
 
 
 def _tile(picture: np.ndarray, answer: int, guess: int) -> np.ndarray:
-    """A uint8 picture (C, H, W) enlarged over its caption: (C, h, w)."""
+    """A uint8 image (C, H, W) enlarged over its caption: (C, h, w)."""
     mode = "L" if picture.shape[0] == 1 else "RGB"
     tile = Image.new(mode, (TILE_PIXELS, TILE_PIXELS + CAPTION_PIXELS), "white")
     source = Image.fromarray(np.ascontiguousarray(picture.transpose(1, 2, 0)).squeeze())

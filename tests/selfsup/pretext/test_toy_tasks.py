@@ -70,11 +70,11 @@ def largest_difference(one: dict[str, Any], other: dict[str, Any]) -> float:
 @pytest.mark.parametrize("task", TASKS)
 def test_a_killed_toy_started_again_ends_with_the_bits_of_an_uninterrupted_one(task, trained, pictures, tmp_path):
     whole, run = trained(task), tmp_path / "run"
-    env = {"KILL_AT": "*/checkpoints/000000000064.json"}
+    env = {"KILL_AT": "*/checkpoints/000000000096.json"}
     killed = fork(tmp_path / "log", "tests.killed", COMMAND, *words(pictures, task, run), env=env)
     assert killed.code == -signal.SIGKILL, killed.output
     ended = fork(tmp_path / "log", COMMAND, *words(pictures, task, run))
-    assert ended.code == 0 and "at 48 images" in ended.output, ended.output
+    assert ended.code == 0 and "at 64 images" in ended.output, ended.output
     last = "checkpoints/000000000096"
     assert (run / f"{last}.safetensors").read_bytes() == (whole / f"{last}.safetensors").read_bytes()
     states = [dict(json.loads((path / f"{last}.json").read_text())["state"]["dict"]) for path in (run, whole)]
@@ -130,6 +130,14 @@ def test_targets_are_found_anew_at_their_cadence_and_a_checkpoint_names_those_in
     in_force = {int(path.stem): load_run(run, str(path))[1]["clusters"]["nimg"] for path in paths}
     assert in_force == {32: 0, 48: 0, 64: 48, 96: 80}
     assert sorted(lines_with(run, "targets/changed")) == [64, 96]
+
+
+@pytest.mark.slow
+def test_the_memory_of_each_optimizer_step_is_that_of_its_own_network(trained):
+    lines = trained("adversarial").with_name("log").read_text().splitlines()
+    parameters = {line.split(": ")[0]: line.split(": ")[1].split(",")[0] for line in lines if "of its step" in line}
+    of = "memory of a process"  # the discriminator has 105 weights, the painter about 5,000
+    assert parameters == {f"{of}, discriminator": "0.00 MiB parameters", f"{of}, painter": "0.02 MiB parameters"}
 
 
 @pytest.mark.slow
