@@ -89,7 +89,7 @@ def test_a_run_that_goes_back_takes_up_the_clusters_of_that_time(data: Path, tmp
     for run in (whole, killed):
         shutil.copytree(healthy, run)
     ended = killable(data, whole, *keys, WRITES=tmp_path / "writes")
-    assert ended.code == 0 and ended.output.count("sick since") == 1, ended.output
+    assert ended.code == 0 and ended.output.count("diverged since") == 1, ended.output
     writes = (tmp_path / "writes").read_text().splitlines()
     place = int(ended.output.split("back to the checkpoint of ")[1].split()[0])
     commit = [number for number, line in enumerate(writes, 1) if f"os.rename /checkpoints/.{place:012d}.json" in line][
