@@ -9,9 +9,9 @@ from cluster_jobs.core.errors import UserError
 from cluster_jobs.data.images import to_float
 from selfsup.encoders.resnet import build_encoder
 from selfsup.labelling.classifier import (
+    AugmentedBatches,
     Classifier,
     ClassifierRecipe,
-    Draws,
     ShardPictures,
     blocks,
     class_weights,
@@ -82,7 +82,7 @@ def test_pictures_in_shards_train_the_same_classifier_as_pictures_in_memory(tmp_
 
 def test_every_picture_comes_once_an_epoch_whatever_the_batch():
     images = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1).repeat(4, 2).repeat(4, 3)
-    draws = Draws(images, 4, RECIPE, seed=0, purpose="test")
+    draws = AugmentedBatches(images, 4, RECIPE, seed=0, purpose="test")
     indices = np.concatenate([draws.batch(step, "cpu")[1] for step in range(10)])
     epochs = indices.reshape(4, 10)
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs.tolist())
