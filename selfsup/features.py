@@ -1,6 +1,6 @@
 """Features of every sample: ``accelerate launch -m selfsup.features data=DIR/train encoder=RUN out=FILE.npy``.
 
-The table stands wherever ``encoder=`` does; `selfsup.encoders.feature_table` says what it is.
+Every key ``encoder=`` takes the table in place of an encoder; `selfsup.encoders.feature_table` describes the format.
 """
 
 import sys

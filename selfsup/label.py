@@ -2,7 +2,7 @@
 
 ``method=classifier`` keeps its classifier beside the table, as ``FILE.classifier.safetensors``.
 
-The same command again finds its table and keeps it; another configuration for the same file is refused.
+The same command again keeps its table; another configuration for the same file is refused.
 """
 
 import hashlib
@@ -34,6 +34,8 @@ CLUSTERS = 50
 
 @dataclass
 class S4LRecipe(ClassifierRecipe):
+    """How the classifier is trained: by default with the rotation loss (S4L)."""
+
     rotation_weight: float = option(
         1.0, "weight of the rotation loss over all images, beside the budget's labels (S4L)"
     )
@@ -61,7 +63,7 @@ class LabelConfig(CommandKeys):
 
 @dataclass(frozen=True)
 class Labeller:
-    """One method: how it labels, which keys decide its result, and which of them must be given."""
+    """One method: how it labels, the keys that decide its result, and the keys that must be given."""
 
     label: Callable[[LabelConfig, Shards, Job], LabelTable | None]
     uses: tuple[str, ...] = ()
@@ -95,7 +97,7 @@ LABELLERS = {
         ("labels",),
     ),
 }
-INPUTS = ("file", "encoder", "labels")  # keys whose value is a path: what lies there counts, not how it is called
+INPUTS = ("file", "encoder", "labels")  # keys whose value is a path: the content identifies them, not the name
 
 
 @command(LabelConfig)
@@ -108,7 +110,7 @@ def main(config: LabelConfig) -> None:
     shards, out = Shards(config.data), Path(config.out)
     origin = {"method": config.method.name, "fingerprint": shards.fingerprint, **identity(config, labeller)}
     truth = read_truth(config.truth, shards) if config.truth else None
-    with OutputFile(out).locked(job.on_main):  # besides the table there are a classifier, scores and pictures
+    with OutputFile(out).locked(job.on_main):  # besides the table there are a classifier, scores and images
         table = existing_table(out, origin)
         job.barrier()  # every rank has looked before one writes
         if table is None:
@@ -124,7 +126,7 @@ def main(config: LabelConfig) -> None:
 
 
 def check(config: LabelConfig, labeller: Labeller) -> None:
-    """Raises UserError for what can be known before any input exists."""
+    """Raises UserError for what is wrong with the keys, before any input exists."""
     check_fraction(config.fraction)
     config.classifier.check()
     for name in labeller.needs:
@@ -143,7 +145,7 @@ def identity(config: LabelConfig, labeller: Labeller) -> dict[str, Any]:
 
 
 def digest(name: str, path: str) -> str:
-    """Of a file; of a run directory its classifier, or its newest checkpoint's manifest (with its tensors' digest)."""
+    """The SHA-256 of a file, or of a run's classifier or newest manifest (which holds the digest of its tensors)."""
     file = Path(path)
     candidates = (file, file / CLASSIFIER_FILE, *sorted((file / "checkpoints").glob("*.json"), reverse=True))
     file = next((candidate for candidate in candidates if candidate.is_file()), file)

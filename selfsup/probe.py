@@ -1,7 +1,7 @@
-"""How much an encoder knows: ``accelerate launch -m selfsup.probe data=DIR encoder=RUN``.
+"""Scores an encoder by linear and k-NN probes: ``accelerate launch -m selfsup.probe data=DIR encoder=RUN``.
 
-Frozen features of DIR/train with all their labels, scored on DIR/test. Labels are read for this score only; nothing
-here may steer training. Every score is named with its protocol.
+Classifiers on frozen features are trained on DIR/train with all its labels and scored on DIR/test. Labels are read for
+this score only and do not influence training. Every score is given with its protocol.
 """
 
 import sys
@@ -24,7 +24,7 @@ from cluster_jobs.distributed.job import Job
 from cluster_jobs.reporting.section import Section
 from selfsup.encoders.feature_table import TABLE, features_of
 
-QUERIES, BANK = 1024, 65536  # rows of the similarity matrix that is held at a time, and its columns
+QUERIES, BANK = 1024, 65536  # rows and columns of a block of the similarity matrix
 
 
 @dataclass
@@ -75,7 +75,7 @@ def main(config: ProbeConfig) -> None:
 
 
 def readable(score: float | None) -> str:
-    """A score as text; n/a where nobody has the labels it needs."""
+    """A score as text; n/a without labels."""
     return "n/a" if score is None else f"{score:.4f}"
 
 
@@ -110,9 +110,9 @@ def knn(
         for first in range(0, len(bank), BANK):
             block = queries @ bank[first : first + BANK].T
             candidates = torch.cat([similar, block], 1)
-            places = torch.arange(first, first + block.shape[1], device=device).expand(len(queries), -1)
+            indices = torch.arange(first, first + block.shape[1], device=device).expand(len(queries), -1)
             similar, chosen = candidates.topk(min(k, candidates.shape[1]))
-            near = torch.cat([near, places], 1).gather(1, chosen)
+            near = torch.cat([near, indices], 1).gather(1, chosen)
         votes = queries.new_zeros((len(queries), classes))
         votes.scatter_add_(1, answers[near], ((similar - 1) / temperature).exp())
         predicted.append(votes.argmax(1).cpu().numpy())

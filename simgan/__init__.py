@@ -1,1 +1,1 @@
-"""Simulated images made real, labels kept (SimGAN: Shrivastava et al., CVPR 2017, arXiv:1612.07828)."""
+"""Refines simulated images to look real and keep their labels (SimGAN: Shrivastava et al. 2017, arXiv:1612.07828)."""

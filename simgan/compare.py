@@ -1,4 +1,4 @@
-"""The rows of a study of refiners over their seeds: ``python -m simgan.compare scores=ROOT/scores out=DIR``.
+"""Compares refiners over several seeds: ``python -m simgan.compare scores=ROOT/scores out=DIR``.
 
 Reads SCORES/ROW/SEED/scores.json of ``simgan.evaluate``, task gaze or hand; writes comparison.json and a section of the
 report.
@@ -19,23 +19,23 @@ from cluster_jobs.reporting.section import Section
 from s3gan.metrics.paired import Ratio, paired_ratio
 
 Scores = dict[str, dict[int, dict[str, Any]]]  # scores.json by row and seed
-REFERENCE = "simulated"  # what refined images are compared with, as many of them
+REFERENCE = "simulated"  # refined images are compared with the same number of simulated ones
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What the scores of a task say of each kind of training images, and what the columns of the table are called."""
+    """The names under which scores.json holds a task's errors and label drift, and the headings of the table."""
 
     title: str
     error: str  # key of the mean error
     unit: str
     within: str  # key of the share of small errors
     within_column: str
-    moved: str  # the group whose mean says how far labels moved, in pixels
+    moved: str  # key of the group whose mean is how far labels moved, in pixels
     moved_column: str
 
 
-MEASURED = {  # by the group of scores.json that holds the kinds
+MEASURED = {  # by the key of scores.json that holds the errors of each kind of training images
     "gaze": Measured(
         "Gaze refiners compared", "mean_degrees", "degrees", "within_7_degrees", "within 7°", "iris", "iris moved"
     ),
@@ -48,7 +48,7 @@ MEASURED = {  # by the group of scores.json that holds the kinds
 
 @dataclass
 class RefinerCompareConfig:
-    """Mean and spread over seeds of the error on real images, of each row and of what was trained on."""
+    """Mean and standard deviation over seeds of the error on real images, by row and kind of training images."""
 
     scores: str = option(MISSING, "directory with ROW/SEED/scores.json", path=True)
     out: str = option(MISSING, "directory to write to", path=True)
@@ -62,7 +62,9 @@ def main(config: RefinerCompareConfig) -> None:
     group, scores = read_rows(Path(config.scores))
     rows, measured = summarise(group, scores), MEASURED[group]
     out = Path(config.out)
-    told = [{name: asdict(value) if isinstance(value, Ratio) else value for name, value in row.items()} for row in rows]
+    json_rows = [
+        {name: asdict(value) if isinstance(value, Ratio) else value for name, value in row.items()} for row in rows
+    ]
     columns, cells = list(rows[0]), [[_cell(value) for value in row.values()] for row in rows]
     text = (
         f"Mean ± standard deviation over seeds; tested on real images. Errors in {measured.unit}, shares in %, "
@@ -70,17 +72,20 @@ def main(config: RefinerCompareConfig) -> None:
         "Drifted: seeds whose run is flagged."
     )
     with OutputDirectory(out).locked():
-        write_json(out / "comparison.json", {"rows": told})
+        write_json(out / "comparison.json", {"rows": json_rows})
         Section(group, title=measured.title, text=text, columns=columns, rows=cells).write(out)
     for line in (columns, *cells):
         print("  ".join(f"{cell!s:<16}" for cell in line))
 
 
 def read_rows(directory: Path) -> tuple[str, Scores]:
-    """The group of ``MEASURED`` that all scores hold, and the scores. Raises UserError where there are none, or they
-    are of another task or of two, or of two protocols."""
+    """The key of ``MEASURED`` that all scores hold, and the scores.
+
+    Raises:
+        UserError: there are no scores, or they are of another task, of two tasks or of two protocols.
+    """
     by_row: Scores = {}
-    groups: dict[str, Path] = {}  # and a file that holds each
+    groups: dict[str, Path] = {}  # each with a file that holds it
     protocols: dict[str, Path] = {}
     for file in sorted(directory.glob("*/*/scores.json")):
         row, seed = file.parts[-3:-1]
@@ -96,24 +101,26 @@ def read_rows(directory: Path) -> tuple[str, Scores]:
     if not by_row:
         raise UserError(f"scores={str(directory)!r}: expected ROW/SEED/scores.json of simgan.evaluate, found none")
     if len(groups) > 1:
-        told = ", ".join(f"{group} in {file}" for group, file in groups.items())
-        raise UserError(f"{told}: expected the scores of one task")
+        files = ", ".join(f"{group} in {file}" for group, file in groups.items())
+        raise UserError(f"{files}: expected the scores of one task")
     if len(protocols) > 1:
-        told = "; ".join(f"{file}: {text}" for text, file in protocols.items())
-        raise UserError(f"scores of different protocols do not compare: {told}")
+        files = "; ".join(f"{file}: {text}" for text, file in protocols.items())
+        raise UserError(f"scores of different protocols do not compare: {files}")
     return next(iter(groups)), by_row
 
 
 def protocol(group: str, scores: dict[str, Any]) -> str:
-    """How the estimators of a scores.json were trained and tested, in words."""
+    """A description of how the estimators of a scores.json were trained and tested."""
     recipe = ", ".join(f"{name} {value}" for name, value in scores["estimator"].items())
     kinds = ", ".join(f"{kind} {row['train_count']}" for kind, row in scores[group].items())
     return f"estimator of {recipe}; trained on {kinds}"
 
 
 def summarise(group: str, by_row: Scores) -> list[dict[str, Any]]:
-    """A line for each row and each kind of training images; lists are the mean over seeds and, of two or more, the
-    standard deviation."""
+    """One table line for each row and kind of training images.
+
+    Lists are the mean over seeds and, for two seeds or more, the standard deviation.
+    """
     measured, lines = MEASURED[group], []
     for row, seeds in by_row.items():
         kinds = {seed: scores[group] for seed, scores in seeds.items()}
@@ -135,7 +142,7 @@ def summarise(group: str, by_row: Scores) -> list[dict[str, Any]]:
 
 
 def _ratio(kind: str, errors: dict[int, float], kinds: dict[int, dict[str, Any]], error: str) -> Ratio | None:
-    """The errors of refined images over those of as many simulated ones, seed by seed."""
+    """The ratio of the error of refined images to that of as many simulated ones, paired by seed."""
     reference = kind.replace("refined", REFERENCE)
     if reference == kind:
         return None

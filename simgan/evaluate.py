@@ -1,6 +1,6 @@
-"""What refining is worth: ``accelerate launch -m simgan.evaluate task=digits run=RUN synthetic=SYN real=DIR``.
+"""Scores refined images: ``accelerate launch -m simgan.evaluate task=digits run=RUN synthetic=SYN real=DIR``.
 
-Writes RUN/evaluation/scores.json and the report's sections. Scores read the labels of real images; nothing here steers
+Writes RUN/evaluation/scores.json and sections of the report. Scores read the labels of real images and do not influence
 training.
 """
 
@@ -25,9 +25,9 @@ from simgan.tasks.protocol import Domains, RefinedImages, ScoreKeys, TaskScores
 
 @dataclass
 class RefinerEvaluateConfig(ScoreKeys):
-    """What is learned from simulated, refined and real images, tested on real ones, and whether labels survive."""
+    """Scores what can be learned from simulated, refined and real images, and whether labels survive refining."""
 
-    task: TaskName = option(TaskName.digits, "digits, gaze, hand, or folder: any pictures")
+    task: TaskName = option(TaskName.digits, "digits, gaze, hand, or folder: any images")
     run: str = option(MISSING, "run directory of simgan.train", path=True)
     synthetic: str = option(MISSING, "directory with train/ and test/, as simgan.pack writes it", path=True)
     real: str = option(MISSING, "directory with train/ and test/, as cluster_jobs.pack writes it", path=True)
@@ -68,7 +68,7 @@ def main(config: RefinerEvaluateConfig) -> None:
 
 
 def refine(refiner: Refiner, synthetic: Shards, limit: int, job: Job) -> RefinedImages:
-    """The first images of the shards, as they are and refined. A simulator's labels are free, so they are read here."""
+    """The first images of the shards, simulated and refined, with their labels, which a simulator knows."""
     count = min(len(synthetic), limit)
     if count < len(synthetic):
         job.say(f"of the {len(synthetic):,} images of {synthetic.directory} the first {count:,} are used (limit=)")
@@ -80,7 +80,7 @@ def refine(refiner: Refiner, synthetic: Shards, limit: int, job: Job) -> Refined
 
 
 def write(out: Path, scored: TaskScores, nimg: int, weights: str) -> None:
-    """scores.json and the sections, the first of which says how long R was trained and whether labels drift."""
+    """Writes scores.json and the sections; the first one says how long R was trained and whether labels drift."""
     drift = scored.drift
     flags, warning = ({}, "") if drift is None else (drift.to_dict(), drift.warning())
     write_json(out / "scores.json", {"nimg": nimg, "weights_sha256": weights, **scored.scores, **flags})

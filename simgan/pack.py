@@ -1,7 +1,7 @@
 """Writes labelled synthetic shards: ``python -m simgan.pack source=printed_digits count=20000 seed=0 out=DIR``.
 
-DIR/train is what a refiner is trained on and what it refines; DIR/test, made besides, is what it never saw, and
-``simgan.evaluate`` checks there that labels survive. ``SOURCES`` is the table of what can be packed.
+A refiner is trained on DIR/train and refines it. DIR/test holds other images, on which ``simgan.evaluate`` checks that
+labels survive refining. ``SOURCES`` is the table of what can be packed.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from simgan.simulators.printed_digits import PrintedDigits
 
 @dataclass(frozen=True)
 class PackSource:
-    """One row of the table: what it is, the keys it has a use for with their defaults, and how its splits are made."""
+    """One row of the table: a description, the keys that the source uses, with defaults, and how splits are made."""
 
     help: str
     keys: dict[str, Any]  # a key that is not here is refused when the user sets it
@@ -40,7 +40,7 @@ class PackSource:
 
 
 def split_counts(config: "SyntheticPackConfig") -> dict[str, int]:
-    """How many pictures a simulator draws for each split; a split of none is left out."""
+    """The number of images that a simulator draws for each split; empty splits are left out."""
     assert config.count is not None and config.test is not None
     counts = {"train": config.count, "test": round(config.count * config.test)}
     return {split: count for split, count in counts.items() if count}
@@ -87,12 +87,14 @@ def _mpiigaze(config: "SyntheticPackConfig") -> dict[str, Source]:
 
 
 class Domain(Enum):
+    """The values of the key ``domain``."""
+
     simulator = "simulator"
     camera = "camera"
 
 
-DRAWN = {"count": 20_000, "test": 0.1}  # of every simulator, as is the seed
-READ = {"path": None, "allow_bad": 0}  # of every reader
+DRAWN = {"count": 20_000, "test": 0.1}  # keys of every simulator, besides the seed
+READ = {"path": None, "allow_bad": 0}  # keys of every reader
 
 SOURCES = {
     "printed_digits": PackSource(
@@ -134,15 +136,15 @@ class SyntheticPackConfig:
 
     source: SourceName = option(SourceName["printed_digits"], "what to pack, see the list of sources")
     path: str | None = option(None, "directory of the original files", path=True)
-    domain: Domain | None = option(None, "simulator: clean labelled pictures; camera: the real ones or their stand-in")
+    domain: Domain | None = option(None, "simulator: clean labelled images; camera: the real ones or their stand-in")
     count: int | None = option(None, "images to draw for DIR/train")
     test: float | None = option(
         None, "images to draw besides for DIR/test, as a share of count; none of them is in train"
     )
     test_persons: str | None = option(None, "persons whose eyes make DIR/test and are not in train: p13 p14", path=True)
-    size: int | None = option(None, "side of square pictures")
-    height: int | None = option(None, "height of the pictures in pixels")
-    width: int | None = option(None, "width of the pictures in pixels")
+    size: int | None = option(None, "side of square images")
+    height: int | None = option(None, "height of the images in pixels")
+    width: int | None = option(None, "width of the images in pixels")
     seed: int | None = option(None, "seed of the simulator; image i of a split is a function of (seed, split, i)")
     allow_bad: int | None = option(None, "how many samples that cannot be read may be left out; one more is fatal")
     out: str = option(MISSING, "directory to write", path=True)
@@ -195,7 +197,7 @@ def main(config: SyntheticPackConfig) -> None:
 
 
 def _filled(config: SyntheticPackConfig, source: PackSource) -> SyntheticPackConfig:
-    """The configuration with the source's own defaults; a key that means nothing to it is refused."""
+    """The configuration with the source's defaults; raises UserError for a key that the source does not use."""
     optional = [field.name for field in dataclasses.fields(config) if field.default is None]
     for name in optional:
         value = to_dict(getattr(config, name))

@@ -1,7 +1,7 @@
 """Writes a refined pool: ``accelerate launch -m simgan.refine run=RUN synthetic=SYN/train out=POOL``.
 
 Shards, keys, labels and annotations are those of the synthetic shards; only the images change. The same command again
-goes on where it stopped. The pool is the same, byte for byte, whatever the number of processes.
+continues where it stopped. The pool is the same, byte for byte, whatever the number of processes.
 """
 
 import sys
@@ -63,7 +63,7 @@ def main(config: RefineConfig) -> None:
 
 
 def begin(output: OutputDirectory, described: dict[str, Any]) -> None:
-    """Writes pool.json, or refuses a directory that holds something else."""
+    """Writes pool.json; raises UserError if the directory holds something else."""
     if not output.check(pool.POOL_FILE, described, free=MOVABLE):
         write_json(output.path / pool.POOL_FILE, described)
     output.remove_leftovers()
@@ -72,8 +72,8 @@ def begin(output: OutputDirectory, described: dict[str, Any]) -> None:
 def describe(config: RefineConfig, synthetic: Shards, info: dict[str, Any]) -> dict[str, Any]:
     """pool.json: everything that decides the pool's bytes, and where it came from.
 
-    A simulator's labels are no secret: they are read from the shards' ``.cls``, and go with the images. Where these
-    are no simulator's but another pool, ``synthetic_pool`` says what made it.
+    A simulator's labels are known: they are read from the shards' ``.cls`` and kept. If the input is another pool,
+    ``synthetic_pool`` says what made that.
     """
     labels = synthetic.hidden_labels()
     counts = np.bincount(labels[labels >= 0], minlength=len(synthetic.classes))
@@ -98,7 +98,7 @@ def describe(config: RefineConfig, synthetic: Shards, info: dict[str, Any]) -> d
 
 
 def write_shards(out: Path, refiner: Refiner, synthetic: Shards, job: Job) -> None:
-    """This rank's share of the shards that are not there yet. A killed run loses at most the shard in work."""
+    """Writes this rank's share of the missing shards. A killed run loses at most the shard that it was writing."""
     ends, labels = np.cumsum(synthetic.shard_counts), synthetic.hidden_labels()
 
     def samples(number: int) -> Iterator[Sample]:

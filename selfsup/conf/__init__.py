@@ -1,1 +1,1 @@
-"""Published runs: ``+recipe=NAME`` reads ``recipe/NAME.yaml``."""
+"""Recipes of the selfsup commands: ``+recipe=NAME`` reads ``recipe/NAME.yaml``."""

@@ -1,1 +1,1 @@
-"""ResNets, loading, feature tables."""
+"""Encoders: residual networks, loading them from files, and tables of their features."""

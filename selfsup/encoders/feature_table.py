@@ -1,7 +1,7 @@
-"""Feature tables: the features of every sample, extracted over all ranks, written, read, or computed on the spot.
+"""Feature tables: an encoder's features of every sample, extracted over all ranks, written and read.
 
-A feature table is a .npy file, float32 (samples, features) in index order, memory-mapped by whoever reads it, and a
-.json beside it, written last, that says which data and which encoder made it. It stands wherever ``encoder=`` does.
+A feature table is a .npy file, float32 (samples, features) in index order, which readers memory-map, and a .json file,
+written last, that says which data and which encoder made it. Every key ``encoder=`` takes one in place of an encoder.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from cluster_jobs.distributed.job import Job
 from selfsup.encoders.loading import ScriptedEncoder, load_encoder
 from selfsup.encoders.resnet import Encoder
 
-BLOCK = 256  # pictures a forward pass, the last one padded, so that features do not depend on the number of ranks
+BLOCK = 256  # images per forward pass, the last padded, so that features do not depend on the number of ranks
 TABLE = ".npy"
 
 
@@ -41,7 +41,7 @@ def extract(encoder: Encoder | ScriptedEncoder, shards: Shards, job: Job) -> Ite
 def write_features(
     output: OutputFile, encoder: Encoder | ScriptedEncoder, shards: Shards, facts: dict[str, Any], job: Job
 ) -> None:
-    """Writes the table; each rank writes its own rows. The files appear whole, the .json last."""
+    """Writes the table; each rank writes its own rows. Both files are renamed into place, the .json last."""
     unfinished, description = output.temporary(), output.path.with_suffix(".json")
     shape = (len(shards), encoder.num_features)
 
@@ -55,7 +55,7 @@ def write_features(
     rows.flush()
     job.barrier()
     if job.is_main:
-        description.unlink(missing_ok=True)  # the old table is none from here on
+        description.unlink(missing_ok=True)  # from here on the old table is invalid
         output.commit(unfinished)
         write_json(description, facts)
     job.barrier()
@@ -80,10 +80,10 @@ def read_features(path: Path, shards: Shards) -> np.ndarray:
 
 
 def features_of(encoder: str, shards: Shards, job: Job) -> np.ndarray:
-    """Features (count, F) float32 of every sample in index order, on every rank: a feature table, or computed now.
+    """Features (count, F) float32 of every sample in index order, on every rank: of a feature table, or computed now.
 
     Raises:
-        UserError: ``encoder`` is nothing to load, or does not fit the shards.
+        UserError: ``encoder`` cannot be loaded, or does not fit the shards.
     """
     if Path(encoder).suffix == TABLE:
         return read_features(Path(encoder), shards)

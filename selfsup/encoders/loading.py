@@ -1,4 +1,4 @@
-"""Encoders as files: written by a run, and loaded back from a run, a safetensors file or a user's TorchScript."""
+"""Saves encoders, and loads them from a run, a safetensors file or a user's TorchScript file."""
 
 import hashlib
 from collections.abc import Callable
@@ -19,13 +19,14 @@ CLASSIFIER_FILE = "classifier.safetensors"  # in a classifier run's directory
 
 
 class ScriptedEncoder(nn.Module):
-    """A user's TorchScript backbone; maps are pooled, and grey pictures repeated where it wants three channels."""
+    """A user's TorchScript encoder: feature maps are averaged, grey images are repeated to three channels if needed."""
 
     def __init__(self, script: Callable[[Tensor], Tensor], repeat: int, num_features: int) -> None:
         super().__init__()
         self.script, self.repeat, self.num_features = script, repeat, num_features
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) float32 in [-1, 1] -> (N, num_features) float32."""
         features = self.script(x.repeat(1, self.repeat, 1, 1))
         return (features.mean((2, 3)) if features.ndim == 4 else features).float()
 
@@ -62,16 +63,16 @@ def read_network(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def load_encoder(
     path: str | Path, channels: int | None, device: torch.device | str, *, size: int = 32
 ) -> tuple[Encoder | ScriptedEncoder, str]:
-    """An encoder in evaluation mode, and a line that says what it is.
+    """An encoder in evaluation mode, and a one-line description.
 
     Args:
         path: the run directory of selfsup.pretrain or of a classifier, a safetensors file that either wrote, or a
             TorchScript file that maps (N, C, H, W) in [-1, 1] to (N, F) features or (N, F, h, w) maps.
-        channels: of the pictures it will see; None takes the encoder's own.
-        size: of the pictures, to try out a TorchScript encoder.
+        channels: of the images it will see; None takes the encoder's own.
+        size: of the images, to try out a TorchScript encoder.
 
     Raises:
-        UserError: nothing to load there, or it does not fit.
+        UserError: there is no encoder, or it does not fit.
     """
     path = Path(path)
     encoder: Encoder | ScriptedEncoder
@@ -111,10 +112,10 @@ def _from_file(path: Path) -> tuple[Encoder, str]:
 
 
 def rebuild(state: dict[str, Tensor], metadata: dict[str, str], origin: Path) -> Encoder:
-    """The encoder inside a state, by itself or under the prefix ``encoder.``; every tensor must find its place.
+    """The encoder in a state, which holds its tensors alone or, among others, under the prefix ``encoder.``.
 
     Raises:
-        UserError: it does not cover the encoder exactly.
+        UserError: the tensors are not exactly those of the encoder.
     """
     encoder = build_encoder(metadata["name"], int(metadata["channels"]), int(metadata["width"]))
     prefix = "encoder."
@@ -132,10 +133,10 @@ def _from_script(path: Path, channels: int, size: int) -> tuple[ScriptedEncoder,
         script = torch.jit.load(path, map_location="cpu").eval()
     except (RuntimeError, ValueError) as error:
         raise UserError(f"encoder={str(path)!r}: expected a run directory, .safetensors or TorchScript") from error
-    picture, reason = torch.zeros(2, channels, size, size), ""
+    images, reason = torch.zeros(2, channels, size, size), ""
     for repeat in (1, 3) if channels == 1 else (1,):
         try:
-            features = ScriptedEncoder(script, repeat, 0)(picture)
+            features = ScriptedEncoder(script, repeat, 0)(images)
         except RuntimeError as error:
             reason = reason or str(error).strip().splitlines()[-1]
             continue
@@ -143,7 +144,7 @@ def _from_script(path: Path, channels: int, size: int) -> tuple[ScriptedEncoder,
             grey = ", grey repeated to three channels" if repeat == 3 else ""
             return ScriptedEncoder(script, repeat, features.shape[1]), f"TorchScript {path}{grey}"
         reason = f"it returned the shape {tuple(features.shape)}, expected (2, F)"
-    raise UserError(f"encoder={str(path)!r}: cannot take pictures of shape {tuple(picture.shape)}: {reason}")
+    raise UserError(f"encoder={str(path)!r}: cannot take pictures of shape {tuple(images.shape)}: {reason}")
 
 
 def weights_digest(network: nn.Module) -> str:

@@ -1,7 +1,7 @@
 """Residual encoders by name, built from a table of blocks.
 
-He et al. 2015 (basic blocks) and 2016 (pre-activated bottlenecks), with a 3x3 stem: at 32 px there is nothing to throw
-away early, except in the compact ones, whose stem halves the picture so that a CPU trains them in minutes.
+He et al. 2015 (basic blocks) and 2016 (pre-activated bottlenecks), with a 3x3 stem without stride, because 32 px are
+few. Only the compact ones (resnet8, resnet14) have a stem with stride 2, so that a CPU trains them in minutes.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from cluster_jobs.distributed.batchnorm import BatchNorm
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut (He et al. 2015, figure 2)."""
+    """Two 3x3 convolutions with a shortcut (He et al. 2015, figure 2)."""
 
     expansion = 1
 
@@ -63,7 +63,7 @@ def _conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
 
 @dataclass(frozen=True)
 class EncoderArchitecture:
-    """A row of the table: stage s has ``depths[s]`` blocks of width ``width * 2**s``; all but the first halve."""
+    """Stage s has ``depths[s]`` blocks of width ``width * 2**s``; all stages but the first halve the resolution."""
 
     block: type[BasicBlock] | type[PreactivatedBottleneck]
     depths: tuple[int, ...]
@@ -79,7 +79,7 @@ ARCHITECTURES = {
 
 
 class Encoder(nn.Module):
-    """A residual network up to its pooled features. Its pictures may have any size from 8 px on."""
+    """A residual network without a classifier: features are its average-pooled maps. Images have 8 px or more."""
 
     def __init__(self, name: str, channels: int, width: int) -> None:
         super().__init__()
@@ -90,8 +90,8 @@ class Encoder(nn.Module):
         self.stem_norm = nn.Identity() if preactivated else nn.Sequential(BatchNorm(width), nn.ReLU())
         blocks, features = [], width
         for stage, depth in enumerate(table.depths):
-            for place in range(depth):
-                stride = 2 if stage > 0 and place == 0 else 1
+            for number in range(depth):
+                stride = 2 if stage > 0 and number == 0 else 1
                 blocks.append(table.block(features, width * 2**stage, stride))
                 features = width * 2**stage * table.block.expansion
         self.blocks = nn.Sequential(*blocks)
@@ -124,7 +124,7 @@ def build_encoder(name: str, channels: int, width: int = 32, *, seed: int = 0) -
 
 
 def initialise(module: nn.Module, *key: int | str) -> None:
-    """Draws the weights of convolutions (He et al. 2015) and linear maps, each keyed by its name."""
+    """Initialises convolutions (He et al. 2015) and linear layers; the seed of each contains its name."""
     for name, child in module.named_modules():
         if isinstance(child, nn.Conv2d | nn.Linear):
             draw = generator("cpu", *key, name)

@@ -1,1 +1,1 @@
-"""Given, inferred, clustering, classifier, provenance (label)."""
+"""Label tables: drawing a budget, importing labels, inferring labels by clusters or a classifier, and reports."""

@@ -1,7 +1,7 @@
-"""Classifiers from few labels: cross-entropy on the labelled pictures while the rotation loss goes on for all.
+"""Trains classifiers from few labels: cross-entropy on labelled images plus a rotation loss on all images.
 
-S4L-Rotation (Zhai et al. 2019, equation 1): L = CE(labelled) + w · rotation(all pictures). With ``rotation_weight`` 0
-it is plain supervised training, as detectors and the classification accuracy score need it.
+S4L-Rotation (Zhai et al. 2019, equation 1): L = CE(labelled) + w · rotation(all images). With ``rotation_weight`` 0
+it is plain supervised training, as for detectors and the classification accuracy score.
 
 Every rank trains the same classifier and then takes rank 0's weights: scores and label tables do not depend on the
 number of processes, and ranks cannot drift apart.
@@ -31,7 +31,7 @@ from selfsup.encoders.resnet import Encoder, build_encoder, initialise
 from selfsup.pretext import augment
 from selfsup.pretext.rotation import rotate_all, rotation_head, rotation_losses
 
-CLASSIFIER_SUFFIX = ".classifier.safetensors"  # how the name of a classifier's file ends beside its label table
+CLASSIFIER_SUFFIX = ".classifier.safetensors"  # of the classifier that belongs to a label table
 
 
 class Pictures(Protocol):
@@ -40,11 +40,11 @@ class Pictures(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, indices: np.ndarray) -> Any:
-        """The pictures at int64 indices (n,): uint8 (n, C, H, W)."""
+        """The images at int64 indices (n,): uint8 (n, C, H, W)."""
 
 
 class ShardPictures:
-    """The pictures of shards, or of the samples at ``indices``, decoded when they are asked for."""
+    """The images of shards, or of the samples at ``indices``, decoded on access."""
 
     def __init__(self, shards: Shards, indices: np.ndarray | None = None, damaged: str = "fatal") -> None:
         self.indices = np.arange(len(shards)) if indices is None else indices
@@ -59,22 +59,22 @@ class ShardPictures:
 
 @dataclass
 class ClassifierRecipe:
-    """How a classifier is trained. ``encoder`` and ``width`` give way to those of a given encoder."""
+    """How a classifier is trained. A given encoder overrides ``encoder`` and ``width``."""
 
     encoder: str = option("resnet8", "residual network by name")
     width: int = option(32, "channels of its first stage")
     steps: int = option(1500, "optimizer steps")
-    batch: int = option(128, "labelled pictures a step")
+    batch: int = option(128, "labelled images per step")
     lr: float = option(2e-3, "highest learning rate of AdamW; a cosine leads to zero")
     weight_decay: float = option(0.05, "of kernels and matrices")
     warmup: float = option(0.05, "share of the steps over which the learning rate rises")
-    shift: int = option(2, "random translation of up to so many pixels")
+    shift: int = option(2, "largest random translation in pixels")
     flip: bool = option(False, "random horizontal mirrors; wrong for digits and letters")
     balance: float = option(
-        0.5, "labelled pictures weigh as the size of their class to minus this power: 1 evens classes"
+        0.5, "losses are weighted by class size to the power of minus this: 1 gives classes equal weight"
     )
     rotation_weight: float = option(0.0, "weight of the rotation loss; 0 is supervised training")
-    rotation_batch: int = option(16, "unlabelled pictures a step, each in four rotations")
+    rotation_batch: int = option(16, "unlabelled images per step, each in four rotations")
 
     def check(self) -> None:
         """Raises UserError for a value outside its range."""
@@ -89,7 +89,7 @@ class ClassifierRecipe:
 class Classifier(nn.Module):
     """An encoder with a linear head over classes, and one over rotations for the S4L loss.
 
-    `facts` go with it to its file and back: `class_names`, and what it learned from. Values are those of JSON.
+    `facts` are stored in its file: `class_names`, and what it was trained on. Values are JSON.
     """
 
     def __init__(self, encoder: Encoder, classes: int) -> None:
@@ -125,11 +125,11 @@ def fit(
     """Trains a classifier; the same one for the same arguments, threads and machine type.
 
     Args:
-        images: N labelled pictures.
-        labels: (N,) integers from 0 to classes - 1; a class may have one picture, or none (it is then never predicted
-            with confidence). Pictures are drawn as often as they are; ``recipe.balance`` weighs their losses.
+        images: N labelled images.
+        labels: (N,) integers from 0 to classes - 1; a class may have one image, or none (it is then never predicted
+            with confidence). Images are drawn uniformly; ``recipe.balance`` weights their losses.
         init: an encoder to start from, for example a pretrained one; it is copied.
-        unlabelled: pictures for the rotation loss, which may include `images`; by default `images`.
+        unlabelled: images for the rotation loss, which may include `images`; by default `images`.
         job: shows progress (images/s, time left) and makes all ranks agree.
         what: the name of the progress bar.
 
@@ -137,12 +137,12 @@ def fit(
         the classifier in evaluation mode.
 
     Raises:
-        UserError: no labelled picture, or a value of the recipe outside its range.
+        UserError: no labelled image, or a value of the recipe outside its range.
     """
     recipe.check()
     targets = torch.as_tensor(np.asarray(labels), dtype=torch.int64)
     if not len(targets):
-        raise UserError(f"{what}: no labelled pictures to learn from")
+        raise UserError(f"{what}: no labelled labelled_images to learn from")
     assert len(targets) == len(images) and int(targets.min()) >= 0 and int(targets.max()) < classes
     channels = images[np.zeros(1, np.int64)].shape[1]
     name, width = (init.name, init.width) if init else (recipe.encoder, recipe.width)
@@ -162,10 +162,10 @@ def fit(
     if job is not None:
         steps = job.track(steps, recipe.steps * labelled.size, "images", what, weight=labelled.size)
     for step in steps:
-        pictures, chosen = labelled.batch(step, device)
-        answers = targets[chosen].to(device, non_blocking=True)
-        others = turned.batch(step, device)[0] if recipe.rotation_weight else None
-        loss = losses(classifier, pictures, answers, weights, others, recipe.rotation_weight)
+        labelled_images, chosen = labelled.batch(step, device)
+        targets_of_batch = targets[chosen].to(device, non_blocking=True)
+        unlabelled_images = turned.batch(step, device)[0] if recipe.rotation_weight else None
+        loss = losses(classifier, labelled_images, targets_of_batch, weights, unlabelled_images, recipe.rotation_weight)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -176,9 +176,9 @@ def fit(
 
 
 def class_weights(targets: Tensor, classes: int, balance: float) -> Tensor:
-    """The weight of each class, (classes,) float32, as its size to the power of -balance; 1 in the mean over pictures.
+    """Class weights (classes,) float32, the class size to the power of -balance, scaled to mean 1 over images.
 
-    A class without pictures weighs nothing.
+    A class without images has weight 0.
     """
     sizes = torch.bincount(targets, minlength=classes).double()
     weights = torch.where(sizes > 0, sizes.clamp(min=1) ** -balance, 0.0)
@@ -187,43 +187,43 @@ def class_weights(targets: Tensor, classes: int, balance: float) -> Tensor:
 
 def losses(
     classifier: Classifier,
-    pictures: Tensor,
-    answers: Tensor,
+    images: Tensor,
+    labels: Tensor,
     weights: Tensor,
-    others: Tensor | None,
+    unlabelled: Tensor | None,
     rotation_weight: float,
 ) -> Tensor:
-    """The loss of a step: labelled pictures (n, C, H, W), their answers (n,), and others (m, C, H, W) to be turned.
+    """The loss of a step: labelled images (n, C, H, W), their labels (n,), and unlabelled ones (m, C, H, W) to rotate.
 
-    ``weights`` (classes,) weigh the answers. Everything passes the encoder at once, so that batch norm sees one
-    mixture of upright and turned pictures.
+    ``weights`` (classes,) are class weights. All images pass the encoder at once, so that batch norm normalises upright
+    and rotated images together.
     """
-    turned, rotations = rotate_all(others) if others is not None else (pictures[:0], answers[:0])
-    features = classifier.encoder(torch.cat([pictures, turned]))
-    split = [len(pictures), len(turned)]
-    upright, rotated = features.split(split)
-    loss = (F.cross_entropy(classifier.head(upright), answers, reduction="none") * weights[answers]).mean()
-    if others is not None:
-        loss = loss + rotation_weight * rotation_losses(classifier.rotation_head(rotated), rotations).mean()
+    rotated_images, rotations = rotate_all(unlabelled) if unlabelled is not None else (images[:0], labels[:0])
+    features = classifier.encoder(torch.cat([images, rotated_images]))
+    split = [len(images), len(rotated_images)]
+    upright, rotated_features = features.split(split)
+    loss = (F.cross_entropy(classifier.head(upright), labels, reduction="none") * weights[labels]).mean()
+    if unlabelled is not None:
+        loss = loss + rotation_weight * rotation_losses(classifier.rotation_head(rotated_features), rotations).mean()
     return loss
 
 
 class AugmentedBatches:
-    """Batches of pictures, each picture once an epoch in a keyed order, augmented by draws keyed by the step."""
+    """Augmented batches: each image once per epoch in a seeded order; augmentation is seeded by the step."""
 
-    def __init__(self, pictures: Pictures, size: int, recipe: ClassifierRecipe, seed: int, purpose: str) -> None:
-        self.pictures, self.size, self.recipe = pictures, size, recipe
+    def __init__(self, images: Pictures, size: int, recipe: ClassifierRecipe, seed: int, purpose: str) -> None:
+        self.images, self.size, self.recipe = images, size, recipe
         self.seed, self.purpose = seed, purpose
 
     def batch(self, step: int, device: torch.device | str) -> tuple[Tensor, np.ndarray]:
-        """Pictures (size, C, H, W) float32 in [-1, 1], and their indices."""
+        """Images (size, C, H, W) float32 in [-1, 1], and their indices."""
         chosen = self._indices(np.arange(step * self.size, (step + 1) * self.size))
         draws = augment.draw(self.size, self.recipe.shift, self.recipe.flip, self.seed, self.purpose, step)
-        pictures = to_float(torch.as_tensor(self.pictures[chosen]), device)
-        return augment.apply(pictures, draws), chosen
+        images = to_float(torch.as_tensor(self.images[chosen]), device)
+        return augment.apply(images, draws), chosen
 
     def _indices(self, positions: np.ndarray) -> np.ndarray:
-        count = len(self.pictures)
+        count = len(self.images)
         indices = np.empty_like(positions)
         epochs = positions // count
         for epoch in np.unique(epochs).tolist():
@@ -243,7 +243,7 @@ def _groups(classifier: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def _cosine(recipe: ClassifierRecipe) -> Callable[[int], float]:
-    """The learning rate's factor at a step: linear warm-up, then half a cosine down to zero."""
+    """The factor on the learning rate at a step: linear warm-up, then half a cosine down to zero."""
     warmup = max(1, round(recipe.warmup * recipe.steps))
 
     def factor(step: int) -> float:
@@ -263,15 +263,15 @@ def _agree(module: nn.Module, job: Job) -> None:
 
 @torch.no_grad()
 def predict(classifier: Classifier, images: Iterable[Tensor], device: torch.device | str) -> Tensor:
-    """Logits (N, classes) float32 on the CPU for batches of uint8 pictures (n, C, H, W), in their order."""
+    """Logits (N, classes) float32 on the CPU for batches of uint8 images (n, C, H, W), in their order."""
     parts = [classifier(to_float(batch, device)).float().cpu() for batch in images]
     return torch.cat(parts) if parts else torch.zeros(0, classifier.classes)
 
 
-def blocks(pictures: Pictures, size: int = 512) -> Iterator[Tensor]:
-    """All pictures in index order, in batches, as `predict` takes them."""
-    for start in range(0, len(pictures), size):
-        yield torch.as_tensor(pictures[np.arange(start, min(start + size, len(pictures)))])
+def blocks(images: Pictures, size: int = 512) -> Iterator[Tensor]:
+    """All images in index order, in batches, as `predict` takes them."""
+    for start in range(0, len(images), size):
+        yield torch.as_tensor(images[np.arange(start, min(start + size, len(images)))])
 
 
 def save_classifier(path: Path, classifier: Classifier) -> None:
@@ -310,5 +310,5 @@ def classifier_path(table: Path) -> Path:
 
 
 def table_path(classifier: Path) -> Path:
-    """The label table that a classifier made, if its file lies where `classifier_path` says."""
+    """The label table that a classifier made, if the classifier lies where `classifier_path` says."""
     return classifier.with_name(classifier.name.removesuffix(CLASSIFIER_SUFFIX) + ".parquet")

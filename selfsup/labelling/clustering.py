@@ -1,7 +1,7 @@
 """Seeded k-means on features, and scores of clusters against true labels. The only importer of faiss.
 
-FAISS alone starts from random points of a subsample, which costs 20 to 37 % inertia on 60,000 points; here it starts
-from k-means++ centroids (Arthur & Vassilvitskii 2007) and sees every point.
+By default FAISS starts from random points and trains on a subsample, which raises the inertia by 20 to 37 % on 60,000
+points; here it starts from k-means++ centroids (Arthur & Vassilvitskii 2007) and trains on every point.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.seeds import derive_seed
 
 ITERATIONS = 20
-SEEDING_ROWS = 16_000  # k-means++ looks at this many rows, or at SEEDING_ROWS_EACH for each cluster where that is more
+SEEDING_ROWS = 16_000  # rows that k-means++ uses, or SEEDING_ROWS_EACH per cluster where that is more
 SEEDING_ROWS_EACH = 32
 PCA_DIMENSIONS = 256
 
@@ -50,11 +50,12 @@ class Clusters:
 
     @property
     def empty(self) -> int:
+        """The number of empty clusters."""
         return int((self.sizes == 0).sum())
 
     @property
     def size_entropy(self) -> float:
-        """The entropy of the sizes over log k: 1 for equal sizes, 0 when one cluster holds everything."""
+        """The entropy of the sizes over log k: 1 for equal sizes, 0 if one cluster holds all samples."""
         return size_entropy(self.sizes)
 
     @property
@@ -94,7 +95,7 @@ def kmeans(
     Args:
         features: (N, F) float32, finite.
         clusters: k, from 1 to N.
-        threads: CPU threads; faiss brings its own, which torch does not govern.
+        threads: CPU threads of faiss, which torch does not set.
         start: (k, F') float32, the centroids to start from, in the space; None starts from k-means++.
 
     Raises:
@@ -131,7 +132,7 @@ def check_clusters(clusters: int, samples: int) -> None:
 
 
 def _seed_centroids(points: np.ndarray, clusters: int, seed: int) -> np.ndarray:
-    """k-means++ centroids (k, F) from a keyed subsample of bounded size."""
+    """k-means++ centroids (k, F) from a seeded subsample of bounded size."""
     random = np.random.RandomState(derive_seed("k-means++", seed) % 2**32)
     rows = min(len(points), max(SEEDING_ROWS, SEEDING_ROWS_EACH * clusters))
     chosen = np.sort(random.permutation(len(points))[:rows])
@@ -192,7 +193,7 @@ def mutual_information(table: np.ndarray) -> float:
 def _adjusted_rand(table: np.ndarray) -> float:
     """Hubert & Arabie 1985: pairs together in both, less what chance gives, over its maximum less the same.
 
-    By hand, because scikit-learn's function takes a label a sample and not their table.
+    Not scikit-learn's function, which takes one label per sample and not their contingency table.
     """
 
     def pairs(counts: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""CSV files of two columns that a user writes, and the class names in them."""
+"""Reads the two-column CSV files that users write, and the class names in them."""
 
 import csv
 import difflib
@@ -45,15 +45,15 @@ def read_rows(file: Path, key: str, columns: str) -> Iterator[Row]:
 
 
 def composed(name: str) -> str:
-    """One spelling of accents: file systems decompose them, spreadsheets compose them."""
+    """The name with composed accents (Unicode NFC): file systems decompose them, spreadsheets compose them."""
     return unicodedata.normalize("NFC", name)
 
 
-def class_number(cell: str, classes: Sequence[str], place: str) -> int:
-    """The class that a cell names: a (composed) name first, then a number, as digits' classes are called "0" to "9".
+def class_number(cell: str, classes: Sequence[str], where: str) -> int:
+    """The class that a cell names, by its (composed) name or else its number (digits' classes are named "0" to "9").
 
     Raises:
-        UserError: no such class; ``place`` says where the cell stands.
+        UserError: no such class; ``where`` names the cell's file and line.
     """
     if cell in classes:
         return classes.index(cell)
@@ -61,4 +61,4 @@ def class_number(cell: str, classes: Sequence[str], place: str) -> int:
         return int(cell)
     near = difflib.get_close_matches(cell, classes, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(classes[:20])}"
-    raise UserError(f"{place}: unknown class {cell!r}; {hint} or a number below {len(classes)}")
+    raise UserError(f"{where}: unknown class {cell!r}; {hint} or a number below {len(classes)}")

@@ -1,6 +1,6 @@
-"""Labels that somebody knows: a budget revealed from the shards, or the user's own labels imported from a CSV.
+"""True labels: a budget that is revealed from the shards (budget.py), or the user's own labels, imported from a CSV.
 
-No label of the training set comes in by any other way.
+No label of the training set enters training in any other way.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from selfsup.labelling.csv_rows import Row, class_number, composed, read_rows
 
 
 def reveal(shards: Shards, fraction: float, seed: int) -> LabelTable:
-    """The budget: a fraction of each class's labels, over the samples that have a ``.cls``.
+    """The label table of a budget: a fraction of the labels of each class, of the samples that have a ``.cls``.
 
     Raises:
         UserError: the fraction is not in (0, 1], or no sample has a label.
@@ -82,7 +82,7 @@ def _true_table(
     )
 
 
-AMBIGUOUS = -1
+AMBIGUOUS = -1  # in place of an index
 
 
 def _find(shards: Shards, names: set[str]) -> dict[str, int]:
@@ -116,12 +116,12 @@ def _find_keys(shards: Shards, names: set[str]) -> dict[str, int]:
 
 
 def _is_header(row: Row, index_of: dict[str, int], classes: list[str]) -> bool:
-    """Whether a first line is a header: its name is no sample and looks like none, and its class is none."""
+    """Whether the first line is a header: its name is no sample's and has no "." or "/", and its class is unknown."""
     return row.first not in index_of and not set("./") & set(row.first) and row.second not in classes
 
 
 def _classes_of(rows: list[Row]) -> list[str]:
-    """The classes that a file itself speaks of: numbers up to the largest, or names in sorted order."""
+    """The classes that occur in a file: numbers up to the largest, or names in sorted order."""
     labels = {row.second for row in rows}
     if labels and all(label.isdecimal() for label in labels):
         return [str(number) for number in range(max(map(int, labels)) + 1)]

@@ -1,4 +1,4 @@
-"""Labels that nobody gave: one for all, random ones, clusters of features, a classifier's (S4L, Zhai et al. 2019)."""
+"""Labels that are not given: one for all, random ones, clusters of features, a classifier's (S4L, Zhai et al. 2019)."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from selfsup.encoders.resnet import Encoder
 from selfsup.labelling.classifier import Classifier, ClassifierRecipe, ShardPictures, fit, predict, save_classifier
 from selfsup.labelling.clustering import Space, check_clusters, kmeans
 
-BLOCK = 256  # images a forward pass on every rank: equal blocks, so results do not depend on the number of ranks
+BLOCK = 256  # images per forward pass on every rank, so that results do not depend on the number of ranks
 
 
 def single(shards: Shards) -> LabelTable:
@@ -27,7 +27,7 @@ def single(shards: Shards) -> LabelTable:
 
 
 def random(shards: Shards, classes: int, seed: int) -> LabelTable:
-    """A label in [0, classes) for every sample, keyed by (seed, key)."""
+    """A label in [0, classes) for every sample, a hash of (seed, key)."""
     if classes < 1:
         raise UserError(f"{shards.directory!r} names no classes: clusters=N says how many random labels there are")
     names = [f"random {number}" for number in range(classes)]
@@ -55,14 +55,14 @@ def cluster(shards: Shards, encoder: str, clusters: int, space: Space, seed: int
 def classify(
     shards: Shards, budget: str, encoder: str, recipe: ClassifierRecipe, *, soft: bool, seed: int, keep: Path, job: Job
 ) -> LabelTable:
-    """A label for every sample from a classifier trained on the budget, which keeps its own labels.
+    """A label for every sample from a classifier trained on the budget; the budget keeps its true labels.
 
     Args:
-        budget: path of the label table whose labels are known.
-        encoder: where the classifier starts; "" starts from scratch.
-        recipe: with ``rotation_weight`` above 0, the rotation loss goes on over all images (S4L).
+        budget: path of the label table of known labels.
+        encoder: whose weights the classifier starts from; "" starts from scratch.
+        recipe: with ``rotation_weight`` above 0, a rotation loss over all images is added (S4L).
         soft: whether the table holds the probabilities of all classes.
-        keep: file for the classifier; it is there before the table is.
+        keep: file for the classifier; it is written before the table.
     """
     shards.check_square()
     known = read_table(budget)

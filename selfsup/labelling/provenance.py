@@ -1,4 +1,4 @@
-"""Which labels an encoder had seen before it was given: nothing made with it may be judged by labels that it knew."""
+"""Which labels an encoder was trained with: what is made with it may not be scored by labels that it has seen."""
 
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from selfsup.labelling.classifier import table_path
 
 
 def labels_seen_by(encoder: str) -> dict[str, Any] | None:
-    """Metadata and `path` of the label table with whose labels an encoder was trained; {} where nobody knows, None
-    where it saw no label.
+    """Metadata and `path` of the label table that an encoder was trained with.
 
-    The table's own metadata says in `encoder_table` which labels the classifier that made it had seen before.
+    {} where that is unknown, None where it saw no label. If the table was made by a classifier, its metadata says in
+    `encoder_table` which labels the classifier's own encoder had seen.
 
     Args:
         encoder: what `encoder=` takes; "" for none.

@@ -1,6 +1,6 @@
-"""What a person looks at after labelling: examples of every class, how sure the labels are, and how right.
+"""The report on a label table: examples of every class, confidences and, where true labels are given, accuracy.
 
-True labels come in here only, after the table is written, so that they cannot influence it.
+True labels are read here only, after the table is written, so that they cannot influence it.
 """
 
 import io
@@ -19,12 +19,12 @@ from cluster_jobs.reporting.grids import save_grid
 from cluster_jobs.reporting.section import Picture, Section
 from selfsup.labelling.clustering import agreement, size_entropy
 
-SHOWN_CLASSES = 64
+MAX_CLASSES = 64  # rows of examples.png
 EXAMPLES = 12  # images of each class
-NAMELESS = ("cluster", "single", "random")  # origins whose labels are numbers without a meaning
+UNNAMED = ("cluster", "single", "random")  # origins whose labels are not the classes of the data
 
 
-Truth = tuple[np.ndarray, list[str]]  # true labels (N,) int32, -1 where nobody knows, and the names of the classes
+Truth = tuple[np.ndarray, list[str]]  # true labels (N,) int32, -1 where unknown, and class names
 
 
 def read_truth(path: str, shards: Shards) -> Truth:
@@ -43,7 +43,7 @@ def write_report(out: Path, table: LabelTable, shards: Shards, truth: Truth | No
     """Writes ``NAME.metrics.json`` beside the table ``NAME.parquet``, and ``report/NAME.json`` with its pictures.
 
     Returns:
-        The metrics; None where nobody has the labels that a score needs.
+        The metrics by name; None for scores whose labels are not known.
     """
     labels = aligned_labels(table, shards)
     inferred = table.origin == "inferred"
@@ -71,14 +71,14 @@ def write_report(out: Path, table: LabelTable, shards: Shards, truth: Truth | No
 
 
 def readable(value: Any) -> str:
-    """A metric as people read it."""
+    """A metric as text."""
     if value is None:
         return "n/a"
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _describe(table: LabelTable, shards: Shards) -> dict[str, Any]:
-    """What the table says about itself."""
+    """Metrics of the table that need no true labels."""
     sizes = np.bincount(table.labels, minlength=len(table.classes))
     described = {
         "method": table.metadata["method"],
@@ -95,23 +95,23 @@ def _describe(table: LabelTable, shards: Shards) -> dict[str, Any]:
 
 
 def score(table: LabelTable, labels: np.ndarray, truth: Truth) -> tuple[dict[str, Any], np.ndarray | None]:
-    """Scores the labels that were not given as true: agreement where they have no names, accuracy where they do.
+    """Scores the labels that were inferred: agreement for clusters and the like, accuracy for labels of classes.
 
     Args:
         labels: (N,) int32, the table in index order, -1 where it has no label.
 
     Returns:
-        The scores, and the confusion counts (true class, label) where labels have names.
+        The scores, and for labels of classes the confusion matrix (true class, label).
     """
     true, classes = truth
     given = np.zeros(len(labels), bool)
     given[labels >= 0] = table.origin == "true"
     scored = (labels >= 0) & (true >= 0) & ~given
     scores: dict[str, Any] = {"scored samples": int(scored.sum())}
-    if set(table.origin.tolist()) & set(NAMELESS):
+    if set(table.origin.tolist()) & set(UNNAMED):
         names = ("nmi", "ari", "matched_accuracy", "majority_accuracy")
-        found = asdict(agreement(labels[scored], true[scored])) if scored.any() else dict.fromkeys(names)
-        return scores | {name.replace("_", " "): value for name, value in found.items()}, None
+        agreements = asdict(agreement(labels[scored], true[scored])) if scored.any() else dict.fromkeys(names)
+        return scores | {name.replace("_", " "): value for name, value in agreements.items()}, None
     if table.classes != classes:
         raise UserError(
             f"truth= names the classes {', '.join(classes[:20])}; the labels' are {', '.join(table.classes[:20])}"
@@ -126,12 +126,12 @@ def score(table: LabelTable, labels: np.ndarray, truth: Truth) -> tuple[dict[str
 
 
 def _examples(file: Path, table: LabelTable, labels: np.ndarray, shards: Shards) -> Picture:
-    """One row of images for each class: the surest of those that were not given, or the first where all were."""
+    """One row of images per class: the most confident inferred labels, or the first samples if all are true."""
     indices = np.flatnonzero(labels >= 0)
     given = table.origin == "true"
     sheet = []
-    shown = [number for number in range(len(table.classes)) if (table.labels == number).any()][:SHOWN_CLASSES]
-    for number in shown:
+    listed = [number for number in range(len(table.classes)) if (table.labels == number).any()][:MAX_CLASSES]
+    for number in listed:
         rows = np.flatnonzero((table.labels == number) & ~given)
         rows = rows if rows.size else np.flatnonzero(table.labels == number)
         best = rows[np.argsort(-table.confidence[rows], kind="stable")][:EXAMPLES]
@@ -139,10 +139,10 @@ def _examples(file: Path, table: LabelTable, labels: np.ndarray, shards: Shards)
         white = np.full(shards.shape, 255, np.uint8)
         sheet += images + [white] * (EXAMPLES - len(images))
     save_grid(file, np.stack(sheet), EXAMPLES)
-    most = f"the first {len(shown)} of {len(table.classes)} classes" if len(shown) < len(table.classes) else "classes"
+    most = f"the first {len(listed)} of {len(table.classes)} classes" if len(listed) < len(table.classes) else "classes"
     order = "nearest to its centroid first" if "cluster" in table.origin else "surest first"
-    names = ", ".join(table.classes[number] for number in shown[:20])
-    return Picture(file.name, f"A row for each label ({most}), {order}: {names}{', …' if len(shown) > 20 else ''}")
+    names = ", ".join(table.classes[number] for number in listed[:20])
+    return Picture(file.name, f"A row for each label ({most}), {order}: {names}{', …' if len(listed) > 20 else ''}")
 
 
 def _histogram(file: Path, confidence: np.ndarray) -> Picture:

@@ -1,4 +1,4 @@
-"""Label-preserving augmentation whose draws are keyed, so that they depend on nothing but their key."""
+"""Label-preserving augmentation, random translations and mirrors. A draw is a function of its seed alone."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ def draw(count: int, shift: int, flip: bool, *key: int | str) -> AugmentationDra
 
 
 def apply(images: Tensor, draws: AugmentationDraws) -> Tensor:
-    """Moves and mirrors images (n, C, H, W) of any dtype and device; what moves in is reflected at the border."""
+    """Translates and mirrors images (n, C, H, W) of any dtype and device, with reflection at the border."""
     count, _, height, width = images.shape
     device = images.device
     offsets = draws.offsets.to(device, non_blocking=True)

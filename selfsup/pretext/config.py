@@ -25,10 +25,10 @@ class PretrainConfig(TrainKeys):
     ema_nimg: int = option(
         10_000, "half-life of the moving average of the weights, in images; shorter in the beginning"
     )
-    shift: int = option(2, "random translation of up to so many pixels")
+    shift: int = option(2, "largest random translation in pixels")
     flip: bool = option(False, "random horizontal mirrors")
     relabel_nimg: int = option(50_000, "images between two relabellings, by a task that finds its targets itself")
-    eval_count: int = option(5_000, "most held-out images to score")
+    eval_count: int = option(5_000, "number of held-out images to score, at most")
 
     def check(self) -> None:
         """Raises UserError for a value outside its range, as far as that is known before any input exists."""

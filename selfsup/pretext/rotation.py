@@ -1,4 +1,4 @@
-"""Predict by how much an image was turned (RotNet, Gidaris et al. 2018, equations 1 to 3)."""
+"""The rotation task: predict by which angle an image was rotated (RotNet, Gidaris et al. 2018, equations 1 to 3)."""
 
 from collections.abc import Sequence
 
@@ -19,8 +19,8 @@ CAPTION_PIXELS, TILE_PIXELS = 13, 64
 def rotate_all(images: Tensor) -> tuple[Tensor, Tensor]:
     """All four rotations of square images (N, ...): (4N, ...), by 0, 90, 180 and 270 degrees, and targets (4N,).
 
-    Rotation r of image n stands at r·N + n, so the first N are the upright ones. Only transposes and flips: an
-    interpolated rotation would give itself away.
+    Rotation r of image n stands at r·N + n, so the first N are the upright ones. Only transposes and flips, because
+    interpolation would reveal the rotation.
     """
     turned = torch.cat([torch.rot90(images, turns, (-2, -1)) for turns in range(ROTATIONS)])
     return turned, torch.arange(ROTATIONS, device=images.device).repeat_interleave(len(images))

@@ -1,1 +1,1 @@
-"""Gaze frame, depth grey: shared by simulators, readers, tasks."""
+"""Conventions that simulators, readers and tasks share: the frame of gaze directions, depth as grey levels."""

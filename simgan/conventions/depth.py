@@ -1,8 +1,8 @@
-"""Depth pictures of hands as 8-bit grey: nearest white, background black, relative to the hand's centre."""
+"""Depth images of hands as 8-bit grey: nearest white, background black, relative to the hand's centre."""
 
 import numpy as np
 
-HALF_RANGE = 150.0  # mm before and behind the centre, and to either side of it in the picture
+HALF_RANGE = 150.0  # mm before and behind the centre, and to either side of it in the image
 LEVELS = 254  # grey 1 to 255; 0 is the background
 
 
@@ -17,6 +17,6 @@ def to_grey(depth: np.ndarray) -> np.ndarray:
 
 
 def to_depth(grey: np.ndarray) -> np.ndarray:
-    """What :func:`to_grey` was given, to half a level (0.6 mm): float32 mm, infinity for the background."""
+    """The inverse of :func:`to_grey`, to half a level (0.6 mm): float32 mm, infinity for the background."""
     depth = HALF_RANGE - (grey.astype(np.float32) - 1) * np.float32(2 * HALF_RANGE / LEVELS)
     return np.where(grey > 0, depth, np.float32(np.inf))

@@ -1,4 +1,4 @@
-"""One frame for directions, whatever data set they come from, and the two data sets' own frames.
+"""The frame of all gaze directions, and conversions from the frames of UnityEyes and MPIIGaze.
 
 A direction is a unit vector: x to the image's right, y up, z towards the camera; (0, 0, 1) looks into the camera.
 pitch = arcsin(y) and yaw = arctan2(x, z), in radians; so a positive pitch looks up, a positive yaw to the image's
@@ -23,7 +23,7 @@ def to_angles(vectors: np.ndarray) -> np.ndarray:
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """(..., 3) at length 1; a vector of length 0 stays as it is."""
+    """Vectors (..., 3) scaled to length 1; a vector of length 0 is not changed."""
     vectors = np.asarray(vectors, np.float64)
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(length > 0, length, 1)
@@ -66,5 +66,5 @@ def head_of_mpiigaze(rotation: np.ndarray) -> np.ndarray:
 
 
 def mirrored(vectors: np.ndarray) -> np.ndarray:
-    """Directions (..., 3) of a picture that is flipped left to right."""
+    """Directions (..., 3) of an image that is flipped left to right."""
     return np.asarray(vectors, np.float64) * (-1, 1, 1)

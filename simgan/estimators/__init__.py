@@ -1,1 +1,1 @@
-"""Networks that read labels off pictures, for scoring: what refined images are worth is what these learn."""
+"""Networks that estimate gaze or joints from images. Refined images are scored by how well these learn from them."""

@@ -1,6 +1,6 @@
-"""Training of estimators: deterministic, the same for whatever pictures, and cached under all that decides it.
+"""Trains estimators deterministically and caches them under a digest of everything that determines them.
 
-Every rank trains the same estimator and then takes the main rank's weights, as the classifiers of scores do.
+Every rank trains the same estimator and then takes the main rank's weights, as for the classifiers that compute scores.
 """
 
 import math
@@ -22,27 +22,27 @@ from s3gan.metrics.labelled import digest
 from s3gan.metrics.trained import cached_state
 from simgan.estimators.recipe import EstimatorRecipe
 
-BLOCK = 250  # images a forward pass, always (the last one padded): results depend on the size of the block
+BLOCK = 250  # images per forward pass, always (the last is padded): results depend on the size of a batch
 
 
 class Problem(Protocol):
-    """What an estimator learns."""
+    """What an estimator estimates: its network, loss and augmentation."""
 
     name: str
 
     def build(self, shape: tuple[int, int, int], width: float) -> nn.Module:
-        """The network for pictures (C, H, W); ``width`` is a multiple of the published one."""
+        """The network for images (C, H, W); ``width`` is a multiple of the published one."""
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """The loss of each picture, (n,)."""
+        """The loss of each image, (n,)."""
 
     def augment(self, images: Tensor, targets: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Images (n, C, H, W) float32 in [-1, 1] and targets (n, …) on the device, changed alike at random."""
+        """Randomly augmented images (n, C, H, W) float32 in [-1, 1] with their targets (n, …), on the device."""
 
 
 @dataclass(frozen=True)
 class Annotated:
-    """Pictures (N, C, H, W) uint8 and what is to be read off them, (N, …) float32."""
+    """Images (N, C, H, W) uint8 and their targets (N, …) float32."""
 
     images: np.ndarray
     targets: np.ndarray
@@ -58,8 +58,11 @@ class Annotated:
 def trained_estimator(
     problem: Problem, data: Annotated, recipe: EstimatorRecipe, *, seed: int, cache: Path, job: Job, what: str
 ) -> nn.Module:
-    """The estimator that ``recipe`` and ``seed`` make of ``data``, from the cache or trained now. Every rank calls
-    this; ``what`` names the progress bar."""
+    """The estimator of ``recipe`` and ``seed`` for ``data``, from the cache or trained now. A collective.
+
+    Args:
+        what: the name of the progress bar.
+    """
     shape = data.images.shape[1], data.images.shape[2], data.images.shape[3]
     protocol = {
         "problem": problem.name,
@@ -78,7 +81,7 @@ def trained_estimator(
 
 
 def fit(problem: Problem, data: Annotated, recipe: EstimatorRecipe, *, seed: int, job: Job, what: str) -> nn.Module:
-    """Trains an estimator with Adam, its learning rate on a cosine; the same one for the same arguments."""
+    """Trains an estimator with Adam and a cosine learning rate; deterministic in its arguments."""
     shape = data.images.shape[1], data.images.shape[2], data.images.shape[3]
     network = problem.build(shape, recipe.width)
     initialise(network, seed)
@@ -104,12 +107,12 @@ def fit(problem: Problem, data: Annotated, recipe: EstimatorRecipe, *, seed: int
 
 
 def on(device: torch.device, network: nn.Module) -> nn.Module:
-    """The network on a device, in the layout in which convolutions on CPUs are faster and which serves tensor cores."""
+    """The network on a device, in channels-last layout: faster convolutions on CPUs and on tensor cores."""
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def draws(count: int, recipe: EstimatorRecipe, seed: int) -> Iterator[np.ndarray]:
-    """The samples of each step, (batch,) int64: one keyed order of all of them after another."""
+    """The samples of each step, (batch,) int64: epoch after epoch of all samples, each in a seeded order."""
     waiting, epoch = np.zeros(0, np.int64), 0
     while True:
         while len(waiting) < recipe.batch:
@@ -120,12 +123,11 @@ def draws(count: int, recipe: EstimatorRecipe, seed: int) -> Iterator[np.ndarray
 
 
 class ZeroConv(nn.Conv2d):
-    """A convolution that begins at zero, for outputs that are nearly zero everywhere, as heat maps are: what drawn
-    weights put out would have to be unlearned first."""
+    """A convolution with zero initial weights, for heat maps and other outputs that are zero almost everywhere."""
 
 
 def initialise(network: nn.Module, seed: int) -> None:
-    """Draws the weights after He et al. 2015, each keyed by its name; biases and ZeroConv are zero."""
+    """Initialises weights as He et al. 2015, each with a seed of its name; biases and ZeroConv are zero."""
     for name, child in network.named_modules():
         if isinstance(child, ZeroConv):
             nn.init.zeros_(child.weight)
@@ -140,11 +142,11 @@ def initialise(network: nn.Module, seed: int) -> None:
 
 @torch.no_grad()
 def predict(network: nn.Module, images: np.ndarray, device: torch.device, size: int = BLOCK) -> np.ndarray:
-    """What an estimator reads off pictures (N, C, H, W) uint8, ``size`` at a time: (N, …) float32."""
-    found = []
+    """An estimator's outputs (N, …) float32 for images (N, C, H, W) uint8, in batches of ``size``."""
+    outputs = []
     for start in range(0, len(images), size):
         part = images[start : start + size]
         block = np.zeros((size, *images.shape[1:]), np.uint8)
         block[: len(part)] = part
-        found.append(network(to_float(torch.from_numpy(block), device))[: len(part)].cpu().numpy())
-    return np.concatenate(found)
+        outputs.append(network(to_float(torch.from_numpy(block), device))[: len(part)].cpu().numpy())
+    return np.concatenate(outputs)

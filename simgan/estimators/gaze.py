@@ -7,18 +7,19 @@ from torch.nn import functional
 from cluster_jobs.core.errors import UserError
 
 GAIN, SHIFT = 0.4, 0.3  # augmentation: contrast 1 ± GAIN, brightness ± SHIFT of [-1, 1]
-BLUR = (0.25, 0.5, 0.25)  # a kernel that is applied up to BLURS times along each axis
+BLUR = (0.25, 0.5, 0.25)  # a kernel, applied up to BLURS times along each axis
 BLURS, NOISE = 4, 0.1  # the greatest standard deviation of the noise, of [-1, 1]
 
 
 class GazeEstimator(nn.Module):
     """(N, C, H, W) float32 in [-1, 1] → (N, 3), a direction of any length.
 
-    Convolutions 3×3 of 32, 32 and 64 maps, max pooling 3×3 by 2, 3×3 of 80 and 192, max pooling 2×2 by 2, a layer of
-    1000 and one of 3; no padding, so that 35 × 55 pixels leave 192 · 5 · 10 = 9600 values.
+    3×3 convolutions with 32, 32 and 64 maps, 3×3 max pooling with stride 2, 3×3 convolutions with 80 and 192 maps, 2×2
+    max pooling with stride 2, linear layers with 1000 and 3 outputs. There is no padding: 35 × 55 pixels become
+    192 · 5 · 10 = 9600 values.
 
     Args:
-        width: the numbers of maps, and the 1000, as multiples of the paper's.
+        width: factor on the numbers of maps and on the 1000.
     """
 
     def __init__(self, channels: int, height: int, width_px: int, width: float) -> None:
@@ -44,10 +45,10 @@ class GazeEstimator(nn.Module):
 
 
 class GazeProblem:
-    """Directions read off eyes.
+    """Estimating gaze directions from images of eyes: targets are unit vectors (N, 3).
 
     Args:
-        augmented: whether pictures change at random while an estimator learns. The paper's do not.
+        augmented: whether training images are randomly augmented. The paper's are not.
     """
 
     name = "gaze"
@@ -56,7 +57,7 @@ class GazeProblem:
         self.augmented = augmented
 
     def build(self, shape: tuple[int, int, int], width: float) -> nn.Module:
-        """The network for pictures of a shape (C, H, W)."""
+        """The network for images of a shape (C, H, W)."""
         return GazeEstimator(*shape, width)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ class GazeProblem:
         return 0.5 * (output - target).square().sum(1)
 
     def augment(self, images: Tensor, targets: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Another light, sharpness and noise for each picture: none of them moves the eye."""
+        """Random brightness, contrast, blur and noise for each image; none of them moves the eye."""
         if not self.augmented:
             return images, targets
         draws = torch.rand(4, len(images), 1, 1, 1, generator=random, device=images.device)
@@ -75,7 +76,7 @@ class GazeProblem:
 
 
 def blurred(images: Tensor, times: Tensor) -> Tensor:
-    """Pictures (n, C, H, W) blurred ``times`` (n, 1, 1, 1) over, fractions included; edges are repeated."""
+    """Images (n, C, H, W) blurred ``times`` (n, 1, 1, 1) times, fractions allowed; borders are replicated."""
     channels = images.shape[1]
     row = torch.tensor(BLUR, device=images.device)
     kernel = (row[:, None] * row).expand(channels, 1, 3, 3)

@@ -1,8 +1,8 @@
-"""Joints read off depth pictures of hands: a stacked hourglass (Newell et al. 2016, arXiv 1603.06937) of two stacks, as
-Shrivastava et al. 2017 (arXiv 1612.07828, section 3.2) trained it.
+"""The estimator of hand joints: a stacked hourglass (Newell et al. 2016, arXiv 1603.06937) of two stacks, as trained by
+Shrivastava et al. 2017 (arXiv 1612.07828, section 3.2).
 
-Heat maps have 64 × 64 cells for pictures of 224 × 224; smaller pictures have the largest power of two that is at most
-half their side, and hourglasses that are less deep.
+Heat maps have 64 × 64 cells for images of 224 × 224. For smaller images their side is the largest power of two up to
+half the image's side, and hourglasses are less deep.
 """
 
 import math
@@ -14,8 +14,8 @@ from torch.nn import functional
 from cluster_jobs.core.errors import UserError
 from simgan.estimators.fit import ZeroConv
 
-HEAT, DEEPEST = 64, 4  # cells along a side at most, and how often these are halved
-SMALLEST = 4  # cells along a side, where an hourglass is narrowest
+HEAT, DEEPEST = 64, 4  # maximum of cells along a side, and of how often these are halved
+SMALLEST = 4  # cells along a side at the narrowest point of an hourglass
 FEATURES, STACKS = 256, 2
 SPREAD = 1.0  # standard deviation of a target's Gaussian in cells
 ROTATION = 20.0  # degrees, to either side
@@ -23,18 +23,19 @@ CROP = 0.85  # side of the smallest random crop
 
 
 def heat_side(size: int) -> int:
-    """Cells along a side of the heat maps of pictures of ``size``. Raises UserError for less than 16 pixels."""
+    """Side of the heat maps, in cells, for images of ``size``. Raises UserError for less than 16 pixels."""
     if size < 4 * SMALLEST:
         raise UserError(f"pictures of {size} × {size}: too small for the hourglass, expected {4 * SMALLEST} or more")
     return min(HEAT, 2 ** int(math.log2(size // 2)))
 
 
 def normalised(width: int) -> nn.Sequential:
+    """Batch norm and ReLU."""
     return nn.Sequential(nn.BatchNorm2d(width), nn.ReLU())
 
 
 class Residual(nn.Module):
-    """A bottleneck with normalisation before each convolution: 1×1, 3×3, 1×1; half the maps inside."""
+    """A pre-activated bottleneck block: 1×1, 3×3 and 1×1 convolutions with half the maps inside."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -51,7 +52,7 @@ class Residual(nn.Module):
 
 
 class Hourglass(nn.Module):
-    """Halves its maps ``depth`` times and doubles them again, with a branch at every size."""
+    """Downsamples ``depth`` times by 2 and upsamples again, with a skip branch at every resolution."""
 
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()
@@ -65,13 +66,13 @@ class Hourglass(nn.Module):
 
 class StackedHourglass(nn.Module):
     """(N, C, S, S) float32 in [-1, 1] → in training the heat maps of all stacks, (N, stacks, joints, H, H); in
-    evaluation the joints that the last stack shows, (N, joints, 2): x and y in pixels of the picture.
+    evaluation the joints of the last stack, (N, joints, 2): x and y in pixels of the image.
 
-    The picture is scaled to 4 H, for 224 pixels 256; a stem of 7×7 by 2, residual, pooling by 2, and two residuals
-    leads to H.
+    The image is scaled to 4 H pixels (224 to 256). The stem, a 7×7 convolution with stride 2, a residual block, max
+    pooling by 2 and two residual blocks, reduces it to H.
 
     Args:
-        width: the numbers of maps as a multiple of Newell's 256.
+        width: the number of maps as a multiple of Newell's 256.
     """
 
     def __init__(self, channels: int, size: int, joints: int, width: float) -> None:
@@ -97,24 +98,24 @@ class StackedHourglass(nn.Module):
         return maps if self.training else decode(maps[:, -1], self.size)
 
     def heat_maps(self, x: Tensor) -> Tensor:
-        """(N, stacks, joints, H, H)."""
+        """The heat maps of all stacks, (N, stacks, joints, H, H)."""
         side = 4 * self.heat
         if x.shape[-1] != side:
             x = functional.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
-        x, found = self.stem(x), []
+        x, maps = self.stem(x), []
         for stack, (hourglass, head) in enumerate(zip(self.hourglasses, self.heads, strict=True)):
             features = hourglass(x)
-            found.append(head(features))
+            maps.append(head(features))
             if stack < STACKS - 1:
-                x = x + self.features_back[stack](features) + self.heat_back[stack](found[-1])
-        return torch.stack(found, 1)
+                x = x + self.features_back[stack](features) + self.heat_back[stack](maps[-1])
+        return torch.stack(maps, 1)
 
 
 def gaussians(joints: Tensor, size: int, heat: int) -> Tensor:
-    """Joints (N, J, 2) in pixels as heat maps (N, J, H, H): 1 at the joint, with standard deviation SPREAD; rows y."""
+    """Joints (N, J, 2) in pixels as heat maps (N, J, H, H): Gaussians of height 1 and standard deviation SPREAD."""
     cells = (joints + 0.5) * (heat / size) - 0.5
     axis = torch.arange(heat, device=joints.device, dtype=joints.dtype)
-    x, y = (torch.exp(-0.5 * ((axis - cells[..., place, None]) / SPREAD) ** 2) for place in (0, 1))
+    x, y = (torch.exp(-0.5 * ((axis - cells[..., coordinate, None]) / SPREAD) ** 2) for coordinate in (0, 1))
     return y[..., :, None] * x[..., None, :]
 
 
@@ -123,8 +124,8 @@ def decode(maps: Tensor, size: int) -> Tensor:
     larger of its neighbours along each axis."""
     heat = maps.shape[-1]
     flat = maps.flatten(2)
-    place = flat.argmax(2)
-    row, column = place // heat, place % heat
+    cell = flat.argmax(2)
+    row, column = cell // heat, cell % heat
 
     def at(row: Tensor, column: Tensor) -> Tensor:
         inside = (row >= 0) & (row < heat) & (column >= 0) & (column < heat)
@@ -137,7 +138,7 @@ def decode(maps: Tensor, size: int) -> Tensor:
 
 
 class HandProblem:
-    """Joints read off hands: targets are (N, J, 2), x and y in pixels."""
+    """Estimating the joints of hands: targets are (N, J, 2), x and y in pixels."""
 
     name = "hand"
 
@@ -145,17 +146,19 @@ class HandProblem:
         self.size, self.joints = size, joints
 
     def build(self, shape: tuple[int, int, int], width: float) -> nn.Module:
-        """The network for pictures of a shape (C, S, S)."""
+        """The network for images of a shape (C, S, S)."""
         return StackedHourglass(shape[0], self.size, self.joints, width)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Squared difference to the Gaussians, summed over stacks and cells, the mean over joints; (n,)."""
+        """Squared difference to the Gaussians, summed over stacks and cells, averaged over joints; (n,)."""
         wanted = gaussians(target, self.size, output.shape[-1])
         return (output - wanted[:, None]).square().sum((1, 3, 4)).mean(1)
 
     def augment(self, images: Tensor, targets: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Turned by up to ROTATION either way about the middle, then a crop of CROP to all of the side, enlarged.
-        Pixels are taken, not mixed: the mean of two depths is the depth of neither. Around the picture is background.
+        """A random rotation of up to ±ROTATION about the middle and a random crop of CROP to 1 of the side, enlarged.
+
+        Sampling is by nearest neighbour, because the mean of two depths is the depth of neither. Outside the image is
+        background.
         """
         draws = torch.rand(len(images), 4, generator=random, device=images.device)
         angle = torch.deg2rad(ROTATION * (2 * draws[:, 0] - 1))
@@ -163,16 +166,21 @@ class HandProblem:
         shift = (1 - side)[:, None] * (2 * draws[:, 2:] - 1)
         cosine, sine = torch.cos(angle), torch.sin(angle)
         turn = torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1)
-        return moved(images, targets, turn, side, shift)
+        return transformed(images, targets, turn, side, shift)
 
 
-def moved(images: Tensor, joints: Tensor, turn: Tensor, side: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Pictures (N, C, S, S) in [-1, 1] and joints (N, J, 2) in pixels, seen through a square of ``side`` (N,) of the
-    whole, at ``shift`` (N, 2) in halves of the side, turned by ``turn`` (N, 2, 2)."""
+def transformed(images: Tensor, joints: Tensor, turn: Tensor, side: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Crops and rotates images (N, C, S, S) in [-1, 1] and their joints (N, J, 2) in pixels.
+
+    Args:
+        turn: (N, 2, 2) rotation matrices.
+        side: (N,) side of the cropped square, as a share of the image's.
+        shift: (N, 2) position of the square's centre, in halves of the image's side.
+    """
     size = images.shape[-1]
     matrix = turn * side[:, None, None]
-    places = functional.affine_grid(torch.cat([matrix, shift[..., None]], 2), list(images.shape), align_corners=False)
-    shown = functional.grid_sample(images + 1, places, mode="nearest", align_corners=False) - 1
+    grid = functional.affine_grid(torch.cat([matrix, shift[..., None]], 2), list(images.shape), align_corners=False)
+    seen = functional.grid_sample(images + 1, grid, mode="nearest", align_corners=False) - 1
     centred = (2 * joints + 1) / size - 1 - shift[:, None]
     back = (centred @ turn) / side[:, None, None]  # rows times turn: its inverse is its transpose
-    return shown, ((back + 1) * size - 1) / 2
+    return seen, ((back + 1) * size - 1) / 2

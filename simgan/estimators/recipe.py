@@ -8,12 +8,12 @@ from cluster_jobs.core.errors import UserError
 
 @dataclass
 class EstimatorRecipe:
-    """One recipe for whatever an estimator is trained on. The paper's network is width=1; smaller ones are stated."""
+    """The one recipe of all estimators, whatever they are trained on. width=1 is the paper's network."""
 
     width: float = option(0.25, "channels, as a multiple of the paper's")
     steps: int = option(1_500, "optimizer steps")
-    batch: int = option(128, "pictures a step")
-    augment: bool = option(False, "gaze: light, sharpness and noise of the pictures learned from change at random")
+    batch: int = option(128, "images per step")
+    augment: bool = option(False, "gaze: randomly change light, sharpness and noise of training images")
     lr: float = option(1e-3, "highest learning rate of Adam; a cosine leads to zero")
 
     def check(self) -> None:

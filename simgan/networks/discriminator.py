@@ -1,6 +1,4 @@
-"""The discriminator D: fully convolutional, one verdict a patch instead of one an image (SimGAN, section 2.3); and the
-one verdict an image that the paper compares with, as an ablation.
-"""
+"""The discriminator D: fully convolutional, one logit per patch (SimGAN, section 2.3); one per image as an ablation."""
 
 from dataclasses import dataclass
 
@@ -34,7 +32,7 @@ LAYERS: dict[str, tuple[Conv | Pool, ...]] = {
 
 
 class PatchDiscriminator(nn.Module):
-    """``(N, C, H, W) float32 in [-1, 1]`` to logits ``(N, h, w)``, one a local patch; positive says *refined*.
+    """``(N, C, H, W) float32 in [-1, 1]`` to logits ``(N, h, w)``, one per patch; positive means *refined*.
 
     The paper ends in two maps and a softmax. A softmax over two classes depends on the difference of its logits alone,
     so one map of that difference with a sigmoid is the same family of functions.
@@ -52,8 +50,8 @@ class PatchDiscriminator(nn.Module):
 class ImageDiscriminator(nn.Module):
     """``(N, C, H, W) float32 in [-1, 1]`` to logits ``(N, 1, 1)``, one for the whole image, by a fully connected layer.
 
-    The paper's ablation: it can be satisfied by artefacts anywhere. One verdict counts once in the adversarial term
-    where the local D's count once a patch, so the same balance takes λ divided by the number of patches.
+    The paper's ablation. Its single logit counts once in the adversarial term, where the patch discriminator's logits
+    count once per patch, so the same balance needs λ divided by the number of patches.
 
     Args:
         size: (height, width) of the images.
@@ -70,7 +68,7 @@ class ImageDiscriminator(nn.Module):
 
 
 def _body(channels: int, layers: str) -> tuple[nn.Sequential, int]:
-    """The layers below the verdict, and the feature maps that they end in."""
+    """The layers below the output layer, and their number of feature maps."""
     body: list[nn.Module] = []
     width = channels
     for layer in LAYERS[layers]:
@@ -92,7 +90,7 @@ def patches(layers: str, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def receptive_field(layers: str) -> int:
-    """The side in pixels of what one patch of D sees."""
+    """The side in pixels of the input that one logit of D depends on."""
     side, jump = 1, 1
     for layer in LAYERS[layers]:
         side += (layer.kernel - 1) * jump

@@ -1,8 +1,7 @@
-"""Noise that is a function of the picture: a refiner's source of chance that needs no generator and no state.
+"""Noise that is a hash of the image: a refiner's source of randomness, without a generator or a state.
 
-The same picture gets the same noise in whatever batch, process or life of a run; one grey level more somewhere, and
-it is another noise altogether. Integer hashes alone make it, so the pattern does not depend on the device (the last
-bits of its values may).
+The same image gets the same noise in every batch and process; a change of one grey level in one pixel changes all of
+it. It is made by integer hashes, so it does not depend on the device (except for the last bits of its values).
 """
 
 import math
@@ -17,9 +16,9 @@ def image_noise(images: torch.Tensor, channels: int) -> torch.Tensor:
     count, _, height, width = images.shape
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
         levels = ((images.detach().float() + 1) * 127.5).round().long().flatten(1)
-        places = torch.arange(max(levels.shape[1], 2 * channels * height * width), device=images.device)
-        digest = scrambled(levels + 256 * places[: levels.shape[1]]).sum(1, keepdim=True) & MASK
-        bits = scrambled(digest ^ scrambled(places[: 2 * channels * height * width]))
+        positions = torch.arange(max(levels.shape[1], 2 * channels * height * width), device=images.device)
+        digest = scrambled(levels + 256 * positions[: levels.shape[1]]).sum(1, keepdim=True) & MASK
+        bits = scrambled(digest ^ scrambled(positions[: 2 * channels * height * width]))
         radius, angle = ((bits.float() + 0.5) / 2**32).view(count, 2, channels, height, width).unbind(1)
         return torch.sqrt(-2 * torch.log(radius)) * torch.cos(2 * math.pi * angle)  # Box and Muller 1958
 

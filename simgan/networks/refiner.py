@@ -7,7 +7,7 @@ from simgan.networks.image_noise import image_noise
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions around a skip connection; the identity at first."""
+    """Two 3×3 convolutions with a skip connection around them; initially the identity (for inputs of at least 0)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -21,25 +21,26 @@ class ResidualBlock(nn.Module):
 
 
 def receptive_field(*, blocks: int, stem: int = 3, fold: int = 1) -> int:
-    """The side in pixels of what one pixel of R's output depends on; up to fold - 1 fewer by its place in the fold."""
+    """The side in pixels of the input that one output pixel of R depends on (up to fold - 1 fewer for some pixels)."""
     return fold * (stem + 4 * blocks)
 
 
 class Refiner(nn.Module):
-    """``(N, C, H, W) float32 in [-1, 1]`` to about the same: conv to ``width`` maps, residual blocks, conv1×1.
+    """``(N, C, H, W) float32 in [-1, 1]`` to refined images of the same shape: stem, residual blocks, 1×1 convolution.
 
-    The paper's networks: gaze has width 64, four blocks and a 3×3 stem; hand pose ten blocks and a 7×7 stem. Here the
-    last layer draws a change that is added to the input, begins at zero and has no tanh, so R begins as the identity.
-    With a tanh, self-regularisation alone can drive R into the constant image of the background (the median is what
-    minimises ‖R(x) - x‖₁), where the tanh is saturated and R stays for ever; so can a D that is too strong. Values
-    beyond [-1, 1] are for D to refuse; they are cut off when images are written.
+    The paper's networks: gaze has width 64, four blocks and a 3×3 stem; hand pose ten blocks and a 7×7 stem. Unlike the
+    paper's, the output layer predicts a change that is added to the input. It is zero initially and has no tanh, so R
+    begins as the identity. With a tanh, self-regularisation alone (or a D that is too strong) can drive R to the
+    constant image of the background, because the median minimises ‖R(x) - x‖₁; there the tanh is saturated and R cannot
+    leave. Output values may lie outside [-1, 1]; they are clipped when images are written.
 
     Args:
-        fold: 1 is the paper. Above, every ``fold`` × ``fold`` pixels become channels and come apart again at the end:
-            R sees ``fold`` times as far for 1 / ``fold``² of the work. For a domain gap wider than a few pixels (a
-            whole stroke that is blurred, say) in images without detail at the pixel.
-        noise: 0 is the paper. Above, R sees as many channels of noise beside the picture (``image_noise``): pictures
-            drawn without any leave R nothing to make a sensor's noise of.
+        width: feature maps of the residual blocks.
+        fold: 1 is the paper's. Above 1, every ``fold`` × ``fold`` pixels become channels (pixel unshuffle) and are
+            rearranged at the end: the receptive field is ``fold`` times as wide for 1 / ``fold``² of the work. For
+            domain gaps wider than a few pixels (a blurred stroke) in images without detail at the pixel.
+        noise: 0 is the paper's. Above 0, the number of noise channels that R gets in addition (``image_noise``), from
+            which it can make a sensor's noise.
     """
 
     def __init__(self, channels: int, *, width: int, blocks: int, stem: int = 3, fold: int = 1, noise: int = 0) -> None:

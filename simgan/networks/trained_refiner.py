@@ -1,4 +1,4 @@
-"""A trained refiner as files, and its use on images: the same bytes wherever and in however many processes it runs."""
+"""Loads a trained refiner and applies it to images, with results that do not depend on batches or processes."""
 
 import hashlib
 from pathlib import Path
@@ -18,12 +18,12 @@ from cluster_jobs.training.run import load_run
 from selfsup.encoders.loading import weights_digest
 from simgan.networks.refiner import Refiner
 
-BLOCK = 100  # images a forward pass, always (the last one padded): results depend on the size of the block
+BLOCK = 100  # images per forward pass, always (the last is padded): results depend on the size of a batch
 SHAPE = ("width", "blocks", "stem", "fold", "noise")
 
 
 def describe_network(config: Any, synthetic: Shards, real: Shards, encoder: nn.Module | None) -> dict[str, Any]:
-    """``network.json``: what R is made of and what it was trained on; ``encoder`` is that of ψ."""
+    """The content of ``network.json``: R's architecture and training data; ``encoder`` is that of ψ."""
     keys = to_dict(config)
     return {
         "task": keys["task"],
@@ -37,13 +37,13 @@ def describe_network(config: Any, synthetic: Shards, real: Shards, encoder: nn.M
 
 
 def load_refiner(run: str, checkpoint: str, device: torch.device) -> tuple[Refiner, dict[str, Any]]:
-    """The averaged refiner of a run, and what identifies it: ``nimg``, ``weights`` (SHA-256) and ``network``.
+    """The averaged refiner of a run, and a dict that identifies it: ``nimg``, ``weights`` (SHA-256) and ``network``.
 
     Raises:
         UserError: no run of simgan.train, no valid checkpoint, or one of another network.
     """
     _, state, nimg = load_run(run, checkpoint)
-    network = {"noise": 0} | read_json(Path(run) / "network.json")  # runs from before there was noise
+    network = {"noise": 0} | read_json(Path(run) / "network.json")  # runs of versions before the key noise
     if "refiner_ema" not in state:
         raise UserError(f"run={run!r} holds {', '.join(state)}: expected a run of simgan.train")
     refiner = Refiner(network["channels"], **{name: network[name] for name in SHAPE})
@@ -59,7 +59,7 @@ def load_refiner(run: str, checkpoint: str, device: torch.device) -> tuple[Refin
 
 
 def check_images(synthetic: Shards, network: dict[str, Any]) -> None:
-    """Raises UserError where the refiner was trained on images of another shape."""
+    """Raises UserError if the refiner was trained on images of another shape."""
     size = network["size"]
     trained = network["channels"], *height_and_width(size if isinstance(size, int) else tuple(size))
     if synthetic.shape != trained:

@@ -1,1 +1,1 @@
-"""Readers of published data sets, as sources that ``simgan.pack`` writes to shards."""
+"""Readers of published data sets. Each is a source that ``simgan.pack`` writes to shards."""

@@ -1,8 +1,8 @@
 """MPIIGaze (Zhang et al. 2015), normalised: ``Data/Normalized/pXX/dayYY.mat``, a struct ``data.{left,right}`` of
 ``image (N, 36, 60) uint8, gaze (N, 3), pose (N, 3)``.
 
-Left eyes of persons stay as they are, with the inner corner at the image's left as in UnityEyes; right eyes are
-mirrored, their gaze and head with them. Persons named as test are left out of training altogether.
+Left eyes are not changed: the inner corner is at the image's left, as in UnityEyes. Right eyes are mirrored, with their
+gaze and head pose. No image of a test person is in the training split.
 """
 
 import functools
@@ -26,7 +26,7 @@ EXPECTED = "data.{left,right}.{image (N, 36, 60) uint8, gaze (N, 3), pose (N, 3)
 
 @dataclass
 class MpiiGaze:
-    """The eyes of some files, side after side, without classes."""
+    """A source of the eyes of some files, first left then right ones of each, without classes."""
 
     files: list[Path]
     height: int = 35
@@ -36,21 +36,21 @@ class MpiiGaze:
 
     def __post_init__(self) -> None:
         counts = [[len(load(file)[side][0]) for side in SIDES] for file in self.files]
-        self.places = [
+        self.eyes = [
             (number, side, row)
             for number, sides in enumerate(counts)
             for side, count in zip(SIDES, sides, strict=True)
             for row in range(count)
         ]
-        if not self.places:
+        if not self.eyes:
             raise UserError(f"{self.files[0].parent}: no eyes in its files, expected {EXPECTED}")
-        self.labels = np.full(len(self.places), -1, np.int32)
+        self.labels = np.full(len(self.eyes), -1, np.int32)
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.eyes)
 
     def name(self, index: int) -> str:
-        number, side, row = self.places[index]
+        number, side, row = self.eyes[index]
         file = self.files[number]
         return f"{file.parent.name}/{file.name}:{side}[{row}]"
 
@@ -59,12 +59,15 @@ class MpiiGaze:
         return hashlib.sha256("\0".join([*names, str(len(self))]).encode()).hexdigest()
 
     def paths(self, index: int) -> Sequence[Path]:
-        return (self.files[self.places[index][0]],)
+        return (self.files[self.eyes[index][0]],)
 
     def read(self, index: int) -> Read:
-        """An eye, no label, and the annotation of the gaze task without "pupil" and "iris", which nobody marked. Raises
-        NoImage for a gaze that is no direction."""
-        number, side, row = self.places[index]
+        """An eye, no label, and the annotation of the gaze task without "pupil" and "iris", which the data lack.
+
+        Raises:
+            NoImage: the gaze is no direction, or the pose not finite.
+        """
+        number, side, row = self.eyes[index]
         images, gazes, poses = load(self.files[number])[side]
         if not (np.isfinite([gazes[row], poses[row]]).all() and gazes[row].any()):
             raise NoImage(
@@ -86,31 +89,34 @@ def load(file: Path) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     data = read_variable(file, "data", EXPECTED)
     try:
         sides = {side: data[side][0, 0] for side in SIDES}
-        found = {side: tuple(part[name][0, 0] for name in FIELDS) for side, part in sides.items()}
+        arrays = {side: tuple(part[name][0, 0] for name in FIELDS) for side, part in sides.items()}
     except (ValueError, IndexError, TypeError) as error:  # NumPy's, for an array that is no such struct
         raise UserError(f"{file}: expected a MATLAB file with {EXPECTED} ({error})") from error
-    for side, (images, gaze, pose) in found.items():
+    for side, (images, gaze, pose) in arrays.items():
         rows = len(images)
         pictures = images.ndim == 3 and images.dtype == np.uint8 and min(images.shape[1:]) > 0
         if not pictures or any(part.shape != (rows, 3) or part.dtype.kind not in "fiu" for part in (gaze, pose)):
-            shapes = (f"{name} {part.shape} {part.dtype}" for name, part in zip(FIELDS, found[side], strict=True))
+            shapes = (f"{name} {part.shape} {part.dtype}" for name, part in zip(FIELDS, arrays[side], strict=True))
             raise UserError(f"{file}: data.{side} holds {', '.join(shapes)}, expected {EXPECTED}")
-    return found  # type: ignore[return-value]
+    return arrays  # type: ignore[return-value]
 
 
 def mpiigaze(path: Path, persons: str, height: int, width: int) -> dict[str, Source]:
     """Both splits: ``persons`` ("p14" or "p13 p14") are the test split, all others train.
 
     Raises:
-        UserError: no such files, persons that are not there, or all persons named.
+        UserError: there are no such files, a person is unknown, or all persons are named.
     """
-    root = next((found for found in (path / "Data" / "Normalized", path / "Normalized", path) if found.is_dir()), path)
+    root = next(
+        (directory for directory in (path / "Data" / "Normalized", path / "Normalized", path) if directory.is_dir()),
+        path,
+    )
     files = sorted(root.glob("p[0-9]*/day*.mat"))
     if not files:
         raise UserError(f"path={str(path)!r}: expected Data/Normalized/pXX/dayYY.mat of MPIIGaze, found none")
-    there, test = {file.parent.name for file in files}, set(persons.split())
-    if not test <= there or test == there:
-        raise UserError(f"test_persons={persons}: expected some, not all, of {' '.join(sorted(there))}")
+    present, test = {file.parent.name for file in files}, set(persons.split())
+    if not test <= present or test == present:
+        raise UserError(f"test_persons={persons}: expected some, not all, of {' '.join(sorted(present))}")
     train = MpiiGaze([file for file in files if file.parent.name not in test], height, width)
     held = MpiiGaze([file for file in files if file.parent.name in test], height, width)
     return {"train": train, "test": held} if test else {"train": train}

@@ -2,8 +2,8 @@
 ``synthdepth_1_0000001.png``, and ``joint_data.mat`` (``joint_uvd (3 views, N, 36, 3)``: pixels and mm). View 1 is read,
 the frontal one.
 
-A picture is an 8-bit RGB PNG of 640 × 480 whose green is the high and blue the low byte of the depth in mm. The hand is
-found in the rendered picture, for the real one as well, as SimGAN's authors cropped it; 300 mm around it are kept.
+An image is an 8-bit RGB PNG of 640 × 480 pixels whose green is the high and blue the low byte of the depth in mm. The
+hand is located in the rendered image, also for the real one, as SimGAN's authors did; the crop is 300 mm around it.
 """
 
 import functools
@@ -25,7 +25,7 @@ WIDTH, HEIGHT = 640, 480
 FOCAL = np.array([588.235, 587.084])  # pixels, x and y
 PRINCIPAL = np.array([320.0, 240.0])
 VIEWS, JOINTS = 3, 36
-FAR = 2000  # mm; in rendered pictures nothing but the hand is nearer (from memory)
+FAR = 2000  # mm; in rendered images nothing but the hand is nearer (from memory)
 HAND_PIXELS = 50  # a rendered hand covers thousands
 PREFIXES = {"simulator": "synthdepth", "camera": "depth"}
 
@@ -37,7 +37,7 @@ EXPECTED = f"joint_uvd of {VIEWS} views × N frames × {JOINTS} joints × 3"
 
 @dataclass
 class Nyu:
-    """One split, without classes; annotations are those of ``simulators/hands.py``."""
+    """A source of one split, without classes; annotations are those of ``simulators/hands.py``."""
 
     directory: Path
     domain: str
@@ -49,10 +49,10 @@ class Nyu:
         count = len(joints(self.directory))
         if not count:
             raise UserError(f"{self.directory / 'joint_data.mat'}: joint_uvd has no frames, expected {EXPECTED}")
-        there = set(os.listdir(self.directory))
+        names = set(os.listdir(self.directory))
         for index in range(count):
             for name in (picture("synthdepth", index), picture(PREFIXES[self.domain], index)):
-                if name not in there:
+                if name not in names:
                     raise UserError(f"{self.directory / name}: no such file, but joint_data.mat has {count} frames")
         self.labels = np.full(count, -1, np.int32)
 
@@ -67,16 +67,19 @@ class Nyu:
         return hashlib.sha256("\0".join(where).encode() + joints(self.directory).tobytes()).hexdigest()
 
     def paths(self, index: int) -> Sequence[Path]:
-        """The pictures; the digest covers the joints."""
+        """The images; the digest covers the joints."""
         return [self.directory / picture(prefix, index) for prefix in ("synthdepth", PREFIXES[self.domain])]
 
     def read(self, index: int) -> Read:
-        """The hand, no label, and its 14 joints. Raises NoImage for a picture that is broken or shows no hand, and
-        for joints that are no numbers."""
+        """The cropped hand, no label, and its 14 joints.
+
+        Raises:
+            NoImage: the image is damaged or shows no hand, or a joint is not finite.
+        """
         rendered = read_depth(self.directory / picture("synthdepth", index))
         centre = find_hand(rendered, self.directory / picture("synthdepth", index))
-        shown = rendered if self.domain == "simulator" else read_depth(self.directory / picture("depth", index))
-        scale = self.size * centre[2] / (2 * HALF_RANGE * FOCAL)  # pixels of the crop in one of the picture, x and y
+        depth = rendered if self.domain == "simulator" else read_depth(self.directory / picture("depth", index))
+        scale = self.size * centre[2] / (2 * HALF_RANGE * FOCAL)  # pixels of the crop in one of the image, x and y
         middle = (self.size - 1) / 2
         marked = joints(self.directory)[index]
         if not np.isfinite(marked).all():
@@ -88,7 +91,7 @@ class Nyu:
             "half_range_mm": HALF_RANGE,
             "file": self.name(index),
         }
-        return to_grey(crop(shown, centre, scale, self.size))[None], None, annotation
+        return to_grey(crop(depth, centre, scale, self.size))[None], None, annotation
 
 
 def picture(prefix: str, index: int) -> str:
@@ -100,10 +103,17 @@ def picture(prefix: str, index: int) -> str:
 def joints(directory: Path) -> np.ndarray:
     """(N, 14, 3) float64 of a split: u, v in pixels, depth in mm. Raises UserError naming the file."""
     file = directory / "joint_data.mat"
-    found = read_variable(file, "joint_uvd", EXPECTED)
-    if found.ndim != 4 or found.shape[0] != VIEWS or found.shape[2:] != (JOINTS, 3) or found.dtype.kind != "f":
-        raise UserError(f"{file}: joint_uvd is {' × '.join(map(str, found.shape))} {found.dtype}, expected {EXPECTED}")
-    return found[0][:, EVALUATED].astype(np.float64)
+    joint_uvd = read_variable(file, "joint_uvd", EXPECTED)
+    if (
+        joint_uvd.ndim != 4
+        or joint_uvd.shape[0] != VIEWS
+        or joint_uvd.shape[2:] != (JOINTS, 3)
+        or joint_uvd.dtype.kind != "f"
+    ):
+        raise UserError(
+            f"{file}: joint_uvd is {' × '.join(map(str, joint_uvd.shape))} {joint_uvd.dtype}, expected {EXPECTED}"
+        )
+    return joint_uvd[0][:, EVALUATED].astype(np.float64)
 
 
 def read_depth(file: Path) -> np.ndarray:
@@ -123,7 +133,7 @@ def read_depth(file: Path) -> np.ndarray:
 
 
 def find_hand(rendered: np.ndarray, file: Path) -> np.ndarray:
-    """(3,) the middle of the hand in a rendered picture: the means of u and v in pixels and of the depth in mm."""
+    """The centre (3,) of the hand in a rendered image: the means of u and v in pixels and of the depth in mm."""
     rows, columns = np.nonzero((rendered > 0) & (rendered < FAR))
     if len(rows) < HAND_PIXELS:
         raise NoImage(f"{file.name}: {len(rows)} pixels nearer than {FAR} mm, expected a rendered hand")
@@ -131,13 +141,15 @@ def find_hand(rendered: np.ndarray, file: Path) -> np.ndarray:
 
 
 def crop(depth: np.ndarray, centre: np.ndarray, scale: np.ndarray, size: int) -> np.ndarray:
-    """(size, size) mm behind the centre, infinity where nothing is: the nearest pixels, since a mean of two depths is
-    the depth of neither."""
-    places = (np.arange(size) - (size - 1) / 2)[:, None] / scale + centre[:2]
-    columns, rows = np.rint(places).astype(np.int64).T
+    """The crop (size, size) in mm behind the centre, infinity for the background.
+
+    Sampling is by nearest neighbour, because the mean of two depths is the depth of neither.
+    """
+    coordinates = (np.arange(size) - (size - 1) / 2)[:, None] / scale + centre[:2]
+    columns, rows = np.rint(coordinates).astype(np.int64).T
     inside = ((rows >= 0) & (rows < HEIGHT))[:, None] & ((columns >= 0) & (columns < WIDTH))
-    found = depth[rows.clip(0, HEIGHT - 1)[:, None], columns.clip(0, WIDTH - 1)]
-    return np.where(inside & (found > 0), found - centre[2], np.inf)
+    nearest = depth[rows.clip(0, HEIGHT - 1)[:, None], columns.clip(0, WIDTH - 1)]
+    return np.where(inside & (nearest > 0), nearest - centre[2], np.inf)
 
 
 def nyu(path: Path, domain: str, size: int) -> dict[str, Source]:

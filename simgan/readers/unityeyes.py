@@ -1,7 +1,7 @@
 """UnityEyes (Wood et al. 2016): a directory of ``N.jpg`` and ``N.json``, every value in the JSON a string.
 
-The crop is 140 × 84 pixels of a picture 640 wide (in proportion of others) around the interior margin of the lids,
-which 35 × 55 pixels are made of. Eyes are shown as UnityEyes shows them: the inner corner at the image's left.
+The crop is 140 × 84 pixels of an image 640 wide (in proportion for other widths) around the interior margin of the
+lids, resized to 35 × 55 pixels. Eyes keep the orientation of UnityEyes: the inner corner is at the image's left.
 """
 
 import ast
@@ -19,14 +19,14 @@ from cluster_jobs.core.errors import UserError
 from cluster_jobs.packing.sources import NoImage, Read
 from simgan.conventions.gaze_frame import from_unityeyes, head_of_unityeyes
 
-CROP = (84.0, 140.0)  # height and width in a picture of 640 pixels
+CROP = (84.0, 140.0)  # height and width in an image of 640 pixels
 CROPPED_FROM = 640
-SHOWN = 60  # characters of a value that a message repeats
+MAX_SHOWN = 60  # characters of a value in a message
 
 
 @dataclass
 class UnityEyes:
-    """All pictures of a directory in the order of their numbers, without classes."""
+    """A source of all images of a directory in the order of their numbers, without classes."""
 
     path: Path
     height: int = 35
@@ -121,7 +121,7 @@ def _tuple(text: Any, name: str, file: Path) -> np.ndarray:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def _numbers(facts: dict[str, Any], name: str, file: Path) -> np.ndarray:
@@ -129,7 +129,7 @@ def _numbers(facts: dict[str, Any], name: str, file: Path) -> np.ndarray:
 
 
 def _points(facts: dict[str, Any], name: str, height: int, file: Path) -> np.ndarray:
-    """(P, 2) of a list of strings, from the picture's bottom left corner to distances from its top left one."""
+    """(P, 2) of a list of strings, from the image's bottom left corner to distances from its top left one."""
     texts = facts.get(name)
     if not isinstance(texts, list) or len(texts) < 5:
         raise NoImage(f"{file}: {name}: expected a list of at least 5 strings like '(x, y, z)'")

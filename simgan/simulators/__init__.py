@@ -1,1 +1,1 @@
-"""Simulators: each draws labelled images from nothing, the same ones for the same (seed, split, index)."""
+"""Simulators: each draws labelled images; an image is a function of (seed, split, index)."""

@@ -1,7 +1,7 @@
-"""What a structured-light depth camera (Kinect v1) makes of a clean depth picture.
+"""The noise model of a structured-light depth camera (Kinect v1), applied to clean depth images.
 
 Numbers are from memory: the axial noise of Nguyen et al. 2012, 1.2 mm + 1.9 mm/m² (z - 0.4 m)²; a baseline of 75 mm;
-disparities in eighths of a pixel. How often edges fly and grazed surfaces are lost is set by eye.
+disparities in eighths of a pixel. The rates of flying pixels and of losses at grazing angles are set by eye.
 """
 
 from dataclasses import dataclass, fields
@@ -9,26 +9,26 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 BASELINE = 75.0  # mm from the camera to the projector, which stands to its right
-SENSOR_FOCAL = 588.235  # pixels of the 640 × 480 picture that disparity is measured in
+SENSOR_FOCAL = 588.235  # pixels of the 640 × 480 image that disparity is measured in
 DISPARITY_STEPS = 8  # per pixel
 EDGE = 20.0  # mm between neighbours that are not one surface
-WALL = 700.0  # mm behind the hand's centre, what an edge of the hand is mixed with
-GRAZING = 2.5  # slope (68°) from which on a surface is lost, where the field is zero
-FIELD = 10  # knots of a smooth random field along each side
+WALL = 700.0  # mm behind the hand's centre, the background that flying pixels are mixed with
+GRAZING = 2.5  # slope (68°) above which a surface is lost, where the random field is zero
+FIELD = 10  # knots per side of a smooth random field
 
 
 @dataclass(frozen=True)
 class Noise:
-    """The random draws for N pictures, float32."""
+    """The random draws for N images, float32."""
 
-    shift: np.ndarray  # (N, 2, size, size) normal: where a pixel looks instead, x and y
+    shift: np.ndarray  # (N, 2, size, size) normal: offset of the pixel that is read, x and y
     axial: np.ndarray  # (N, size, size) normal
-    flying: np.ndarray  # (N, 2, size, size) uniform: whether an edge pixel flies, and how far
+    flying: np.ndarray  # (N, 2, size, size) uniform: whether an edge pixel is a flying pixel, and its depth
     knots: np.ndarray  # (N, 3, FIELD, FIELD) normal: of grazing, holes, and depth
 
 
 def draw_noise(random: np.random.Generator, size: int) -> Noise:
-    """The draws for one picture, N = 1."""
+    """The draws for one image, N = 1."""
     normal = random.standard_normal((1, 3, size, size), np.float32)
     uniform = random.random((1, 2, size, size), np.float32)
     knots = random.standard_normal((1, 3, FIELD, FIELD), np.float32)
@@ -36,12 +36,12 @@ def draw_noise(random: np.random.Generator, size: int) -> Noise:
 
 
 def together(noise: list[Noise]) -> Noise:
-    """The draws for several pictures as one."""
+    """Joins the draws of several images."""
     return Noise(*(np.concatenate([getattr(one, part.name) for one in noise]) for part in fields(Noise)))
 
 
 def sense(depth: np.ndarray, centre: np.ndarray, focal: np.ndarray, noise: Noise) -> np.ndarray:
-    """A clean picture as the camera sees it.
+    """A clean image as the camera sees it.
 
     Args:
         depth: (N, size, size) float32 mm behind the centre, infinity where nothing is.
@@ -56,7 +56,7 @@ def sense(depth: np.ndarray, centre: np.ndarray, focal: np.ndarray, noise: Noise
     lost = shadow(depth, centre, focal) | (slope(depth, centre, focal) > GRAZING * np.exp2(0.7 * grazing))
     lost |= spots > 2.3
     seen = np.where(lost, np.float32(np.inf), depth)
-    blur = min(1.0, size / 224)  # pixels; edges are ragged by about a millimetre, however small the picture
+    blur = min(1.0, size / 224)  # pixels; edges are ragged by about a millimetre, however small the image
     seen = ragged(seen, noise.shift * np.float32(blur), noise.flying)
     away = centre[:, None, None].astype(np.float32) + seen
     metres = np.where(np.isfinite(seen), away, 0) / 1000
@@ -65,24 +65,27 @@ def sense(depth: np.ndarray, centre: np.ndarray, focal: np.ndarray, noise: Noise
 
 
 def smooth(knots: np.ndarray, size: int) -> np.ndarray:
-    """Random knots (N, K, FIELD, FIELD) as smooth fields (N, K, size, size), linearly between knots."""
-    place = np.linspace(0, FIELD - 1, size)
-    weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(FIELD))).astype(np.float32)
+    """Random knots (N, K, FIELD, FIELD), bilinearly interpolated to smooth fields (N, K, size, size)."""
+    knot_position = np.linspace(0, FIELD - 1, size)
+    weights = np.maximum(0, 1 - np.abs(knot_position[:, None] - np.arange(FIELD))).astype(np.float32)
     return weights @ knots @ weights.T
 
 
 def shadow(depth: np.ndarray, centre: np.ndarray, focal: np.ndarray) -> np.ndarray:
-    """Which pixels the projector does not reach, bool. From where it stands, x is less by the disparity f·b/z; a pixel
-    lies in the shadow when one to its right has come to stand at its left."""
+    """Which pixels the projector does not reach, bool.
+
+    Seen from the projector, x is less by the disparity f·b/z; a pixel lies in the shadow if a pixel to its right in the
+    camera's image is to its left there.
+    """
     disparity = (focal * BASELINE)[:, None, None] / (centre[:, None, None] + depth)
-    place = np.arange(depth.shape[-1]) - disparity
-    nearest = np.minimum.accumulate(place[..., ::-1], -1)[..., ::-1]
-    return place > nearest + 0.5
+    projector_x = np.arange(depth.shape[-1]) - disparity
+    nearest = np.minimum.accumulate(projector_x[..., ::-1], -1)[..., ::-1]
+    return projector_x > nearest + 0.5
 
 
 def slope(depth: np.ndarray, centre: np.ndarray, focal: np.ndarray) -> np.ndarray:
     """Steepness of the surface in mm per mm: along either axis the smaller of the steps to the two neighbours, so that
-    an edge is not steep by itself. NaN where it cannot be told."""
+    an edge is not steep by itself. NaN where it is undefined."""
     steps = []
     with np.errstate(invalid="ignore"):
         for axis in (-1, -2):
@@ -94,21 +97,25 @@ def slope(depth: np.ndarray, centre: np.ndarray, focal: np.ndarray) -> np.ndarra
 
 
 def ragged(depth: np.ndarray, shift: np.ndarray, flying: np.ndarray) -> np.ndarray:
-    """Every pixel looks ``shift`` (N, 2, size, size) pixels aside; at an edge some fly between the two surfaces, the
-    more of them the smaller ``flying`` (N, 2, size, size), uniform, is."""
+    """Ragged edges: every pixel reads the depth at an offset, and some at edges become flying pixels between surfaces.
+
+    Args:
+        shift: (N, 2, size, size) offsets in pixels.
+        flying: (N, 2, size, size) uniform numbers: small first ones make flying pixels, second ones decide their depth.
+    """
     count, size, _ = depth.shape
     here = np.indices((size, size))
     x, y = (np.rint(here[1 - axis] + shift[:, axis]).astype(int).clip(0, size - 1) for axis in (0, 1))
-    beside = depth[np.arange(count)[:, None, None], y, x]
+    shifted = depth[np.arange(count)[:, None, None], y, x]
     wall = np.float32(WALL)
-    front, back = np.where(np.isfinite(depth), depth, wall), np.where(np.isfinite(beside), beside, wall)
+    front, back = np.where(np.isfinite(depth), depth, wall), np.where(np.isfinite(shifted), shifted, wall)
     between = front + (back - front) * flying[:, 1] ** 2
     flies = (np.abs(back - front) > EDGE) & (flying[:, 0] < 0.3)
-    return np.where(flies, between, beside)
+    return np.where(flies, between, shifted)
 
 
 def quantise(depth: np.ndarray) -> np.ndarray:
-    """Depth in mm from the camera to the nearest that has a whole number of eighths of a pixel of disparity."""
+    """Rounds depths in mm from the camera to whole eighths of a pixel of disparity."""
     scale = SENSOR_FOCAL * BASELINE * DISPARITY_STEPS
     with np.errstate(divide="ignore"):
         return (scale / np.rint(scale / depth)).astype(np.float32)

@@ -1,6 +1,6 @@
-"""What lies between an eye and a camera's file: skin detail of real photographs, light, lens, sensor, compression.
+"""The camera model of eyes: skin detail of real photographs, light, lens, sensor noise, compression.
 
-The photographs are the two that scikit-learn ships (china.jpg, flower.jpg); only their fine detail is taken.
+The photographs are the two that scikit-learn ships (china.jpg, flower.jpg); only their fine detail is used.
 """
 
 import functools
@@ -12,8 +12,8 @@ from PIL import Image
 from simgan.simulators.eye_factors import CAMERA, Factors
 from simgan.simulators.eye_painting import Painting
 
-DETAIL = 1.8  # pixels of the photograph: what is coarser than this is left out
-CROPS = 2  # crops added up for one skin, so that no petal or roof is recognised
+DETAIL = 1.8  # pixels of the photograph: coarser detail is removed
+CROPS = 2  # crops that are summed for one skin, so that no petal or roof is recognisable
 REFERENCE_WIDTH = 55  # pixels: the width at which the blur is stated
 EVEN = 6  # pixels of the photograph over which its detail is evened out
 KERNEL = 2.5  # standard deviations of the blur's kernel on either side
@@ -21,7 +21,7 @@ EXPOSURE_GAIN = (0.5, 3.0)  # limits of the automatic exposure
 
 
 def photograph(painting: Painting, factors: Factors, generators: list[np.random.Generator]) -> np.ndarray:
-    """Takes the pictures: (N, H, W) uint8. ``generators`` are each picture's own, as its factors left them."""
+    """Renders the images, (N, H, W) uint8. ``generators``: one per image, after the draw of its factors."""
     per = {name: values[:, None, None].astype(np.float32) for name, values in factors.items()}
     tone = painting.tone.copy()
     shape = tone.shape[1:]
@@ -44,15 +44,15 @@ def photograph(painting: Painting, factors: Factors, generators: list[np.random.
 
 @functools.cache
 def _photographs() -> list[np.ndarray]:
-    """The photographs' detail: zero mean, unit standard deviation, evened out from place to place."""
-    from scipy.ndimage import gaussian_filter  # here, since these take seconds and the simulator's domain needs neither
+    """The photographs' detail: zero mean, unit standard deviation, with locally normalised contrast."""
+    from scipy.ndimage import gaussian_filter  # imports take seconds, and domain=simulator needs neither
     from sklearn.datasets import load_sample_images
 
     details = []
     for photo in load_sample_images().images:
         grey = photo.astype(np.float32).mean(-1)
         fine = gaussian_filter(grey, 0.6) - gaussian_filter(grey, DETAIL)
-        local = np.sqrt(gaussian_filter(np.square(fine), 4 * DETAIL))  # evens out: a petal's edge is no wrinkle
+        local = np.sqrt(gaussian_filter(np.square(fine), 4 * DETAIL))  # local contrast: a petal's edge is no wrinkle
         fine = np.tanh(fine / (local + 0.2 * fine.std()) / 1.5)
         details.append(((fine - fine.mean()) / fine.std()).astype(np.float32))
     return details
@@ -69,7 +69,7 @@ def _detail(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarra
 
 
 def _veins(painting: Painting) -> np.ndarray:
-    """Thin winding lines that fade towards the iris' place at a level gaze."""
+    """Thin winding lines that fade towards the middle of the eyeball."""
     winding = np.sin(9 * painting.up + 2.5 * np.sin(4 * painting.right) + 3 * painting.right * painting.up)
     return np.exp(-np.square(winding / 0.25)) * np.clip(np.abs(painting.right) - 0.3, 0, 1)
 
@@ -90,12 +90,12 @@ def _corner_distance(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _blurred(tone: np.ndarray, sigma: np.ndarray, taps: int) -> np.ndarray:
-    """Each picture convolved with its own Gaussian of ``taps`` pixels on either side, edges repeated."""
+    """Each image convolved with its own Gaussian of ``taps`` pixels on either side, edges repeated."""
     offsets = np.arange(-taps, taps + 1, dtype=np.float32)
     kernel = np.exp(-np.square(offsets[None] / sigma[:, None]) / 2).astype(np.float32)
     kernel /= kernel.sum(1, keepdims=True)
     for axis in (1, 2):
-        pad = [(taps, taps) if place == axis else (0, 0) for place in range(3)]
+        pad = [(taps, taps) if dimension == axis else (0, 0) for dimension in range(3)]
         padded, length = np.pad(tone, pad, mode="edge"), tone.shape[axis]
         tone = np.zeros_like(tone)
         for tap in range(2 * taps + 1):

@@ -1,7 +1,7 @@
-"""What varies from one drawn eye to the next: the ranges of every factor in both domains, and the draw.
+"""The random factors of a drawn eye: the range of each factor in both domains, and the draw.
 
 Lengths are in eyeball radii unless stated, angles in degrees, tones in [0, 1]. A factor is drawn from one uniform
-number of the picture's own generator, so the factors of a picture do not depend on its neighbours.
+number of the image's own generator, so the factors of an image do not depend on its neighbours.
 """
 
 from typing import Any
@@ -23,8 +23,8 @@ EYE: Ranges = {
     "head_pitch": (-10, 10),
     "head_yaw": (-15, 15),
     "roll": (-5, 5),  # of the camera around its axis
-    "scale": (0.26, 0.31),  # eyeball radius over the width of the picture
-    "shift_x": (-0.03, 0.03),  # of the eyeball's centre from the picture's, in picture widths
+    "scale": (0.26, 0.31),  # eyeball radius over the width of the image
+    "shift_x": (-0.03, 0.03),  # of the eyeball's centre from the image's, in image widths
     "shift_y": (-0.03, 0.03),
     "iris_radius": (0.46, 0.51),
     "pupil_radius": (0.3, 0.5),  # over the iris
@@ -105,7 +105,7 @@ TRIANGULAR = ("eye_pitch", "eye_yaw", "head_pitch", "head_yaw")  # in front of t
 
 
 def draw_factors(domain: str, generators: list[np.random.Generator]) -> Factors:
-    """The factors of as many pictures as there are generators, each (N,) float32."""
+    """The factors of as many images as there are generators, each (N,) float32."""
     ranges = SIMULATOR if domain == "simulator" else CAMERA
     uniform = np.stack([generator.random(len(ranges)) for generator in generators], 1)
     factors: Factors = {}
@@ -117,10 +117,10 @@ def draw_factors(domain: str, generators: list[np.random.Generator]) -> Factors:
 
 
 def generators(domain: str, seed: int, split: str, indices: range) -> list[np.random.Generator]:
-    """One generator a picture, keyed by what the picture is a function of."""
+    """One random generator per image, seeded by (domain, seed, split, index)."""
     return [np.random.default_rng(derive_seed("eyes", domain, seed, split, index)) for index in indices]
 
 
-def as_annotation(factors: Factors, place: int) -> dict[str, Any]:
-    """The factors of one picture as JSON numbers."""
-    return {name: round(float(values[place]), DECIMALS) for name, values in factors.items()}
+def as_annotation(factors: Factors, index: int) -> dict[str, Any]:
+    """The factors of one image as JSON numbers."""
+    return {name: round(float(values[index]), DECIMALS) for name, values in factors.items()}

@@ -1,8 +1,8 @@
-"""Where an eye's parts lie in the picture: a spherical eyeball with a flat iris disc, projected in parallel.
+"""Where an eye's parts lie in the image: a spherical eyeball with a flat iris disc, in parallel projection.
 
 Frames: x to the image's right, y up, z towards the camera. The iris is a disc perpendicular to the gaze, its edge on
 the sphere of radius R: with iris radius r its centre lies sqrt(R² - r²) from the eyeball's centre, so a gaze that is
-an angle a off the camera's axis displaces it by sqrt(R² - r²) sin a and squeezes it by cos a along the displacement.
+an angle a off the camera's axis displaces it by sqrt(R² - r²) sin a and shortens it by cos a along the displacement.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ ANGLES = ("eye_pitch", "eye_yaw", "head_pitch", "head_yaw", "roll")
 
 @dataclass
 class Geometry:
-    """Per picture; lengths in pixels. ``gaze`` is (N, 3), points are (N, 2) as (x right, y down), the rest (N,)."""
+    """Per image; lengths in pixels. ``gaze`` is (N, 3), points are (N, 2) as (x right, y down), the rest (N,)."""
 
     gaze: np.ndarray  # unit vectors in the camera's frame
     head: np.ndarray  # (N, 2) pitch and yaw in radians in the camera's frame
@@ -33,9 +33,9 @@ def direction(pitch: np.ndarray, yaw: np.ndarray) -> np.ndarray:
 
 
 def turn(vectors: np.ndarray, pitch: np.ndarray, yaw: np.ndarray, roll: np.ndarray) -> np.ndarray:
-    """Vectors (N, 3) of the head's frame in the camera's: the head pitches, then yaws; the camera is rolled.
+    """Rotates vectors (N, 3) from the head's frame to the camera's: the head's pitch, then its yaw, then the roll.
 
-    A head of pitch p and yaw y faces ``direction(p, y)`` before the roll. A positive roll turns the picture
+    A head of pitch p and yaw y faces ``direction(p, y)`` before the roll. A positive roll turns the image
     anticlockwise.
     """
     x, y, z = vectors[..., 0], vectors[..., 1], vectors[..., 2]
@@ -46,7 +46,7 @@ def turn(vectors: np.ndarray, pitch: np.ndarray, yaw: np.ndarray, roll: np.ndarr
 
 
 def locate(factors: Factors, height: int, width: int) -> Geometry:
-    """The geometry of pictures (height, width), in float64."""
+    """The geometry of images (height, width), in float64."""
     eye_pitch, eye_yaw, *pose = (np.radians(factors[name].astype(np.float64)) for name in ANGLES)
     gaze = turn(direction(eye_pitch, eye_yaw), *pose)
     forward = turn(np.broadcast_to([0.0, 0.0, 1.0], gaze.shape), *pose)
@@ -70,7 +70,7 @@ def iris_outline(geometry: Geometry) -> np.ndarray:
 
 
 def disc_coordinates(right: np.ndarray, up: np.ndarray, gaze: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The inverse of the outline's projection: from the iris centre in the picture to coordinates in the iris' plane.
+    """The inverse of the outline's projection: from the iris centre in the image to coordinates in the iris' plane.
 
     Args:
         right, up: (N, H, W) from the iris centre, any unit.

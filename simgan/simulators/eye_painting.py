@@ -1,7 +1,7 @@
-"""Paints eyes: skin, lids, lashes, eyeball, iris, pupil and highlight, all pictures of a block at once.
+"""Paints eyes: skin, lids, lashes, eyeball, iris, pupil and highlight, all images of a block at once.
 
-Nothing is sampled finer than the picture: every edge is a ramp one pixel wide, which leaves centres and outlines where
-the geometry puts them. Arrays are (N, H, W) float32; coordinates are in eyeball radii, y up.
+There is no supersampling: every edge is a ramp one pixel wide, which keeps centres and outlines where the geometry puts
+them. Arrays are (N, H, W) float32; coordinates are in eyeball radii, y up.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ RIM = 1.2  # radius of the sphere whose normals shade the eyeball: a little larg
 
 @dataclass
 class Painting:
-    """What is painted, with the maps that a camera needs to treat skin apart from the eyeball."""
+    """The painted eyes, with the maps by which the camera model distinguishes skin from eyeball."""
 
     tone: np.ndarray  # (N, H, W), linear, about [0, 1]
     right: np.ndarray  # coordinates of the pixels, eyeball at (0, 0)
@@ -39,7 +39,7 @@ class _Lids:
 
 
 def paint(factors: Factors, geometry: Geometry, height: int, width: int, *, lids: bool = True) -> Painting:
-    """Paints the eyes; without ``lids`` the eyeball alone on skin, for the tests of its geometry."""
+    """Paints the eyes; without ``lids`` the eyeball alone, for tests of its geometry."""
     per = {name: values[:, None, None].astype(np.float32) for name, values in factors.items()}
     radius = geometry.radius.astype(np.float32)[:, None, None]
     x = np.arange(width, dtype=np.float32)[None, None, :] - geometry.eyeball[:, 0, None, None].astype(np.float32)
@@ -59,12 +59,12 @@ def paint(factors: Factors, geometry: Geometry, height: int, width: int, *, lids
 
 
 def _ramp(distance: np.ndarray) -> np.ndarray:
-    """Coverage of a pixel whose centre is so many pixels inside an edge."""
+    """Coverage, in [0, 1], of a pixel whose centre lies ``distance`` pixels inside an edge."""
     return np.clip(distance + 0.5, 0, 1)
 
 
 def _lids(per: Factors, right: np.ndarray, up: np.ndarray) -> _Lids:
-    """The lids lie in a plane that turns with the head (``eye_geometry.turn``): places there, and the lids' curves."""
+    """Coordinates in the plane of the lids, which turns with the head (``eye_geometry.turn``), and the lids' curves."""
     roll = np.radians(per["roll"])
     cos, sin = np.cos(roll), np.sin(roll)
     x, y = right * cos + up * sin, up * cos - right * sin
@@ -73,8 +73,8 @@ def _lids(per: Factors, right: np.ndarray, up: np.ndarray) -> _Lids:
     u = (x - (LID_DEPTH * np.cos(pitch) - v * np.sin(pitch)) * np.sin(yaw)) / np.cos(yaw)
     v -= per["lid_tilt"] * u
     raised = np.sin(np.radians(per["eye_pitch"]))
-    place = np.clip(np.abs(u / per["corner"] - per["lid_skew"] * (1 - np.square(u / per["corner"]))), 0, 1)
-    curve = np.power(np.maximum(1 - np.square(place), 1e-6), per["lid_round"])
+    offset = np.clip(np.abs(u / per["corner"] - per["lid_skew"] * (1 - np.square(u / per["corner"]))), 0, 1)
+    curve = np.power(np.maximum(1 - np.square(offset), 1e-6), per["lid_round"])
     beyond = np.maximum(np.abs(u) - per["corner"], 0)  # the edges part again beyond the corners, so nothing opens there
     upper = (per["upper_lid"] + LID_FOLLOWS[0] * raised) * curve - beyond
     lower = (LID_FOLLOWS[1] * raised - per["lower_lid"]) * curve + beyond
@@ -120,8 +120,8 @@ def _reflection(per: Factors, gaze: np.ndarray, light: np.ndarray, right: np.nda
     """A soft spot where the cornea's normal halves the angle between the light and the camera."""
     half = light + np.array([0, 0, 1], np.float32)
     half /= np.linalg.norm(half, axis=-1, keepdims=True)
-    place = CORNEA[0] * gaze + CORNEA[1] * half
-    distance = np.square(right - _axis(place, 0)) + np.square(up - _axis(place, 1))
+    spot = CORNEA[0] * gaze + CORNEA[1] * half
+    distance = np.square(right - _axis(spot, 0)) + np.square(up - _axis(spot, 1))
     return np.exp(-distance / np.square(per["highlight_size"]))
 
 

@@ -1,7 +1,7 @@
 """Eyes labelled with their gaze: clean drawings (``simulator``), and a stand-in for photographs of them (``camera``).
 
-A picture is a pure function of (domain, size, seed, split, index). Pictures are drawn in blocks of neighbours, which
-is fast in NumPy and changes nothing: each has its own generator, and no picture enters another's arithmetic.
+An image is a pure function of (domain, size, seed, split, index). Images are drawn in blocks of neighbours, which
+is fast in NumPy and does not affect results: each has its own random generator, and all arithmetic is elementwise.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from simgan.simulators.eye_factors import as_annotation, draw_factors, generator
 from simgan.simulators.eye_geometry import iris_outline, locate
 from simgan.simulators.eye_painting import paint
 
-BLOCK = 64  # pictures drawn at once: their arrays fit a processor's cache
+BLOCK = 64  # images drawn at once: their arrays fit a processor's cache
 DOMAINS = ("simulator", "camera")
 PIXEL_DECIMALS = 3
 
@@ -24,9 +24,9 @@ EyeBlock = tuple[np.ndarray, list[dict[str, Any]]]  # uint8 (N, 1, height, width
 
 @dataclass
 class Eyes:
-    """The first ``count`` images of a split, as a source that ``cluster_jobs.packing.makers.Repack`` writes to shards.
+    """A source (see ``cluster_jobs.packing``) of the first ``count`` images of a split.
 
-    There are no classes: what an eye is labelled with is its annotation, see :func:`draw`.
+    There are no classes: an eye's label is its annotation, see :func:`draw`.
     """
 
     count: int
@@ -51,29 +51,29 @@ class Eyes:
 
     def read(self, index: int) -> tuple[np.ndarray, None, dict[str, Any]]:
         """Picture ``index``, uint8 (1, height, width), and its annotation; draws the block in which it lies."""
-        number, place = divmod(index, BLOCK)
+        number, position = divmod(index, BLOCK)
         if self._drawn is None or self._drawn[0] != number:
             first = number * BLOCK
             indices = range(first, min(first + BLOCK, self.count))
             self._drawn = number, draw(self.domain, self.height, self.width, self.seed, self.split, indices)
         images, annotations = self._drawn[1]
-        return images[place], None, annotations[place]
+        return images[position], None, annotations[position]
 
     def paths(self, index: int) -> tuple[()]:
         return ()
 
     def digest(self) -> str:
-        """Of the first images: it changes with the simulator and with the libraries that draw them."""
+        """Digest of the first images: it changes with the simulator and with the libraries that draw them."""
         indices = range(min(self.count, BLOCK))
         images, annotations = draw(self.domain, self.height, self.width, self.seed, self.split, indices)
         return hashlib.sha256(images.tobytes() + repr(annotations).encode()).hexdigest()
 
 
 def draw(domain: str, height: int, width: int, seed: int, split: str, indices: range) -> EyeBlock:
-    """Draws some pictures of a split.
+    """Draws some images of a split.
 
     Returns:
-        uint8 (N, 1, height, width), and of each picture ``gaze`` (unit vector in the camera's frame: x right, y up, z
+        uint8 (N, 1, height, width), and the annotations: ``gaze`` (unit vector in the camera's frame: x right, y up, z
         towards the camera), ``head`` (pitch and yaw, radians), ``pupil`` (x right, y down, pixels; the centre of the
         top left pixel is 0, 0), ``iris`` (32 such points of the outline, covered or not) and every ``factor`` drawn.
     """
@@ -90,9 +90,9 @@ def draw(domain: str, height: int, width: int, seed: int, split: str, indices: r
     outline = np.round(iris_outline(geometry), PIXEL_DECIMALS).tolist()
     annotations = [
         {
-            **{"gaze": gaze[place], "head": head[place], "pupil": pupil[place], "iris": outline[place]},
-            "factors": as_annotation(factors, place),
+            **{"gaze": gaze[index], "head": head[index], "pupil": pupil[index], "iris": outline[index]},
+            "factors": as_annotation(factors, index),
         }
-        for place in range(len(indices))
+        for index in range(len(indices))
     ]
     return images[:, None], annotations

@@ -81,19 +81,19 @@ class Pose:
 
 @dataclass(frozen=True)
 class Hands:
-    """N hands as solids, in mm. A bone's radius goes linearly from the ball at its one end to that at the other."""
+    """N hands as solids, in mm. A bone's radius is interpolated linearly between the balls at its ends."""
 
     points: np.ndarray  # (N, BALLS + 1, 3): the balls' centres, then the palm's
     radii: np.ndarray  # (N, BALLS)
     axes: np.ndarray  # (N, 3, 3): a row for each semi-axis of the palm, its direction times its length
 
     def moved(self, rotation: np.ndarray, shift: np.ndarray) -> "Hands":
-        """Turned by ``rotation`` (N, 3, 3), then moved by ``shift`` (N, 3)."""
+        """Rotated by ``rotation`` (N, 3, 3), then translated by ``shift`` (N, 3)."""
         return Hands(_turn(rotation, self.points) + shift[:, None], self.radii, _turn(rotation, self.axes))
 
 
 def _turn(rotation: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Rotations (N, 3, 3) of vectors (N, K, 3), written out so that no result depends on N, as it might with BLAS."""
+    """Rotations (N, 3, 3) of vectors (N, K, 3). Written out, because results of BLAS may depend on N."""
     return np.stack([(rotation[:, None, row] * vectors).sum(-1) for row in range(3)], -1)
 
 
@@ -128,15 +128,18 @@ def assemble(shape: Shape, pose: Pose) -> Hands:
 def _chain(
     start: np.ndarray, straight: np.ndarray, inward: np.ndarray, lengths: np.ndarray, flexions: np.ndarray
 ) -> np.ndarray:
-    """Ends of bones that bend in one plane: from ``start`` (…, 3) along ``straight``, each turned by its flexion, added
-    to those before, towards ``inward`` (orthogonal unit vectors). Returns (…, bones, 3)."""
+    """Ends (…, bones, 3) of a chain of bones that bend in one plane.
+
+    The chain begins at ``start`` (…, 3). Each bone points along ``straight``, rotated towards ``inward`` by the sum of
+    the flexions up to its own; both are orthogonal unit vectors.
+    """
     total = flexions.cumsum(-1)[..., None]
     steps = (np.cos(total) * straight[..., None, :] + np.sin(total) * inward[..., None, :]) * lengths[..., None]
     return start[..., None, :] + steps.cumsum(-2)
 
 
 def _thumb_plane(opposition: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where a straight thumb points, (N, 3), and the direction at right angles in which it bends."""
+    """The direction of a straight thumb, (N, 3), and the orthogonal direction in which it bends."""
     sine, cosine, zero = np.sin(opposition), np.cos(opposition), np.zeros_like(opposition)
     side = np.stack([0.8 * cosine, zero, 0.8 * sine], -1) + [0.0, 0.6, 0.0]  # unit length
     across = np.stack([-0.6 * cosine, zero, -0.6 * sine], -1) + [0.0, 0.8, 0.0]  # unit length, orthogonal to it

@@ -1,8 +1,8 @@
-"""Depth pictures of hands: a right hand before a depth camera, clean or as a Kinect would see it.
+"""Depth images of hands: a right hand before a depth camera, clean or as a Kinect would see it.
 
-It stands in for the NYU hand pose data: ``domain=simulator`` for its synthetic pictures, ``domain=camera`` for its real
+It stands in for the NYU hand pose data: ``domain=simulator`` for its synthetic images, ``domain=camera`` for its real
 ones, with the noise of ``depth_camera.py`` and lost fingertips. A camera at the origin looks along z, x to the right,
-y down, in mm; a picture shows 300 mm around the hand's centre.
+y down, in mm; an image shows 300 mm around the hand's centre.
 """
 
 import functools
@@ -18,27 +18,27 @@ from simgan.simulators import hand_skeleton as skeleton
 from simgan.simulators.depth_camera import Noise, draw_noise, sense, together
 from simgan.simulators.ray_casting import View, render
 
-BLOCK = 32  # pictures drawn at once; none depends on the others
+BLOCK = 32  # images drawn at once; none depends on the others
 
 Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Population:
-    """Whose hands and which poses a domain shows. Every factor is uniform in its range unless it says otherwise."""
+    """The ranges of hand shapes and poses of a domain. Factors are uniform in their range unless stated otherwise."""
 
     scale: Range  # of the whole hand
-    digits: Range  # of each digit's bones, besides
-    girth: Range  # of thicknesses, besides
-    forearm: Range  # mm that are seen of it
-    roll: Range  # degrees in the picture's plane
+    digits: Range  # of each digit's bones, in addition
+    girth: Range  # of thicknesses, in addition
+    forearm: Range  # visible length, mm
+    roll: Range  # degrees in the image's plane
     pitch: Range  # degrees, the fingers towards the camera
     yaw: Range  # degrees about the hand's length
     curl: Range  # how far fingers are bent, 0 to 1
-    loose: float  # share of fingers that do not follow the others
+    loose: float  # share of fingers that bend independently of the others
     distance: Range = (620.0, 880.0)  # mm of the hand's centre
     aside: Range = (-110.0, 110.0)  # mm, in both directions
-    off_centre: float = 10.0  # mm, how far the picture's centre may lie from the hand's along each axis
+    off_centre: float = 10.0  # mm, how far the image's centre may lie from the hand's along each axis
     missing: float = 0.0  # share of digits whose last bone the camera misses; half of them lose the one before as well
 
 
@@ -53,12 +53,12 @@ SIMULATOR = Population(
     curl=(0.0, 1.0),
     loose=0.5,
 )
-# NYU's synthetic pictures are drawn in the poses of its real ones, and real ones are cropped by them: the domains
+# NYU's synthetic images are drawn in the poses of its real ones, and real ones are cropped by them: the domains
 # differ in what the camera sees of one population.
 CAMERA = replace(SIMULATOR, missing=0.05)
 POPULATIONS = {"simulator": SIMULATOR, "camera": CAMERA}
 
-FACTORS = {  # how many uniform numbers each takes
+FACTORS = {  # the number of uniform random numbers of each
     **{"scale": 1, "digits": 5, "girth": 1, "forearm": 1, "roll": 1, "pitch": 1, "yaw": 1},
     **{"curl": 1, "loose": 4, "own": 4, "knuckles": 4, "middles": 4, "abductions": 4, "spread": 1},
     **{"opposition": 1, "thumb": 3, "place": 3, "off_centre": 3, "missing": 5},
@@ -67,7 +67,7 @@ FACTORS = {  # how many uniform numbers each takes
 
 @dataclass
 class DepthHands:
-    """The first ``count`` pictures of a split, as a source that ``cluster_jobs.packing.makers.Repack`` writes."""
+    """A source (see ``cluster_jobs.packing``) of the first ``count`` images of a split."""
 
     count: int
     size: int
@@ -87,6 +87,7 @@ class DepthHands:
         return f"{self.split}[{index}]"
 
     def read(self, index: int) -> tuple[np.ndarray, None, dict[str, Any]]:
+        """Image ``index``, uint8 (1, size, size), no label, and its annotation; see :func:`draw`."""
         images, annotations = _block(self.size, self.seed, self.split, self.domain, index // BLOCK)
         return images[index % BLOCK], None, annotations[index % BLOCK]
 
@@ -94,7 +95,7 @@ class DepthHands:
         return ()
 
     def digest(self) -> str:
-        """Of the first pictures: it changes with the simulator and the libraries that draw them."""
+        """Digest of the first images: it changes with the simulator and the libraries that draw them."""
         images = [self.read(index)[0].tobytes() for index in range(min(self.count, 2 * BLOCK))]
         return hashlib.sha256(b"".join(images)).hexdigest()
 
@@ -105,7 +106,7 @@ def _block(size: int, seed: int, split: str, domain: str, block: int) -> tuple[n
 
 
 def draw(size: int, seed: int, split: str, domain: str, indices: range) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Draws pictures of a split; each is a pure function of (size, seed, split, domain) and its index.
+    """Draws images of a split; each is a pure function of (size, seed, split, domain) and its index.
 
     Returns:
         (N, 1, size, size) uint8 as ``simgan.conventions.depth`` says, and annotations: ``joints``, 14 of [x, y, z] with
@@ -128,7 +129,7 @@ def draw(size: int, seed: int, split: str, domain: str, indices: range) -> tuple
 def drawn_factors(
     size: int, seed: int, split: str, domain: str, indices: range
 ) -> tuple[dict[str, np.ndarray], list[Noise]]:
-    """All that is random: uniform numbers by factor, (N, how many it takes), and for the camera the noise of each."""
+    """All random draws: uniform numbers (N, count) by factor, and for domain=camera the noise of each image."""
     numbers, noise = [], []
     for index in indices:
         random = np.random.default_rng(derive_seed("hands", domain, seed, split, index))
@@ -140,7 +141,7 @@ def drawn_factors(
 
 
 def place(drawn: dict[str, np.ndarray], population: Population, size: int) -> tuple[skeleton.Hands, View]:
-    """Hands before the camera, and the view of each."""
+    """Places the hands in front of the camera; returns them and the view of each."""
 
     def spread(name: str) -> np.ndarray:
         return _between(getattr(population, name), drawn[name])
@@ -157,7 +158,7 @@ def place(drawn: dict[str, np.ndarray], population: Population, size: int) -> tu
 
 
 def _pose(drawn: dict[str, np.ndarray], population: Population) -> skeleton.Pose:
-    """Fingers bend together, except for the loose ones; knuckle and middle joint follow the finger, more or less."""
+    """Random poses: fingers bend together, except for loose ones; knuckle and middle joint vary around the finger."""
     own = np.where(drawn["loose"] < population.loose, drawn["own"], drawn["curl"])
     curl = _between(population.curl, own)
     knuckles, middles = ((curl + 0.5 * (drawn[name] - 0.5)).clip(0, 1) for name in ("knuckles", "middles"))
@@ -195,7 +196,7 @@ def _product(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _without_missing(radii: np.ndarray, drawn: np.ndarray, share: float) -> np.ndarray:
-    """Radii with 0 for the balls that the camera misses. Labels stay what they are."""
+    """Radii with 0 for the balls that the camera misses. Labels do not change."""
     radii = radii.copy()
     for digit, ends in enumerate(skeleton.DIGIT_ENDS):
         for ball, limit in zip(reversed(ends), (share, share / 2), strict=True):

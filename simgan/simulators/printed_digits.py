@@ -28,8 +28,8 @@ FONTS = (
 )
 SUPERSAMPLING = 4  # drawn larger, then averaged down: smooth edges wherever the glyph lies
 
-# Ranges of the factors; lengths are fractions of the image side. Digits fill the frame, as a scanner crops them: a
-# refiner can change how a stroke looks, but to move or to scale a whole digit would break its promise to change little.
+# Ranges of the factors; lengths are fractions of the image side. Digits fill the frame, as in cropped scans: a refiner
+# can change how a stroke looks, but self-regularisation keeps it from moving or scaling a whole digit.
 HEIGHT = (0.82, 1.0)
 STRETCH = (0.75, 1.15)  # width over the font's own width
 SLANT = (-0.1, 0.3)  # tangent of the angle, to the right of upright
@@ -39,7 +39,7 @@ SHIFT = (-0.04, 0.04)  # of the centre, in both directions
 
 @dataclass
 class PrintedDigits:
-    """The first ``count`` images of a split, a source that ``cluster_jobs.packing.makers.Repack`` writes to shards."""
+    """A source (see ``cluster_jobs.packing``) of the first ``count`` images of a split."""
 
     count: int
     size: int
@@ -58,13 +58,14 @@ class PrintedDigits:
         return f"{self.split}[{index}]"
 
     def read(self, index: int) -> tuple[np.ndarray, int, dict[str, Any]]:
+        """See :func:`draw`."""
         return draw(self.size, self.seed, self.split, index)
 
     def paths(self, index: int) -> tuple[()]:
         return ()
 
     def digest(self) -> str:
-        """Of the first images: it changes with the simulator, the fonts and the libraries that draw them."""
+        """Digest of the first images: it changes with the simulator, the fonts and the libraries that draw them."""
         images = [self.read(index)[0].tobytes() for index in range(min(self.count, 100))]
         return hashlib.sha256(b"".join(images)).hexdigest()
 

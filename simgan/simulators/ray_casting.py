@@ -1,9 +1,9 @@
-"""Depth images of balls, tapered bones and ellipsoids: every ray meets each solid in closed form, the nearest wins.
+"""Renders depth images of balls, tapered bones and ellipsoids: closed-form intersections, of which the nearest counts.
 
-A pinhole camera at the origin looks along z, x to the right and y down. Pixel (x, y) of a picture sees along
-(((x - c) / f + u), ((y - c) / f + v), 1). A ray is followed from where it crosses the plane of the picture's
-centre, because float32 is exact enough there. Solids of one kind are met in all pictures at once, in windows around
-them; arithmetic is elementwise, so a picture does not depend on the others.
+A pinhole camera at the origin looks along z, x to the right and y down. Pixel (x, y) of an image sees along
+(((x - c) / f + u), ((y - c) / f + v), 1). A ray is followed from where it crosses the plane of the image's
+centre, because float32 is exact enough there. One solid is intersected in all images at once, in windows around it;
+arithmetic is elementwise, so an image does not depend on the others.
 """
 
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class View:
-    """N square pictures that each show the surroundings of a centre, as cut out of a camera's picture and scaled."""
+    """N square images, each a crop of a camera's image around a centre, rescaled."""
 
-    centres: np.ndarray  # (N, 3) mm, what the middle of the picture shows
-    side: float  # mm, what the picture's side spans at the centre's depth
+    centres: np.ndarray  # (N, 3) mm, the points in the middle of the images
+    side: float  # mm, the length of the image's side at the centre's depth
     size: int  # pixels
 
     @property
     def focal(self) -> np.ndarray:
-        """(N,) pixels."""
+        """Focal lengths (N,) in pixels of the crops."""
         return self.size * self.centres[:, 2] / self.side
 
     def project(self, points: np.ndarray) -> np.ndarray:
@@ -33,7 +33,7 @@ class View:
 
     def bounds(self, points: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The pixels from (inclusive) and to (exclusive) which balls (N, K, 3) of radii (N, K) may be seen, clipped to
-        the picture: two int64 (N, K, 2), x before y."""
+        the image: two int64 (N, K, 2), x before y."""
         across, depth = points[..., :2], points[..., 2:]
         radii = radii[..., None]
         reach = radii * np.sqrt(across**2 + depth**2 - radii**2)  # of the tangent planes that hold the other axis
@@ -45,7 +45,7 @@ class View:
 
 
 class Windows:
-    """The rays of a window in each of N pictures, all equally large and as small as they can be from ``low`` (N, 2) to
+    """The rays of a window in each of N images, all equally large and as small as they can be from ``low`` (N, 2) to
     ``high`` (N, 2). Parts along x are (N, 1, w), along y (N, h, 1), along z (N, 1, 1)."""
 
     def __init__(self, view: View, low: np.ndarray, high: np.ndarray) -> None:
@@ -63,7 +63,7 @@ class Windows:
         self.squared = _dot(self.direction, self.direction)  # |d|²
 
     def starts_from(self, point: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Where rays start, seen from ``point`` (N, 3); subtracted in float64."""
+        """The starting points of rays relative to ``point`` (N, 3); subtracted in float64."""
         starts = [slope * self._depth for slope in self._slopes] + [self._depth]
         return tuple((start - point[:, axis, None, None]).astype(np.float32) for axis, start in enumerate(starts))
 
@@ -75,12 +75,12 @@ def render(
 
     Args:
         points: (N, K + 1, 3) mm, the balls' centres and last that of the ellipsoid.
-        radii: (N, K) mm; a ball of radius 0 and its bones are not there.
-        bones: pairs of balls between which a radius goes linearly.
+        radii: (N, K) mm; a ball of radius 0 and its bones are not rendered.
+        bones: pairs of balls, between which the radius is interpolated linearly.
         axes: (N, 3, 3) mm, a row for each semi-axis of the ellipsoid.
 
     Returns:
-        (N, size, size) float32 mm, infinity where nothing is met.
+        (N, size, size) float32 mm, infinity for the background.
     """
     depth = np.full((len(points), view.size, view.size), np.inf, np.float32)
     balls = points[:, :-1]
@@ -100,9 +100,9 @@ def render(
 
 def _keep_nearer(depth: np.ndarray, window: "Windows", met: np.ndarray) -> None:
     """Lowers ``depth`` to ``met`` inside the window; NaN is a miss."""
-    place = (np.arange(len(depth))[:, None, None] * depth.shape[1] + window.rows) * depth.shape[2] + window.columns
+    pixels = (np.arange(len(depth))[:, None, None] * depth.shape[1] + window.rows) * depth.shape[2] + window.columns
     flat = depth.reshape(-1)  # a view
-    flat[place] = np.fmin(flat[place], met)
+    flat[pixels] = np.fmin(flat[pixels], met)
 
 
 def _dot(first: tuple[np.ndarray, ...], second: tuple[np.ndarray, ...]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What is simulated and what it is for: each task checks its two domains and scores refined images by their use."""
+"""The tasks: each checks that two domains fit together and scores refined images by what can be learned from them."""
 
 from enum import Enum
 
@@ -10,6 +10,8 @@ from simgan.tasks.protocol import RefinerTask
 
 
 class TaskName(Enum):
+    """The values of the key ``task``."""
+
     digits = "digits"
     gaze = "gaze"
     hand = "hand"

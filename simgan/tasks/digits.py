@@ -1,4 +1,4 @@
-"""Printed digits → handwritten digits: what refined images are worth is what a classifier learns from them."""
+"""Task: printed to handwritten digits. Scored by the accuracy of a classifier that is trained on refined images."""
 
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,14 @@ from simgan.tasks.protocol import Domains, Drift, Recipe, RefinedImages, ScoreKe
 
 
 class Digits:
-    """Ten classes that both domains name alike. Frechet distances are read by a classifier of real training images."""
+    """Ten classes with the same names in both domains. Frechet distances use a classifier of real training images."""
 
     def check(self, synthetic: Shards, real: Shards) -> None:
-        """Raises UserError where the two domains cannot be one task."""
+        """Raises UserError if the two domains do not fit together."""
         check_same_shape(synthetic, real)
 
     def check_scoring(self, synthetic: Shards, real: Shards) -> None:
-        """Raises UserError where labels mean different things; training never asks, only scoring knows real labels."""
+        """Raises UserError if the domains' classes differ. Not checked in training, which reads no real label."""
         self.check(synthetic, real)
         if synthetic.classes != real.classes:
             raise UserError(
@@ -33,8 +33,11 @@ class Digits:
             )
 
     def score(self, domains: Domains, keys: ScoreKeys, cache: Path, job: Job) -> TaskScores:
-        """Distances, accuracies and how often labels are kept. Labels drift where fewer unseen images are read as
-        their label after refining than before, by more than ``drift.labels``."""
+        """Frechet distances, accuracies, and the share of labels that are kept.
+
+        Labels drift if refining lowers the share of unseen images that are classified as their label by more than
+        ``drift.labels``.
+        """
         common: dict[str, Any] = {"recipe": keys.classifier, "seed": keys.seed, "cache": cache, "job": job}
         pool, train, test = domains.pool, domains.train, domains.test
         kept = labels_kept(domains.unseen, train, **common)
@@ -51,8 +54,10 @@ class Digits:
 def distances(
     pool: RefinedImages, train: Shards, test: Shards, *, recipe: Recipe, seed: int, cache: Path, job: Job
 ) -> dict[str, dict[str, Any]]:
-    """Frechet distances to the real training images: of simulated, of refined, and of the real test images, which is
-    the floor. Every rank calls this."""
+    """Frechet distances to the real training images: of simulated, refined and real test images (the floor).
+
+    A collective.
+    """
     detector = make_detector(train, recipe, seed=seed, cache=cache, job=job)
 
     def real(shards: Shards, split: str) -> Features:
@@ -64,13 +69,13 @@ def distances(
         "refined": features_of_pictures(detector, pool.after, "refined", job),
         "real test": real(test, "real test"),
     }
-    return {name: frechet_score(found, reference, seed=seed).to_dict() for name, found in compared.items()}
+    return {name: frechet_score(features, reference, seed=seed).to_dict() for name, features in compared.items()}
 
 
 def accuracies(
     pool: RefinedImages, train: Shards, test: Shards, *, recipe: Recipe, seed: int, cache: Path, job: Job
 ) -> dict[str, dict[str, Any]]:
-    """One recipe trained on each domain, tested on the real test images, per class. Every rank calls this."""
+    """Classifiers of one recipe trained on each domain, tested on the real test images, per class. A collective."""
     training = {
         "simulated": from_arrays(pool.before, pool.labels),
         "refined": from_arrays(pool.after, pool.labels),
@@ -88,13 +93,12 @@ def accuracies(
 def labels_kept(
     pool: RefinedImages, train: Shards, *, recipe: Recipe, seed: int, cache: Path, job: Job
 ) -> dict[str, float]:
-    """How often a classifier of real images reads a synthetic image as its label, before and after refining. Every
-    rank calls this."""
+    """The accuracy of a classifier of real images on synthetic images, before and after refining. A collective."""
     real, count = from_shards(train, np.asarray(train.hidden_labels())), len(train.classes)
-    shown = {"simulated": pool.before, "refined": pool.after}
+    compared = {"simulated": pool.before, "refined": pool.after}
     return {
         name: train_and_test(
             real, from_arrays(images, pool.labels), count, recipe, seed=seed, cache=cache, job=job
         ).accuracy
-        for name, images in shown.items()
+        for name, images in compared.items()
     }

@@ -1,4 +1,4 @@
-"""The report's sections of the digits task."""
+"""The sections of the report for the digits task."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from cluster_jobs.data.shards import Shards
 from cluster_jobs.reporting.section import Picture, Section
 from simgan.tasks.protocol import RefinedImages, sheet
 
-ROWS, COLUMNS = 10, 6  # of each kind in the picture: a class a row
+ROWS, COLUMNS = 10, 6  # of pairs.png: one class per row, columns of each kind
 
 
 def sections(scores: dict[str, Any], pool: RefinedImages, real: Shards) -> list[Section]:
-    """A table of scores, one of accuracies per class, and pictures where every class has enough."""
+    """A table of scores, one of accuracies per class, and example images of every class that has enough."""
     return [score_section(scores), class_section(scores, real.classes), *pair_section(pool, real)]
 
 
@@ -33,12 +33,12 @@ def score_section(scores: dict[str, Any]) -> Section:
         rows=[
             [
                 domain,
-                found["train_count"],
+                score["train_count"],
                 f"{distances[domain]['value']:.2f}" if domain in distances else f"{floor['value']:.2f} (floor)",
-                f"{found['accuracy']:.1%}",
+                f"{score['accuracy']:.1%}",
                 f"{kept[domain]:.1%}" if domain in kept else "n/a",
             ]
-            for domain, found in accuracies.items()
+            for domain, score in accuracies.items()
         ],
     )
 
@@ -52,18 +52,18 @@ def class_section(scores: dict[str, Any], classes: list[str]) -> Section:
         columns=["class", *accuracies],
         rows=[
             [label, *("n/a" if share is None else f"{share:.1%}" for share in shares)]
-            for label, *shares in zip(classes, *(found["per_class"] for found in accuracies.values()), strict=True)
+            for label, *shares in zip(classes, *(score["per_class"] for score in accuracies.values()), strict=True)
         ],
     )
 
 
 def pair_section(pool: RefinedImages, real: Shards) -> list[Section]:
-    """Simulated | refined | real: a class a row, the refined images below one another as their originals are."""
+    """Simulated | refined | real images, one class per row; refined images are in the order of their originals."""
     truth = np.asarray(real.hidden_labels())
     rows: list[np.ndarray] = []
     for label in range(min(len(real.classes), ROWS)):
-        drawn, found = np.flatnonzero(pool.labels == label)[:COLUMNS], np.flatnonzero(truth == label)[:COLUMNS]
-        row = [*pool.before[drawn], *pool.after[drawn], *(real.image(int(index)) for index in found)]
+        simulated, real_indices = (np.flatnonzero(labels == label)[:COLUMNS] for labels in (pool.labels, truth))
+        row = [*pool.before[simulated], *pool.after[simulated], *(real.image(int(index)) for index in real_indices)]
         if len(row) == 3 * COLUMNS:
             rows += row
     if not rows:

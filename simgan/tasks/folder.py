@@ -1,4 +1,4 @@
-"""Any two directories of shards: labels and annotations go along unread; scores say how much refining changes."""
+"""Task: any two directories of shards. Labels are not used; scores are how much refining changes the images."""
 
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,18 @@ from simgan.tasks.protocol import Domains, RefinedImages, ScoreKeys, TaskScores,
 
 
 class Folder:
-    """Pictures of one shape. Frechet distances are read by a classifier of real images, where these have labels."""
+    """Images of one shape. Frechet distances use a classifier of real images, if these have labels."""
 
     def check(self, synthetic: Shards, real: Shards) -> None:
-        """Raises UserError where the two domains cannot be one task."""
+        """Raises UserError if the two domains do not fit together."""
         check_same_shape(synthetic, real)
 
     def check_scoring(self, synthetic: Shards, real: Shards) -> None:
-        """Raises UserError where the two domains' pictures differ in shape; labels may be anything or nothing."""
+        """Raises UserError if the two domains' images differ in shape; labels are optional."""
         self.check(synthetic, real)
 
     def score(self, domains: Domains, keys: ScoreKeys, cache: Path, job: Job) -> TaskScores:
-        """How much images change and, where real images have labels of two classes, Frechet distances. Nothing is
-        known of labels here, so nothing is said of their drift."""
+        """How much images change and, if real images have labels of two classes, Frechet distances. No label drift."""
         scores: dict[str, Any] = {"change": {"train": change(domains.pool), "unseen": change(domains.unseen)}}
         labels = np.asarray(domains.train.hidden_labels())
         if len(np.unique(labels[labels >= 0])) > 1:
@@ -42,7 +41,7 @@ class Folder:
 
 
 def change(images: RefinedImages) -> dict[str, float]:
-    """What refining changes, in grey levels of 255: per pixel, and of an image's mean brightness."""
+    """How much refining changes pixels and the mean brightness of images, in grey levels of 255."""
     difference = images.after.astype(np.float64) - images.before
     return {
         "mean_absolute": float(np.abs(difference).mean()),
@@ -53,9 +52,9 @@ def change(images: RefinedImages) -> dict[str, float]:
 
 
 def section(scores: dict[str, Any]) -> Section:
-    """A row for each split, and what distances there are in the text."""
-    found = scores.get("distances", {})
-    text = "; ".join(f"{name}: {score['name']} {score['value']:.2f}" for name, score in found.items())
+    """A table row for each split; Frechet distances, if any, in the text."""
+    distances = scores.get("distances", {})
+    text = "; ".join(f"{name}: {score['name']} {score['value']:.2f}" for name, score in distances.items())
     return Section(
         "scores",
         title="What refining changes",

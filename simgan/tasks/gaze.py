@@ -1,4 +1,4 @@
-"""Eyes and where they look: what refined images are worth is how well an estimator trained on them reads real gaze."""
+"""Task: images of eyes. Scored by the error of a gaze estimator, trained on refined images, on real ones."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from simgan.tasks.training_sets import Annotations, points_of, real_data, traini
 
 CLOSE = 7.0  # degrees: the paper's table 2 counts the images within
 FITTED = 1_000  # unseen images in which the iris is fitted, at most
-FADED = 1 / 3  # of the edge's strength before: below, an iris is lost. Refiners with a camera's look left 0.4 and more
+FADED = 1 / 3  # of the edge's strength before; an iris below is lost. Refiners with a camera's look left at least 0.4
 PAPER = "the paper: 1.1 ± 0.8 of 55"
 
 
@@ -38,11 +38,11 @@ class Gaze:
     in the simulated one."""
 
     def check(self, synthetic: Shards, real: Shards) -> None:
-        """Raises UserError where the two domains cannot be one task."""
+        """Raises UserError if the two domains do not fit together."""
         check_same_shape(synthetic, real)
 
     def check_scoring(self, synthetic: Shards, real: Shards) -> None:
-        """Raises UserError where a domain's samples have no gaze, or simulated ones no iris outline."""
+        """Raises UserError if a domain's samples have no gaze, or simulated ones no iris outline."""
         self.check(synthetic, real)
         for shards, names in ((synthetic, ("gaze", "iris")), (real, ("gaze",))):
             annotation = shards.annotation(0) or {}
@@ -52,15 +52,17 @@ class Gaze:
 
     def score(self, domains: Domains, keys: ScoreKeys, cache: Path, job: Job) -> TaskScores:
         """Errors on real test images of estimators trained on each domain, and how far irises move in unseen images.
-        Labels drift where they move by more than ``drift.pixels`` in the mean, or more than ``drift.lost`` of them are
-        lost."""
+
+        Labels drift if irises move by more than ``drift.pixels`` on average, or more than ``drift.lost`` of them are
+        lost.
+        """
         test = real_data(domains.test, gaze_of)
         sets = training_sets(domains, keys.times, gaze_of)
         errors = {
             name: degrees_between(self._learn(data, name, keys, cache, job, test.images), test.targets)
             for name, data in sets.items()
         }
-        rows = {name: {"train_count": len(sets[name]), **summary(found)} for name, found in errors.items()}
+        rows = {name: {"train_count": len(sets[name]), **summary(values)} for name, values in errors.items()}
         moved, before, after = displacement(domains.unseen)
         scores = {
             "estimator": to_dict(keys.estimator),
@@ -81,15 +83,15 @@ class Gaze:
 
 
 def gaze_of(annotations: Annotations, where: str) -> np.ndarray:
-    """Unit vectors (N, 3) float32. Raises UserError for a sample without."""
-    for place, annotation in enumerate(annotations):
+    """Gaze directions, unit vectors (N, 3) float32. Raises UserError for a sample without."""
+    for index, annotation in enumerate(annotations):
         if len((annotation or {}).get("gaze", ())) != 3:
-            raise UserError(f"{where}: sample {place} has no 'gaze' of three numbers in its annotation")
+            raise UserError(f"{where}: sample {index} has no 'gaze' of three numbers in its annotation")
     return unit(np.array([(annotation or {})["gaze"] for annotation in annotations])).astype(np.float32)
 
 
 def summary(errors: np.ndarray) -> dict[str, float]:
-    """Errors (N,) in degrees in a few numbers."""
+    """Summary statistics of errors (N,) in degrees."""
     return {
         "mean_degrees": float(errors.mean()),
         "median_degrees": float(np.median(errors)),
@@ -101,9 +103,8 @@ def summary(errors: np.ndarray) -> dict[str, float]:
 def displacement(unseen: RefinedImages) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
     """How far irises lie apart before and after refining, and the fitted centres (N, 2) of both, in pixels.
 
-    ``fit_error`` is how far the fit lies from the annotated centre before refining: what the method can see. ``lost``
-    is the share of irises whose edge has faded: where they were nothing may be left, and what the fit found instead may
-    lie anywhere, also where the iris was.
+    ``fit_error`` is how far the fit lies from the annotated centre before refining: the accuracy of the method.
+    ``lost`` is the share of irises whose edge has faded: the fit then returns some other edge, which may lie anywhere.
     """
     outlines = points_of(unseen.annotations[:FITTED], "iris", 2, "the simulator's test split")
     count = len(outlines)
@@ -113,15 +114,15 @@ def displacement(unseen: RefinedImages) -> tuple[dict[str, float], np.ndarray, n
     moved = np.linalg.norm(after.centres - before.centres, axis=1)
     off = np.linalg.norm(before.centres - outlines.mean(1), axis=1)
     lost = after.strengths < FADED * before.strengths
-    found = {"mean": float(moved.mean()), "sd": float(moved.std()), "median": float(np.median(moved))}
-    found |= {"lost": float(lost.mean()), "fit_error": float(off.mean()), "count": count}
-    return found, before.centres, after.centres
+    scores = {"mean": float(moved.mean()), "sd": float(moved.std()), "median": float(np.median(moved))}
+    scores |= {"lost": float(lost.mean()), "fit_error": float(off.mean()), "count": count}
+    return scores, before.centres, after.centres
 
 
 def sections(
     scores: dict[str, Any], errors: dict[str, np.ndarray], before: np.ndarray, after: np.ndarray
 ) -> list[Section]:
-    """The table of errors with its curve, and how far irises moved with a scatter plot."""
+    """The table and curve of errors, and how far irises moved, with a scatter plot."""
     iris, recipe = scores["iris"], scores["estimator"]
     table = Section(
         "scores",
@@ -147,5 +148,5 @@ def sections(
 
 
 def curve(errors: dict[str, np.ndarray]) -> bytes:
-    """Share of images over the error, with a line at the paper's 7 degrees."""
+    """A PNG of the cumulative distribution of errors, with a line at the paper's 7 degrees."""
     return cumulative(errors, CLOSE, 30, "gaze error below (degrees)", "% of real test images")

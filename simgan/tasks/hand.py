@@ -1,8 +1,8 @@
-"""Hands and their joints: what refined images are worth is how well an estimator trained on them finds real joints.
+"""Task: depth images of hands. Scored by the error of a joint estimator, trained on refined images, on real ones.
 
 Whether labels survive refining is measured without an estimator, by matching the patches around the joints of unseen
-images before and after (``patches.py``); beside it stands how far the joints move that the estimator of simulated
-images finds, which changes with the look of the images as well.
+images before and after (``patches.py``). Reported as well: how far the joints move that the estimator of simulated
+images predicts, which also depends on how the look of the images changes.
 """
 
 from pathlib import Path
@@ -33,33 +33,35 @@ from simgan.tasks.training_sets import Annotations, points_of, real_data, traini
 
 CLOSE, PAPER_SIDE = 5.0, 224  # the paper's table 4 counts joints within 5 px, of its crops as we read it; in proportion
 MATCHED = 500  # unseen images whose joints are matched, at most
-BLOCK = 50  # pictures a forward pass; an hourglass holds many maps
+BLOCK = 50  # images per forward pass; an hourglass needs much memory
 
 
 class Hand:
     """Annotations hold ``joints`` (J of x, y in pixels and z in mm) in both domains; x and y are estimated."""
 
     def check(self, synthetic: Shards, real: Shards) -> None:
-        """Raises UserError where the two domains cannot be one task."""
+        """Raises UserError if the two domains do not fit together."""
         check_same_shape(synthetic, real)
         if synthetic.height != synthetic.width:
             raise UserError(f"{synthetic.directory}: {synthetic.height} × {synthetic.width}, expected square pictures")
         heat_side(synthetic.width)
 
     def check_scoring(self, synthetic: Shards, real: Shards) -> None:
-        """Raises UserError where a domain's samples have no joints, or not as many as the other's."""
+        """Raises UserError if a domain's samples have no joints, or another number than the other domain's."""
         self.check(synthetic, real)
         counts = {
             shards.directory: joints_of([shards.annotation(0)], shards.directory).shape[1]
             for shards in (synthetic, real)
         }
         if len(set(counts.values())) > 1:
-            told = " but ".join(f"{count} joints in {directory}" for directory, count in counts.items())
-            raise UserError(f"{told}: an estimator of one cannot be tested on the other")
+            listed = " but ".join(f"{count} joints in {directory}" for directory, count in counts.items())
+            raise UserError(f"{listed}: an estimator of one cannot be tested on the other")
 
     def score(self, domains: Domains, keys: ScoreKeys, cache: Path, job: Job) -> TaskScores:
         """Errors on real test images of estimators trained on each domain, and how far joints move in unseen images.
-        Labels drift where they move by more than ``drift.pixels`` in the mean."""
+
+        Labels drift if joints move by more than ``drift.pixels`` on average.
+        """
         test = real_data(domains.test, joints_of)
         sets = training_sets(domains, keys.times, joints_of)
         networks = {name: learn(data, name, keys, cache, job) for name, data in sets.items()}
@@ -68,9 +70,12 @@ class Hand:
             name: distances(predict(network, test.images, job.device, BLOCK), test.targets, side)
             for name, network in networks.items()
         }
-        rows = {name: {"train_count": len(sets[name]), **summary(found, side)} for name, found in errors.items()}
+        rows = {name: {"train_count": len(sets[name]), **summary(values, side)} for name, values in errors.items()}
         simulated = networks.get(f"simulated ×{keys.times}", networks["simulated"])
-        moved = {**matched(domains.unseen), "found_by_estimator": found_apart(simulated, domains.unseen, job)}
+        moved = {
+            **patch_displacement(domains.unseen),
+            "found_by_estimator": estimator_displacement(simulated, domains.unseen, job),
+        }
         scores = {
             "estimator": {"width": keys.estimator.width, "steps": keys.estimator.steps, "batch": keys.estimator.batch},
             "joints": rows,
@@ -88,23 +93,23 @@ def learn(data: Annotated, name: str, keys: ScoreKeys, cache: Path, job: Job) ->
 
 
 def joints_of(annotations: Annotations, where: str) -> np.ndarray:
-    """Joints (N, J, 2) float32, x and y in pixels. Raises UserError for a sample without, or with another number."""
+    """Joints (N, J, 2) float32, x and y in pixels. Raises UserError for a sample with none or another number."""
     return points_of(annotations, "joints", 3, where)[..., :2].astype(np.float32)
 
 
-def distances(found: np.ndarray, joints: np.ndarray, side: int) -> np.ndarray:
-    """Distances in pixels of all joints that lie in their picture, (joints,)."""
-    shown = ((joints >= -0.5) & (joints < side - 0.5)).all(-1)
-    return np.linalg.norm(found.astype(np.float64) - joints, axis=-1)[shown]
+def distances(predicted: np.ndarray, joints: np.ndarray, side: int) -> np.ndarray:
+    """Distances in pixels of all joints that lie in their image, (joints,)."""
+    visible = ((joints >= -0.5) & (joints < side - 0.5)).all(-1)
+    return np.linalg.norm(predicted.astype(np.float64) - joints, axis=-1)[visible]
 
 
 def close(side: int) -> float:
-    """Pixels that are as far in a picture of ``side`` as the paper's 5 in one of 224."""
+    """The paper's 5 pixels of 224, scaled to an image of ``side``."""
     return CLOSE * side / PAPER_SIDE
 
 
 def summary(errors: np.ndarray, side: int) -> dict[str, float]:
-    """Errors in pixels in a few numbers."""
+    """Summary statistics of errors in pixels."""
     return {
         "mean_pixels": float(errors.mean()),
         "median_pixels": float(np.median(errors)),
@@ -113,9 +118,11 @@ def summary(errors: np.ndarray, side: int) -> dict[str, float]:
     }
 
 
-def matched(unseen: RefinedImages) -> dict[str, float]:
-    """How far patches around joints have moved, in pixels, over the joints at which a movement can be seen; NaN where
-    there is none. Joints that are wiped out count as moved by ``lost_pixels``, the farthest that is searched."""
+def patch_displacement(unseen: RefinedImages) -> dict[str, float]:
+    """How far patches around joints have moved, in pixels, over the joints at which a movement can be detected.
+
+    NaN if there is no such joint. Joints that were wiped out count as moved by ``lost_pixels``, the search radius.
+    """
     joints = joints_of(unseen.annotations[:MATCHED], "the simulator's test split")
     before, after = (images[: len(joints)].astype(np.float32).mean(1) for images in (unseen.before, unseen.after))
     moves, counted, lost = patch_shifts(before, after, joints)
@@ -126,14 +133,14 @@ def matched(unseen: RefinedImages) -> dict[str, float]:
     return {"mean": mean, "sd": sd, **counts, "lost_pixels": farthest}
 
 
-def found_apart(network: nn.Module, unseen: RefinedImages, job: Job) -> float:
-    """Mean distance in pixels between the joints that an estimator finds before and after refining."""
+def estimator_displacement(network: nn.Module, unseen: RefinedImages, job: Job) -> float:
+    """Mean distance in pixels between the joints that an estimator predicts before and after refining."""
     before, after = (predict(network, images[:MATCHED], job.device, BLOCK) for images in (unseen.before, unseen.after))
     return float(np.linalg.norm(after - before, axis=-1).mean())
 
 
 def sections(scores: dict[str, Any], errors: dict[str, np.ndarray], side: int) -> list[Section]:
-    """The table of errors with its curve, and how far joints moved."""
+    """The table and curve of errors, and how far joints moved."""
     recipe, moved, near = scores["estimator"], scores["displacement"], f"{close(side):.3g} px"
     return [
         Section(
@@ -161,5 +168,5 @@ def sections(scores: dict[str, Any], errors: dict[str, np.ndarray], side: int) -
 
 
 def curve(errors: dict[str, np.ndarray], side: int) -> bytes:
-    """Share of joints over the distance, with a line at the paper's 5 px."""
+    """A PNG of the cumulative distribution of errors, with a line at the paper's 5 px."""
     return cumulative(errors, close(side), side / 8, "distance below (pixels)", "% of joints in real test images")

@@ -1,8 +1,8 @@
-"""Where the iris lies in a picture: the ellipse of its annotated shape, moved and scaled to the strongest edge.
+"""Finds the iris in an image: its annotated outline, shifted and scaled to the strongest edge.
 
 Daugman's integro-differential operator (IEEE PAMI 1993) with the annotated outline as its contour: of all
-displacements and scales, the one at which brightness rises most across the contour, outwards. Points of the contour
-count by how far they lie to the side, since lids hide its top and bottom.
+displacements and scales, the one at which brightness increases most across the contour, outwards. Points on the sides
+of the contour have larger weights, because lids hide its top and bottom.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 SMOOTHING = 0.8  # px, of the gradient
-REACH = 5  # px that an iris is searched from its annotated place
+REACH = 5  # px, the search radius around the annotated position
 SCALES = (0.85, 1.0, 1.15)
-STEPS = (0.5, 0.25, 0.1)  # px of the finer searches, each within two steps of the last one's best
+STEPS = (0.5, 0.25, 0.1)  # px, the step sizes of finer searches, each within two steps of the previous optimum
 
 
 class IrisFit(NamedTuple):
@@ -27,14 +27,16 @@ class IrisFit(NamedTuple):
 
 
 def fit_irises(images: np.ndarray, outlines: np.ndarray) -> IrisFit:
-    """Fits pictures (N, H, W), any numbers, with outlines (N, P, 2) in pixels. An iris on the border of the search has
-    moved by REACH or more."""
+    """Fits pictures (N, H, W), of any dtype, with outlines (N, P, 2) in pixels.
+
+    A result at the border of the search means that the iris has moved by REACH or more.
+    """
     fits = [fit_iris(image, outline) for image, outline in zip(images, outlines, strict=True)]
     return IrisFit(*(np.array(column) for column in zip(*fits, strict=True)))
 
 
 def fit_iris(image: np.ndarray, outline: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Centre (2,), scale and edge strength of one picture (H, W) with its annotated outline (P, 2)."""
+    """Centre (2,), scale and edge strength of one image (H, W) with its annotated outline (P, 2)."""
     centre = outline.mean(0)
     offsets = outline - centre
     normals = _normals(offsets)
@@ -45,18 +47,19 @@ def fit_iris(image: np.ndarray, outline: np.ndarray) -> tuple[np.ndarray, float,
     def strength(moves: np.ndarray) -> np.ndarray:
         """(M, 3) of dx, dy and scale to (M,)."""
         points = centre + moves[:, None, :2] + moves[:, None, 2:] * offsets
-        places = points[..., 1], points[..., 0]
+        coordinates = points[..., 1], points[..., 0]
         slope = sum(
-            map_coordinates(g, places, order=1, mode="nearest") * n for g, n in zip(gradient, normals.T, strict=True)
+            map_coordinates(g, coordinates, order=1, mode="nearest") * n
+            for g, n in zip(gradient, normals.T, strict=True)
         )
         return (np.maximum(slope, 0) * weights).sum(1) / weights.sum()
 
     axis = np.arange(-REACH, REACH + 1.0)
-    best, found = _best(strength, np.zeros(2), axis, np.array(SCALES))
+    best, best_strength = _best(strength, np.zeros(2), axis, np.array(SCALES))
     for step in STEPS:
         around = np.arange(-2, 3) * step
-        best, found = _best(strength, best[:2], around, best[2] + np.arange(-2, 3) * step / 20)
-    return centre + best[:2], float(best[2]), found
+        best, best_strength = _best(strength, best[:2], around, best[2] + np.arange(-2, 3) * step / 20)
+    return centre + best[:2], float(best[2]), best_strength
 
 
 def _best(

@@ -1,4 +1,4 @@
-"""What a task is: which two domains fit together, and what refined images are worth to whoever uses them.
+"""The interface of a task: whether two domains fit together, and how refined images are scored by their use.
 
 Labels of real images are read inside ``RefinerTask.score`` alone, which ``simgan.evaluate`` calls; training never does.
 """
@@ -19,24 +19,24 @@ from cluster_jobs.reporting.section import Picture, Section
 from s3gan.metrics.cas import ClassifierRecipe
 from simgan.estimators.recipe import EstimatorRecipe
 
-PAIRS, COLUMNS = 24, 8  # images of each kind in the picture of pairs
-SMALL = 64  # pictures narrower than this are shown at twice their size
+PAIRS, COLUMNS = 24, 8  # images of each kind in pairs.png, and columns
+SMALL = 64  # images narrower than this are shown at twice their size
 
 
 @dataclass
 class Recipe(ClassifierRecipe):
-    """One recipe for whatever a classifier is trained on, long enough for ten classes of digits."""
+    """The one recipe of all classifiers, whatever they are trained on; long enough for ten classes of digits."""
 
     width: int = option(16, "channels of its first stage")
     steps: int = option(400, "optimizer steps")
-    batch: int = option(64, "labelled pictures a step")
+    batch: int = option(64, "labelled images a step")
 
 
 @dataclass
 class DriftLimits:
-    """From where on a run is flagged because labels do not survive refining."""
+    """The limits above which a run is flagged because labels do not survive refining."""
 
-    pixels: float = option(1.5, "gaze, hand: mean displacement, in pixels of the stored picture")
+    pixels: float = option(1.5, "gaze, hand: mean displacement, in pixels of the stored image")
     lost: float = option(0.1, "gaze: share of irises that are lost, their edge faded to less than a third")
     labels: float = option(0.1, "digits: fall of the share of images that are read as their label")
 
@@ -49,7 +49,7 @@ class DriftLimits:
 
 @dataclass
 class ScoreKeys(CommandKeys):
-    """The keys of scoring. A task reads the groups that concern it."""
+    """The keys of scoring. Each task reads the groups that it needs."""
 
     classifier: Recipe = group(Recipe, "digits, folder: how detector and classifiers are trained, whatever on")
     estimator: EstimatorRecipe = group(EstimatorRecipe, "gaze, hand: how estimators are trained, whatever on")
@@ -70,7 +70,7 @@ class ScoreKeys(CommandKeys):
 
 @dataclass(frozen=True)
 class RefinedImages:
-    """Simulated and refined images pairwise, (N, C, H, W) uint8, with labels (N,), -1 for none, and annotations (N)."""
+    """N images before and after refining, (N, C, H, W) uint8 each, with labels (N,), -1 for none, and N annotations."""
 
     before: np.ndarray
     after: np.ndarray
@@ -80,7 +80,7 @@ class RefinedImages:
 
 @dataclass(frozen=True)
 class Domains:
-    """What is scored."""
+    """The images that a task scores."""
 
     pool: RefinedImages  # the simulator's train split, which the refiner was trained on
     unseen: RefinedImages  # its test split, which the refiner never saw
@@ -90,7 +90,7 @@ class Domains:
 
 @dataclass(frozen=True)
 class Drift:
-    """Whether labels survived refining: ``value`` is what ``measure`` names, flagged where above ``limit``."""
+    """Whether labels survived refining: the value of a ``measure``, flagged above ``limit``."""
 
     measure: str
     value: float
@@ -98,19 +98,21 @@ class Drift:
 
     @property
     def flagged(self) -> bool:
-        return not self.value <= self.limit  # what could not be measured is flagged as well
+        """Whether the value is above the limit; NaN, which could not be measured, is flagged too."""
+        return not self.value <= self.limit
 
     def or_worse(self, other: "Drift") -> "Drift":
-        """Of two measures the one that is further beyond its limit, or nearer to it."""
+        """Of two measures the one with the larger ratio of value to limit."""
         return other if other.value / other.limit > self.value / self.limit else self
 
     def to_dict(self) -> dict[str, Any]:
+        """The entries of scores.json."""
         return {"drift": self.flagged, "drift_measure": self.measure, "drift_value": self.value} | {
             "drift_limit": self.limit
         }
 
     def warning(self) -> str:
-        """One line, or nothing where labels survived."""
+        """One line; "" where labels survived."""
         if not self.flagged:
             return ""
         return f"labels drift: {self.measure} {self.value:.3g}, the limit is {self.limit:g}"
@@ -118,7 +120,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class TaskScores:
-    """``scores`` (JSON) and the sections of the report; ``drift`` is None where a task has no labels to lose."""
+    """``scores`` (JSON) and sections of the report; ``drift`` is None for a task without labels."""
 
     scores: dict[str, Any]
     sections: list[Section]
@@ -126,20 +128,20 @@ class TaskScores:
 
 
 class RefinerTask(Protocol):
-    """One use of refined images. ``score`` holds collectives: every rank calls it and finds the same."""
+    """One use of refined images. ``score`` is a collective and returns the same on every rank."""
 
     def check(self, synthetic: Shards, real: Shards) -> None:
-        """Raises UserError where the two domains cannot be one task. Reads no label of a real image."""
+        """Raises UserError if the two domains do not fit together. Reads no label of a real image."""
 
     def check_scoring(self, synthetic: Shards, real: Shards) -> None:
-        """Raises UserError where the two domains' labels cannot be compared."""
+        """Raises UserError if the two domains' labels cannot be compared."""
 
     def score(self, domains: Domains, keys: ScoreKeys, cache: Path, job: Job) -> TaskScores:
-        """What the refined pool is worth. What is trained for it is kept in ``cache``."""
+        """Scores the refined pool. Networks that are trained for it are kept in ``cache``."""
 
 
 def check_same_shape(synthetic: Shards, real: Shards) -> None:
-    """Raises UserError where pictures of the two domains differ in size or channels."""
+    """Raises UserError if images of the two domains differ in size or channels."""
     if synthetic.shape != real.shape:
         raise UserError(
             f"images of {shape_text(synthetic.shape)} in {synthetic.directory} but of {shape_text(real.shape)} in "

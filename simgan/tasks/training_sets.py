@@ -1,4 +1,4 @@
-"""What estimators of annotated images learn from: simulated, refined and real images with what they show."""
+"""The training sets of gaze and joint estimators: simulated, refined and real images with their annotations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ ReadTargets = Callable[[Annotations, str], np.ndarray]  # (annotations, where th
 
 
 def training_sets(domains: Domains, times: int, read: ReadTargets) -> dict[str, Annotated]:
-    """1/times of the simulated and refined images, all of them, and real images."""
+    """Training sets by name: 1/times of the simulated and refined images, all of them ("×times"), and real images."""
     targets = read(domains.pool.annotations, "the simulator's train split")
     sets = {}
     for name, images in (("simulated", domains.pool.before), ("refined", domains.pool.after)):
@@ -35,14 +35,19 @@ def real_data(shards: Shards, read: ReadTargets) -> Annotated:
 
 
 def points_of(annotations: Annotations, name: str, numbers: int, where: str) -> np.ndarray:
-    """The points (N, P, numbers) float64 under a name of each annotation. Raises UserError for a sample without, or
-    with another number of points than the first."""
-    found: list[np.ndarray] = []
-    for place, annotation in enumerate(annotations):
+    """The points (N, P, numbers) float64 that annotations hold under a name.
+
+    Raises:
+        UserError: a sample has none, or another number of points than the first.
+    """
+    point_sets: list[np.ndarray] = []
+    for index, annotation in enumerate(annotations):
         points = np.array((annotation or {}).get(name, ()), np.float64)
         if points.ndim != 2 or points.shape[1] != numbers:
-            raise UserError(f"{where}: sample {place} has no {name!r} of {numbers} numbers each in its annotation")
-        if found and points.shape != found[0].shape:
-            raise UserError(f"{where}: sample {place} has {len(points)} points of {name!r}, the first {len(found[0])}")
-        found.append(points)
-    return np.stack(found)
+            raise UserError(f"{where}: sample {index} has no {name!r} of {numbers} numbers each in its annotation")
+        if point_sets and points.shape != point_sets[0].shape:
+            raise UserError(
+                f"{where}: sample {index} has {len(points)} points of {name!r}, the first {len(point_sets[0])}"
+            )
+        point_sets.append(points)
+    return np.stack(point_sets)

@@ -1,1 +1,1 @@
-"""Config, game, step, history, schedule, losses, health."""
+"""Training of a refiner. Start with refiner_training.py, then step.py, losses.py, history.py and schedule.py."""

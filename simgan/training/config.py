@@ -10,30 +10,36 @@ from simgan.training.psi import PsiName
 
 
 class Patches(Enum):
+    """The values of the key ``patches``."""
+
     gaze = "gaze"
     hand = "hand"
 
 
 class DiscriminatorName(Enum):
+    """The values of the key ``discriminator``."""
+
     patch = "patch"
     image = "image"
 
 
 class ScheduleName(Enum):
+    """The values of the key ``schedule``."""
+
     fixed = "fixed"
     auto = "auto"
 
 
 @dataclass
 class RefinerTrainConfig(RollbackKeys):
-    """Trains a refiner R that makes synthetic images look real, against a local discriminator D (SimGAN).
+    """Trains a refiner R that makes synthetic images look real, against a patch discriminator D (SimGAN).
 
-    A step updates R or D on one batch. *_nimg counts synthetic images drawn by R, which draws a batch at every step.
+    A step updates R or D on one batch. *_nimg counts synthetic images: every step draws a batch of them.
     Defaults are those of task=digits; the paper's gaze refiner is width=64 fold=1.
     """
 
     task: TaskName = option(
-        TaskName.digits, "digits: printed → handwritten; gaze: eyes; hand: depth of hands; folder: any pictures"
+        TaskName.digits, "digits: printed → handwritten; gaze: eyes; hand: depth of hands; folder: any images"
     )
     synthetic: str = option(MISSING, "shards of simulated images", path=True)
     real: str = option(MISSING, "shards of real images; their labels are not read", path=True)
@@ -136,6 +142,6 @@ class RefinerTrainConfig(RollbackKeys):
 
     @property
     def health_window(self) -> int:
-        """As for every run, and three rounds of the schedule at least."""
+        """As for every run, but at least three rounds of the schedule."""
         rounds = 3 * (max(self.k_g, self.max_k_g) if self.schedule is ScheduleName.auto else self.k_g) + 3 * self.k_d
         return max(super().health_window, rounds * self.batch)

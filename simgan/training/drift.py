@@ -1,4 +1,4 @@
-"""The report's section on where a refiner in training left its input behind."""
+"""The report's section on training steps in which R changed its input too much, so that labels may not fit any more."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ ROWS = 20  # of the table, at most
 
 
 def write_drift(run: Path, max_change: float) -> None:
-    """Writes the section from the run's metrics.jsonl; nothing where R never changed a pixel by more than `max_change`.
+    """Writes the section from the run's metrics.jsonl; none if R never changed a pixel by more than `max_change`.
 
     Args:
         max_change: limit of the mean |R(x) - x| of a pixel of [-1, 1].

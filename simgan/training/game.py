@@ -1,4 +1,4 @@
-"""The two networks of SimGAN and what a step needs beside them, made from the keys of `simgan.train`."""
+"""Builds the networks, optimizers, history and schedule of SimGAN from the keys of `simgan.train`."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -26,11 +26,11 @@ from simgan.training.schedule import AutoSchedule, Schedule
 
 @dataclass(frozen=True)
 class RefinerGame:
-    """R and D, their optimizers and the rules. ``prepared_*`` are the modules as the run wraps them; alone they are the
-    same.
+    """The two players R and D, their optimizers, and all else that a training step needs.
 
-    ``regularisation`` is λ in the convention of ``losses.py``, ``psi`` what it compares. ``gather`` joins the ranks'
-    tensors in rank order.
+    ``prepared_*`` are the modules as wrapped by ``Run.prepare``. ``regularisation`` is λ in the convention of
+    ``losses.py``, and ``psi`` maps images to the features that it compares. ``gather`` joins the ranks' tensors in rank
+    order.
     """
 
     refiner: Refiner
@@ -44,12 +44,12 @@ class RefinerGame:
     rank: int = 0
     gather: Callable[[Tensor], Tensor] = lambda tensor: tensor
     autocast: Callable[[], AbstractContextManager] = nullcontext
-    accumulate: int = 1  # micro-batches a rank and step
+    accumulate: int = 1  # micro-batches per rank and step
     psi: Psi = identity
 
 
 def make_networks(config: RefinerTrainConfig, shape: tuple[int, int, int]) -> tuple[Refiner, nn.Module]:
-    """R and D for images of ``shape`` (C, H, W), with initial weights keyed by the seed."""
+    """R and D for images of ``shape`` (C, H, W), with initial weights drawn from the seed."""
     channels, height, width = shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "simgan networks"))
@@ -62,7 +62,7 @@ def make_networks(config: RefinerTrainConfig, shape: tuple[int, int, int]) -> tu
 
 
 def make_schedule(config: RefinerTrainConfig) -> Schedule | AutoSchedule:
-    """The fixed schedule or the one that adapts; a warm-up that ends within a step covers that step."""
+    """The fixed or the adaptive schedule. Warm-ups, given in images, are rounded up to whole steps."""
     warm_refiner, warm_discriminator = (
         -(-images // config.batch) for images in (config.warm_refiner_nimg, config.warm_discriminator_nimg)
     )
@@ -73,7 +73,7 @@ def make_schedule(config: RefinerTrainConfig) -> Schedule | AutoSchedule:
 
 
 def open_encoder(key: str, path: str, shards: Shards) -> Encoder | ScriptedEncoder | None:
-    """The encoder that a key names, on the host, tried out on images like those of ``shards``; None for an empty path.
+    """The encoder that a key names, on the CPU, after a trial on images of the shards' shape; None for an empty path.
 
     Raises:
         UserError: there is no such encoder, or it does not take these images.
@@ -96,7 +96,7 @@ def open_encoder(key: str, path: str, shards: Shards) -> Encoder | ScriptedEncod
 def make_game(
     config: RefinerTrainConfig, synthetic: Shards, encoder: nn.Module | None, run: Run[RefinerTrainConfig]
 ) -> tuple[RefinerGame, Ema[Refiner]]:
-    """The game, and the average of R's weights; ``encoder`` is that of ψ."""
+    """The game, and the moving average of R's weights; ``encoder`` is that of ψ."""
     psi: Psi = encoder_features(encoder.to(run.device)) if encoder else NAMED[config.psi]
     refiner, discriminator = make_networks(config, synthetic.shape)
     # channels_last halves the time of a convolution on CPUs and serves tensor cores

@@ -1,13 +1,13 @@
-"""SimGAN's losses (arXiv:1612.07828, equations 1 to 4), each a pure function that returns one number an image.
+"""SimGAN's losses (arXiv:1612.07828, equations 1 to 4), each a pure function that returns one number per image.
 
-One reduction convention, and λ is meant in it alone: the local adversarial terms are *summed over patches*, the
-self-regularisation is *summed over pixels and channels* of images in [-1, 1], and their total ``adversarial + λ ·
-change`` is averaged over images. For another ψ than the identity the change is the *mean over ψ's entries times the
-number of values in the image*, which is the same thing for the identity, so that λ keeps its order of magnitude.
+The value of λ depends on how the two terms are reduced. Here adversarial terms are *summed over patches*, the
+self-regularisation ``change`` is *summed over pixels and channels* of images in [-1, 1], and their total
+``adversarial + λ · change`` is averaged over images. For a ψ other than the identity, the change is the *mean over ψ's
+entries times the number of values in the image*, which equals the sum for the identity, so that λ keeps its order of
+magnitude.
 
-Public implementations differ by a factor of 200 in the λ that this makes of their numbers (a mean over patches or
-pixels here, a sum over the batch there): too large a λ, and R returns its input; too small, and R leaves its input
-behind. ``weights.py`` converts.
+With too large a λ R returns its input; with too small a one R changes the input until labels do not fit. Converted to
+this convention, the λ of public implementations differ by a factor of 200; ``published_lambda.py`` converts them.
 """
 
 import torch
@@ -28,7 +28,7 @@ def adversarial_loss(refined_logits: torch.Tensor) -> torch.Tensor:
 
 
 def self_regularisation(refined: torch.Tensor, synthetic: torch.Tensor, psi: Psi = identity) -> torch.Tensor:
-    """Equation 4, second term: ‖ψ(R(x)) - ψ(x)‖₁ of (N, C, H, W) in [-1, 1] to (N,), in the module's convention."""
+    """Equation 4, second term: ‖ψ(R(x)) - ψ(x)‖₁ of (N, C, H, W) in [-1, 1] to (N,), as reduced above."""
     if psi is identity:
         return (refined.float() - synthetic.float()).abs().sum((1, 2, 3))
     with torch.no_grad():

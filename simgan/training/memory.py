@@ -1,4 +1,4 @@
-"""The memory that training a refiner takes on each process, for the lines at the start of a run."""
+"""An estimate of the memory that training a refiner takes on each process, printed at the start of a run."""
 
 import torch
 from torch import nn
@@ -21,9 +21,9 @@ def memory_lines(
     psi: Psi,
     psi_encoder: nn.Module | None,
 ) -> list[str]:
-    """Lines on the two networks, before the run prepares them, with R's average and this rank's part of the history.
+    """Lines on R, on D, and in all, with R's moving average and this rank's share of the history.
 
-    What a TorchScript encoder of ψ takes is not counted: it cannot be imitated.
+    The networks are not prepared by the run yet. A TorchScript encoder of ψ is not counted: fake tensors cannot run it.
     """
     count = run.local_batch // run.config.accumulate
 

@@ -1,5 +1,6 @@
-"""ψ: what self-regularisation compares (SimGAN, section 2.1: the image itself, its derivatives, the mean of its
-colours, or learned features). Each maps ``(N, C, H, W) float32 in [-1, 1]`` to ``(N, F) float32``, differentiably.
+"""ψ, the features that self-regularisation compares: the image itself, its gradient, its mean colour, or an encoder's.
+
+SimGAN, section 2.1. Each maps ``(N, C, H, W) float32 in [-1, 1]`` to ``(N, F) float32``, differentiably.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,8 @@ Psi = Callable[[torch.Tensor], torch.Tensor]
 
 
 class PsiName(Enum):
+    """The values of the key ``psi``."""
+
     identity = "identity"
     gradient = "gradient"
     colour_mean = "colour_mean"
@@ -19,18 +22,18 @@ class PsiName(Enum):
 
 
 def identity(images: torch.Tensor) -> torch.Tensor:
-    """Every value of every pixel."""
+    """The image itself."""
     return images.flatten(1)
 
 
 def gradient(images: torch.Tensor) -> torch.Tensor:
-    """Differences between neighbours, in both directions: edges stay where they are, brightness is free."""
+    """Differences between neighbouring pixels in both directions: keeps edges in place and leaves brightness free."""
     across, down = images.diff(dim=3), images.diff(dim=2)
     return torch.cat([across.flatten(1), down.flatten(1)], 1)
 
 
 def colour_mean(images: torch.Tensor) -> torch.Tensor:
-    """The mean of each channel over the image: the colours stay, while what they draw is free."""
+    """The mean of each channel over the image: keeps the colours and leaves shapes free."""
     return images.mean((2, 3))
 
 

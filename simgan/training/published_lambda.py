@@ -1,4 +1,4 @@
-"""λ out of other people's code, in the convention of ``losses.py``: they reduce the two terms in ways of their own."""
+"""Converts the λ of public SimGAN implementations, which reduce the loss terms otherwise, to that of ``losses.py``."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 def equivalent_weight(
     weight: float, *, patches: int, pixels: int, adversarial: str, change: str, batch: int = 1
 ) -> float:
-    """The λ of ``losses.py`` for a ``weight`` from code that reduces its two terms otherwise.
+    """The λ of ``losses.py`` that balances the two terms as ``weight`` does in other code.
 
     Args:
         adversarial: how that code reduces its adversarial term over the patches of an image: ``"sum"`` or ``"mean"``.
@@ -24,10 +24,7 @@ def equivalent_weight(
 
 @dataclass(frozen=True)
 class Published:
-    """The weight of a public implementation, as it stands there, and how its code reduces its two terms.
-
-    ``mean`` over patches and ``sum`` over the batch's pixels and so on are those of :func:`equivalent_weight`.
-    """
+    """The weight of a public implementation, and how its code reduces the two terms (see :func:`equivalent_weight`)."""
 
     weight: float
     adversarial: str
@@ -35,12 +32,12 @@ class Published:
     batch: int = 1
 
     def here(self, *, patches: int = 126, pixels: int = 35 * 55) -> float:
-        """The same balance of the two terms here; by default for the gaze networks at 35 × 55 pixels."""
+        """The equivalent λ of ``losses.py``; by default for the gaze networks at 35 × 55 pixels."""
         kinds = {"adversarial": self.adversarial, "change": self.change}
         return equivalent_weight(self.weight, patches=patches, pixels=pixels, batch=self.batch, **kinds)
 
 
-# Read in the repositories' code; what none of them states is the paper's own λ. Their images are in [-1, 1] too.
+# Read from the repositories' code (images in [-1, 1] too). None of them states the λ that the paper used.
 PUBLISHED: dict[str, Published] = {
     "carpedm20": Published(0.5, "sum", "sum"),  # simulated-unsupervised-tensorflow: reg_scale
     "mjdietzx": Published(1e-4, "mean", "batch_sum", batch=512),  # SimGAN: delta; refined equals synthetic

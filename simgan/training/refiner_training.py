@@ -1,4 +1,4 @@
-"""SimGAN as the training loop sees it: every batch of simulated images is a step of R or of D, as the schedule says."""
+"""SimGAN as a `Training` of the loop: a batch of simulated images is one step of R or of D, as the schedule says."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,7 +26,7 @@ class RefinerTraining:
     """Trains R on simulated images and D on refined and real ones.
 
     Args:
-        ema: of R's weights.
+        ema: the moving average of R's weights.
         validation: what scores the averaged R; None for no scores.
     """
 
@@ -60,7 +60,7 @@ class RefinerTraining:
         }
 
     def batches(self, nimg: int, attempt: Attempt) -> Iterator[Batch]:
-        """Batches of simulated images from `nimg` images on; those of real images go on where D stopped."""
+        """Batches of simulated images from `nimg` images on; the stream of real images continues where D stopped."""
         set_learning_rate(self.game.optimizer_r, self.config.lr_r * attempt.lr_factor)
         set_learning_rate(self.game.optimizer_d, self.config.lr_d * attempt.lr_factor)
         run, mine = self.run, contiguous(self.config.batch, self.run.rank, self.run.world)
@@ -69,7 +69,7 @@ class RefinerTraining:
         return run.stream(self.synthetic, mine=mine, name=f"synthetic{attempt.draws}").batches(nimg)
 
     def step(self, batch: Batch, nimg: int) -> Mapping[str, Tensor | float]:
-        """A step of the network whose turn it is."""
+        """One step of R or D, and of the moving average of R."""
         step = nimg // self.config.batch
         phase = self.schedule.phase(step)
         synthetic = to_float(batch.images, self.run.device)
@@ -86,7 +86,7 @@ class RefinerTraining:
         return metrics | self.schedule.metrics()
 
     def logged(self, nimg: int, means: Mapping[str, float]) -> None:
-        """Moves an adaptive schedule, and warns the first time that R leaves its input behind."""
+        """Adapts the schedule, and warns the first time that R changes its input by more than `max_change`."""
         self.schedule.observe(nimg // self.config.batch, means)
         change, limit = means.get("change/pixel", 0.0), self.config.max_change
         if change > limit and not self._warned:

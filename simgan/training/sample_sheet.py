@@ -1,4 +1,4 @@
-"""The sample picture of a refiner in training."""
+"""The sample sheet of a refiner in training: simulated, refined and real images in one PNG."""
 
 from pathlib import Path
 
@@ -14,14 +14,14 @@ SHEET_ROWS, SHEET_PAIRS = 10, 4  # pairs of simulated and refined, then as many 
 
 
 def save_sheet(path: Path, refiner: Refiner, synthetic: Shards, real: Shards, device: torch.device) -> None:
-    """Pairs of simulated and refined on the left, real images beside them: the same ones every time."""
+    """Writes pairs of simulated and refined images on the left and real ones on the right, the same ones every time."""
     count = SHEET_ROWS * SHEET_PAIRS
-    before, beside = (
+    simulated, real_images = (
         np.stack([shards.image(int(index)) for index in np.linspace(0, len(shards) - 1, count)])
         for shards in (synthetic, real)
     )
-    after = refine_images(refiner, before, device)
-    rows = np.stack([before, after], 1).reshape(SHEET_ROWS, 2 * SHEET_PAIRS, *before.shape[1:])
-    rows = np.concatenate([rows, beside.reshape(SHEET_ROWS, SHEET_PAIRS, *before.shape[1:])], 1)
-    sheet = rows.reshape(-1, *before.shape[1:])
+    refined = refine_images(refiner, simulated, device)
+    rows = np.stack([simulated, refined], 1).reshape(SHEET_ROWS, 2 * SHEET_PAIRS, *simulated.shape[1:])
+    rows = np.concatenate([rows, real_images.reshape(SHEET_ROWS, SHEET_PAIRS, *simulated.shape[1:])], 1)
+    sheet = rows.reshape(-1, *simulated.shape[1:])
     save_grid(path, sheet, rows.shape[1], scale=2 if synthetic.width < 64 else 1)

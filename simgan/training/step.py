@@ -1,8 +1,8 @@
 """One step of the refiner and one of the discriminator, over any number of ranks, without waiting for the device.
 
 A rank's share may be cut into micro-batches (``RefinerGame.accumulate``): neither network has batch norm, so the
-gradients are those of the undivided share up to rounding. The history is drawn from and added to once a step, with the
-whole batch.
+gradients are those of the whole share up to rounding. The history is read and written once per step, with the whole
+batch.
 """
 
 from functools import partial
@@ -18,49 +18,51 @@ from simgan.training.losses import adversarial_loss, discriminator_loss, self_re
 
 
 class RefinerBatch(NamedTuple):
-    """What a step of R looks at."""
+    """The input of a step of R."""
 
     synthetic: Tensor  # (n, C, H, W) in [-1, 1]
 
 
 class RefinedAndReal(NamedTuple):
-    """What a step of D looks at, (n, C, H, W) in [-1, 1] each."""
+    """The input of a step of D, (n, C, H, W) in [-1, 1] each."""
 
     refined: Tensor
     real: Tensor
 
 
 def refiner_step(game: RefinerGame, synthetic: Tensor, *, adversarial: bool) -> Metrics:
-    """Updates R on synthetic images (n, C, H, W) in [-1, 1]; without ``adversarial`` on self-regularisation alone."""
+    """Updates R on synthetic images (n, C, H, W) in [-1, 1]; without ``adversarial`` by self-regularisation alone."""
     loss = _adversarial_loss if adversarial else _warm_up_loss
     game.discriminator.requires_grad_(False)  # its gradients are neither needed nor averaged
-    parts = micro_batches(game.accumulate, RefinerBatch(synthetic))
-    metrics, skipped = update(game.optimizer_r, game.prepared_refiner, parts, partial(loss, game))
+    batches = micro_batches(game.accumulate, RefinerBatch(synthetic))
+    metrics, skipped = update(game.optimizer_r, game.prepared_refiner, batches, partial(loss, game))
     game.discriminator.requires_grad_(True)
     return metrics | {"skipped/r": skipped}
 
 
 def discriminator_step(game: RefinerGame, synthetic: Tensor, real: Tensor, step: int) -> Metrics:
-    """Updates D on real images (n, C, H, W) in [-1, 1] and on as many refined ones, half of them out of the history.
+    """Updates D on real images (n, C, H, W) in [-1, 1] and on as many refined ones, half of them from the history.
 
-    The other half of what R just made goes into the history instead (until the history holds half a batch, or where
-    there is none, D sees that too). Halves are the even and the odd places of the batch, so they do not depend on the
-    number of ranks.
+    R refines a whole batch. D sees the images at even positions; those at odd positions are exchanged for images of the
+    history. While the history holds less than half a batch, or where there is none, D sees both halves. Positions in
+    the batch do not depend on the number of ranks.
     """
     with torch.no_grad(), game.autocast(), compile_errors_in_one_line():
         refined = torch.cat([game.refiner(part).float() for part in synthetic.chunk(game.accumulate)])
-    shown, kept = refined[::2], refined[1::2]
-    old = _exchanged(game, kept, step) if game.history.capacity else kept
-    parts = micro_batches(game.accumulate, RefinedAndReal(torch.cat([shown, old]), real))
-    metrics, skipped = update(game.optimizer_d, game.prepared_discriminator, parts, partial(_discriminator_loss, game))
+    fresh, exchanged = refined[::2], refined[1::2]
+    old = _through_history(game, exchanged, step) if game.history.capacity else exchanged
+    batches = micro_batches(game.accumulate, RefinedAndReal(torch.cat([fresh, old]), real))
+    metrics, skipped = update(
+        game.optimizer_d, game.prepared_discriminator, batches, partial(_discriminator_loss, game)
+    )
     return metrics | {"skipped/d": skipped}
 
 
-def _exchanged(game: RefinerGame, kept: Tensor, step: int) -> Tensor:
-    """This rank's share of as many old images as all ranks put into the history; too few, and its own come back."""
-    fresh, old = game.gather(kept), kept
+def _through_history(game: RefinerGame, given: Tensor, step: int) -> Tensor:
+    """Adds images to the history; returns this rank's share of as many old ones, or the given if it has too few."""
+    fresh, old = game.gather(given), given
     if game.history.filled >= len(fresh):
-        old = game.history.sample(len(fresh), step)[game.rank * len(kept) : (game.rank + 1) * len(kept)]
+        old = game.history.sample(len(fresh), step)[game.rank * len(given) : (game.rank + 1) * len(given)]
     game.history.add(fresh, step)
     return old
 

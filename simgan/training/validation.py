@@ -1,9 +1,9 @@
 """Scores of a refiner in training: how far refined images are from real ones, on the validation part of both domains.
 
-The validation part is the key-hashed 5 % of each training set on which choices may be made. Images alone are compared:
-neither the simulator's labels nor the real images' have a part in a score, so it may choose the "best" checkpoint. It
-says nothing of whether labels survive: a checkpoint whose R changes a pixel by more than `max_change` in the mean gets
-no score and is never the best. Both parts are also trained on, as R learns no image by heart.
+The validation part is the 5 % of each training set, chosen by a hash of the key, that may be used for choices. A score
+compares images alone and reads no label, neither simulated nor real, so it may choose the "best" checkpoint. It does
+not show whether labels survive refining: a checkpoint whose R changes a pixel by more than `max_change` on average gets
+no score and cannot be the best. Both validation parts are also trained on, because R does not memorise images.
 
 `fd_encoder2k_val` is a Frechet distance of 2,000 images a domain on the features of `eval_encoder`; without one,
 `fd_random2k_val` on those of a network with random weights, which are enough to compare checkpoints of one run (Naeem
@@ -31,15 +31,15 @@ from simgan.networks.refiner import Refiner
 from simgan.networks.trained_refiner import BLOCK, refine_images
 from simgan.training.config import RefinerTrainConfig
 
-LEAST = 2  # images a domain: a covariance needs as many
+MIN_IMAGES = 2  # per domain: a covariance needs two
 
 
 class RefinerValidation:
-    """Scores a refiner. Every rank makes one and calls it; the work is shared out, the scores are equal on all ranks.
+    """Scores a refiner. A collective on every rank: ranks share the work, and the scores are equal on all of them.
 
     Args:
         synthetic, real: validation images of the two domains, uint8 (N, C, H, W) each, at least two.
-        encoder: whose features are compared, on the host; None for random weights.
+        encoder: whose features are compared, on the CPU; None for a network with random weights.
 
     Raises:
         UserError: the run was started with another encoder, or the encoder's features are not finite.
@@ -67,7 +67,7 @@ class RefinerValidation:
         )
 
     def score(self, refiner: Refiner, nimg: int) -> CheckpointScore | None:
-        """The distance, which is also recorded; None where R changes a pixel by more than `max_change` in the mean."""
+        """The distance, which is also recorded; None if R changes a pixel by more than `max_change` on average."""
         change = torch.zeros((), dtype=torch.float64)
 
         def refined(indices: range) -> np.ndarray:
@@ -93,12 +93,12 @@ class RefinerValidation:
 def open_validation(
     run: Run[RefinerTrainConfig], synthetic: Shards, real: Shards, encoder: nn.Module | None
 ) -> RefinerValidation | None:
-    """What scores a run; None, with a line that says why, where a domain has too few validation images."""
+    """The scorer of a run; None, after a line that says why, if a domain has too few validation images."""
     images = [_validation_images(shards, run.config) for shards in (synthetic, real)]
-    if min(map(len, images)) < LEAST:
+    if min(map(len, images)) < MIN_IMAGES:
         run.say(
             f"no scores during training: {len(images[0])} simulated and {len(images[1])} real images are validation "
-            f"(5 %, by key), expected {LEAST} each"
+            f"(5 %, by key), expected {MIN_IMAGES} each"
         )
         return None
     return RefinerValidation(run, images[0], images[1], encoder)

@@ -15,7 +15,7 @@ from simgan.estimators.hourglass import (
     decode,
     gaussians,
     heat_side,
-    moved,
+    transformed,
 )
 from simgan.estimators.recipe import EstimatorRecipe
 from simgan.simulators.hands import DepthHands
@@ -171,9 +171,9 @@ def test_turning_is_clockwise_by_the_matrix_and_cropping_enlarges() -> None:
     joints = torch.tensor([[[40.0, 32.0]]])
     quarter = torch.tensor([[[0.0, -1.0], [1.0, 0.0]]])
     one, still = torch.ones(1), torch.zeros(1, 2)
-    _, turned = moved(dots(joints, 64), joints, quarter, one, still)
+    _, turned = transformed(dots(joints, 64), joints, quarter, one, still)
     assert turned[0, 0].tolist() == pytest.approx([32, 23])  # what was right of the middle, 31.5, is now above it
-    _, larger = moved(dots(joints, 64), joints, torch.eye(2)[None], one * CROP, still)
+    _, larger = transformed(dots(joints, 64), joints, torch.eye(2)[None], one * CROP, still)
     assert larger[0, 0, 0].item() - 31.5 == pytest.approx(8.5 / CROP)
 
 

@@ -18,7 +18,7 @@ from simgan.simulators.depth_camera import draw_noise, sense, together
 from simgan.simulators.hands import POPULATIONS, DepthHands, drawn_factors, place
 from simgan.simulators.ray_casting import render
 from simgan.tasks import TASKS, TaskName
-from simgan.tasks.hand import close, distances, joints_of, matched, summary
+from simgan.tasks.hand import close, distances, joints_of, patch_displacement, summary
 from simgan.tasks.patches import patch_shifts
 from simgan.tasks.protocol import Domains, RefinedImages, ScoreKeys
 
@@ -53,7 +53,7 @@ def write_hands(directory: Path, count: int, domain: str, *, size: int = SIZE, j
 @pytest.mark.parametrize(("right", "down"), [(0, 0), (1, 0), (-2, 3), (4, 4)])
 def test_joints_that_are_moved_are_seen_to_move(hands: RefinedImages, right: int, down: int) -> None:
     after = np.roll(hands.before, (down, right), (2, 3))
-    found = matched(RefinedImages(hands.before, after, hands.labels, hands.annotations))
+    found = patch_displacement(RefinedImages(hands.before, after, hands.labels, hands.annotations))
     assert found["mean"] == pytest.approx(np.hypot(right, down), abs=0.02) and found["sd"] < 0.1
     assert 0.3 * 14 * COUNT < found["joints"] < 14 * COUNT == found["of"]
 
@@ -66,17 +66,17 @@ def test_a_camera_does_not_move_joints_and_another_hand_does(hands: RefinedImage
     noise = together([draw_noise(np.random.default_rng(index), 64) for index in range(COUNT)])
     seen = to_grey(sense(clean, view.centres[:, 2], view.focal, noise))[:, None]
     assert (seen != hands.before).mean() > 0.05
-    assert matched(RefinedImages(hands.before, seen, hands.labels, hands.annotations))["mean"] < 0.2
+    assert patch_displacement(RefinedImages(hands.before, seen, hands.labels, hands.annotations))["mean"] < 0.2
     other = RefinedImages(hands.before, np.roll(hands.before, 1, 0), hands.labels, hands.annotations)
-    assert matched(other)["mean"] > 3
+    assert patch_displacement(other)["mean"] > 3
 
 
 def test_joints_that_are_wiped_out_count_as_far_away(hands: RefinedImages) -> None:
-    blank = matched(RefinedImages(hands.before, hands.before * 0, hands.labels, hands.annotations))
+    blank = patch_displacement(RefinedImages(hands.before, hands.before * 0, hands.labels, hands.annotations))
     assert blank["lost"] == blank["joints"] and blank["mean"] == pytest.approx(4 * 2**0.5)
     half = hands.before.copy()
     half[: COUNT // 2] = 0
-    found = matched(RefinedImages(hands.before, half, hands.labels, hands.annotations))
+    found = patch_displacement(RefinedImages(hands.before, half, hands.labels, hands.annotations))
     assert 0 < found["lost"] < found["joints"]
     assert found["mean"] == pytest.approx(4 * 2**0.5 * found["lost"] / found["joints"])
 
@@ -155,7 +155,7 @@ def test_a_run_whose_joints_move_is_flagged_and_one_that_changes_nothing_is_not(
 
 def test_displacement_that_cannot_be_measured_is_flagged(hands: RefinedImages) -> None:
     nothing = RefinedImages(hands.before * 0, hands.after, hands.labels, hands.annotations)
-    assert np.isnan(matched(nothing)["mean"])
+    assert np.isnan(patch_displacement(nothing)["mean"])
 
 
 def test_domains_that_do_not_fit_are_refused(tmp_path: Path) -> None:
