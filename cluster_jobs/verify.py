@@ -13,7 +13,7 @@ from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import write_parts
 from cluster_jobs.core.progress import track
 from cluster_jobs.core.workers import cores, run_tasks
-from cluster_jobs.verification.checker import Damage, Shard, Split, check
+from cluster_jobs.verification.checker import Damage, Shard, ShardDirectory, check
 from cluster_jobs.verification.dataset import Data, damaged, open_data, report, totals
 from cluster_jobs.verification.journal import Journal, Stamp, stamp
 
@@ -65,7 +65,7 @@ def _processes(tasks: list[Task]) -> int:
     return cores() if sum(shard.bytes for _, shard, _ in tasks) > SMALL else 0
 
 
-def _check(splits: dict[str, Split], task: Task) -> list[Damage]:
+def _check(splits: dict[str, ShardDirectory], task: Task) -> list[Damage]:
     name, shard, _ = task
     return check(splits[name], shard)
 

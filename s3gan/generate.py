@@ -33,7 +33,7 @@ from s3gan.pools.filters import (
     read_thresholds,
     refuse_what_keeps_too_little,
 )
-from s3gan.pools.rejection import Maker, Sampler, calibrate
+from s3gan.pools.rejection import Maker, RejectionSampler, calibrate
 from s3gan.pools.report import write_report
 
 
@@ -92,7 +92,7 @@ def main(config: GenerateConfig) -> None:
             begin(out, planned, maker, config, job)
         job.barrier()
         thresholds = read_thresholds(read_json(out / POOL_FILE), filters.criteria, names, out / POOL_FILE)
-        sampler = Sampler(maker, thresholds, labels, filters.limit)
+        sampler = RejectionSampler(maker, thresholds, labels, filters.limit)
         if on_all(job, output.is_finished()):
             job.say(f"{out} is finished: {len(labels):,} images")
         else:

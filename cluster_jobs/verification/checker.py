@@ -64,7 +64,7 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class ShardDirectory:
     """What the check of a shard needs to know of its directory."""
 
     directory: Path
@@ -81,7 +81,7 @@ class _Sample:
     label: int
 
 
-def open_split(directory: Path) -> tuple[Split, list[Shard], str]:
+def open_split(directory: Path) -> tuple[ShardDirectory, list[Shard], str]:
     """A directory's split, shards and fingerprint.
 
     Raises:
@@ -96,7 +96,7 @@ def open_split(directory: Path) -> tuple[Split, list[Shard], str]:
         for number, entry in enumerate(index["shards"]):
             shards.append(Shard(number, entry["name"], start, entry["count"], entry["bytes"], entry["digest"]))
             start += entry["count"]
-        split = Split(directory, len(index["classes"]), index.get("left_out", 0))
+        split = ShardDirectory(directory, len(index["classes"]), index.get("left_out", 0))
         count, fingerprint = index["count"], index["fingerprint"]
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged index ({error}); pack the data again") from error
@@ -118,7 +118,7 @@ def _check_size(path: Path, expected: int) -> None:
         raise UserError(f"{path}: damaged index, expected {expected:,} bytes; pack the data again")
 
 
-def check(split: Split, shard: Shard) -> list[Damage]:
+def check(split: ShardDirectory, shard: Shard) -> list[Damage]:
     """All damage of one shard, in the order of the index, then of the tar."""
     checker = _Checker(split, shard)
     try:
@@ -134,7 +134,7 @@ def check(split: Split, shard: Shard) -> list[Damage]:
 class _Checker:
     """The check of one shard: compares the tar with the index, then looks at samples that are in the index alone."""
 
-    def __init__(self, split: Split, shard: Shard) -> None:
+    def __init__(self, split: ShardDirectory, shard: Shard) -> None:
         self.split, self.shard = split, shard
         self.damage: list[Damage] = []
         self.explained = False  # the damage so far explains another digest

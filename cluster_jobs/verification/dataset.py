@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster_jobs.core.errors import UserError
-from cluster_jobs.verification.checker import INDEX_FILES, Damage, Shard, Split, open_split
+from cluster_jobs.verification.checker import INDEX_FILES, Damage, Shard, ShardDirectory, open_split
 from cluster_jobs.verification.journal import Journal, stamp
 
 
@@ -15,7 +15,7 @@ from cluster_jobs.verification.journal import Journal, stamp
 class Data:
     """Splits by name ("" where the data is one directory of shards), with their shards and fingerprints."""
 
-    splits: dict[str, Split]
+    splits: dict[str, ShardDirectory]
     shards: dict[str, list[Shard]]
     fingerprints: dict[str, str]
 

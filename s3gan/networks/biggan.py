@@ -32,7 +32,7 @@ SEED_SIZE = 4  # height and width of the map that the generator starts from
 
 
 @dataclass(frozen=True)
-class Architecture:
+class BigGANArchitecture:
     """One image size. Channels are multiples of `width`; blocks count from 1; attention follows a block, 0 is none."""
 
     z_dim: int
@@ -52,21 +52,21 @@ class Architecture:
 # Those of the S3GAN experiments' public code; its `ch`, 96 where it is published, is our `width`. At 32 px attention
 # follows the first block of D alone: G's default after, the fourth block, is not there.
 ARCHITECTURES = {
-    32: Architecture(128, 128, (4, 4, 4, 4), (2, 2, 2, 2), 1, 0, 1),
-    64: Architecture(120, 128, (16, 16, 8, 4, 2), (2, 4, 8, 16, 16), 1, 4, 1),
-    128: Architecture(120, 128, (16, 16, 8, 4, 2, 1), (1, 2, 4, 8, 16, 16), 1, 4, 1),
-    256: Architecture(140, 128, (16, 16, 8, 8, 4, 2, 1), (1, 2, 4, 8, 8, 16, 16), 1, 5, 2),
-    512: Architecture(160, 128, (16, 16, 8, 8, 4, 2, 1, 1), (1, 1, 2, 4, 8, 8, 16, 16), 1, 4, 3),
+    32: BigGANArchitecture(128, 128, (4, 4, 4, 4), (2, 2, 2, 2), 1, 0, 1),
+    64: BigGANArchitecture(120, 128, (16, 16, 8, 4, 2), (2, 4, 8, 16, 16), 1, 4, 1),
+    128: BigGANArchitecture(120, 128, (16, 16, 8, 4, 2, 1), (1, 2, 4, 8, 16, 16), 1, 4, 1),
+    256: BigGANArchitecture(140, 128, (16, 16, 8, 8, 4, 2, 1), (1, 2, 4, 8, 8, 16, 16), 1, 5, 2),
+    512: BigGANArchitecture(160, 128, (16, 16, 8, 8, 4, 2, 1, 1), (1, 1, 2, 4, 8, 8, 16, 16), 1, 4, 3),
 }
 # The depth of BigGAN's CIFAR network but a pyramid of channels, as a flat one spends its time at full size.
-LIGHT = {32: Architecture(64, 32, (4, 4, 2, 1), (1, 2, 4, 4))}
+LIGHT = {32: BigGANArchitecture(64, 32, (4, 4, 2, 1), (1, 2, 4, 4))}
 
 
 @dataclass(frozen=True)
 class BigGan:
     """The family, with one architecture an image size."""
 
-    architectures: Mapping[int, Architecture]
+    architectures: Mapping[int, BigGANArchitecture]
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -95,7 +95,7 @@ class BigGanGenerator(Generator):
 
     def __init__(
         self,
-        architecture: Architecture,
+        architecture: BigGANArchitecture,
         channels: int,
         classes: int,
         width: int = 32,
@@ -139,7 +139,7 @@ class BigGanDiscriminator(Discriminator):
 
     def __init__(
         self,
-        architecture: Architecture,
+        architecture: BigGANArchitecture,
         channels: int,
         classes: int,
         width: int,

@@ -34,7 +34,7 @@ SEED_SIZE = 4  # height and width of the map that the generator starts from
 
 
 @dataclass(frozen=True)
-class Architecture:
+class CifarArchitecture:
     """One image size. Channels are multiples of `width`."""
 
     generator: tuple[int, ...]  # the seed's channels, then each block's; every block doubles the size
@@ -48,9 +48,9 @@ class Architecture:
 
 
 ARCHITECTURES = {
-    32: Architecture((2, 2, 2, 2), (1, 1, 1, 1), 2),  # Miyato et al. 2018
-    64: Architecture((16, 8, 4, 2, 1), (1, 2, 4, 8, 16), 0),  # Miyato & Koyama 2018, ImageNet, likewise 128 px
-    128: Architecture((16, 16, 8, 4, 2, 1), (1, 2, 4, 8, 16, 16), 1),
+    32: CifarArchitecture((2, 2, 2, 2), (1, 1, 1, 1), 2),  # Miyato et al. 2018
+    64: CifarArchitecture((16, 8, 4, 2, 1), (1, 2, 4, 8, 16), 0),  # Miyato & Koyama 2018, ImageNet, likewise 128 px
+    128: CifarArchitecture((16, 16, 8, 4, 2, 1), (1, 2, 4, 8, 16, 16), 1),
 }
 
 
@@ -76,7 +76,7 @@ class ResNetGenerator(Generator):
 
     def __init__(
         self,
-        architecture: Architecture,
+        architecture: CifarArchitecture,
         channels: int,
         classes: int,
         width: int,
@@ -110,7 +110,14 @@ class ResNetDiscriminator(Discriminator):
     """Residual blocks, a sum over positions, and the heads."""
 
     def __init__(
-        self, architecture: Architecture, channels: int, classes: int, width: int, plan: HeadPlan, *, normalise: bool
+        self,
+        architecture: CifarArchitecture,
+        channels: int,
+        classes: int,
+        width: int,
+        plan: HeadPlan,
+        *,
+        normalise: bool,
     ) -> None:
         super().__init__()
         features = [channels, *(width * multiple for multiple in architecture.discriminator)]

@@ -19,7 +19,7 @@ from cluster_jobs.data.images import encode_png
 from cluster_jobs.data.pool import POOL_FILE, finish_pool, shard_samples, shard_sizes, write_missing
 from cluster_jobs.data.shard_writer import PARTS, Sample, shard_done, shard_name, write_shard
 from cluster_jobs.distributed.job import Job
-from s3gan.pools.rejection import Exhausted, Sampler
+from s3gan.pools.rejection import Exhausted, RejectionSampler
 
 # fields of pool.json in which a command that goes on with the pool may differ: where its inputs lie (the label table of
 # a run's clusters lies in the run, which may have moved), circumstances, and results
@@ -36,7 +36,7 @@ def begin(out: Path, pool: dict[str, Any]) -> None:
             write_json(out / POOL_FILE, pool)
 
 
-def write_shards(out: Path, sampler: Sampler, classes: list[str], part: int, parts: int, job: Job) -> None:
+def write_shards(out: Path, sampler: RejectionSampler, classes: list[str], part: int, parts: int, job: Job) -> None:
     """This rank's share of the part's shards that are not there yet.
 
     Raises:
@@ -65,7 +65,7 @@ def write_shards(out: Path, sampler: Sampler, classes: list[str], part: int, par
         )
 
 
-def _shard(sampler: Sampler, number: int, drawn: np.ndarray) -> Iterator[Sample]:
+def _shard(sampler: RejectionSampler, number: int, drawn: np.ndarray) -> Iterator[Sample]:
     """The samples of a shard; adds to `drawn` (classes,) how many images each class took."""
     for index, attempt, image in sampler.samples(shard_samples(number, len(sampler.labels))):
         label = int(sampler.labels[index])

@@ -134,7 +134,7 @@ class Exhausted(Exception):
 
 
 @dataclass(frozen=True)
-class Sampler:
+class RejectionSampler:
     """The samples of a pool whose classes are `labels` (count,)."""
 
     maker: Maker

@@ -11,12 +11,12 @@ import numpy as np
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.reporting.grids import save_grid
 from cluster_jobs.reporting.section import Picture, Section
-from s3gan.pools.rejection import Sampler, examples
+from s3gan.pools.rejection import RejectionSampler, examples
 
 CLASSES, COLUMNS = 20, 10  # shown at most
 
 
-def write_report(out: Path, pool: dict[str, Any], sampler: Sampler) -> None:
+def write_report(out: Path, pool: dict[str, Any], sampler: RejectionSampler) -> None:
     """Writes the report's section: a row of samples a class, what made the pool, and what its filters did.
 
     Args:
@@ -67,7 +67,7 @@ def _table(pool: dict[str, Any]) -> dict[str, Any]:
     return {"columns": columns, "rows": rows}
 
 
-def _save_rejected(path: Path, sampler: Sampler, classes: Sequence[int], count: int) -> None:
+def _save_rejected(path: Path, sampler: RejectionSampler, classes: Sequence[int], count: int) -> None:
     rows = []
     for number in classes:
         half = COLUMNS // 2
