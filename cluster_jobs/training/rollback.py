@@ -191,7 +191,7 @@ class Rollback:
                 "health",
                 title="Health",
                 text="A run that diverged for a whole window went back to the last healthy checkpoint, and on from "
-                "there with other draws. Curves and samples do not show the training that was discarded.",
-                columns=["images seen", "problem", "action", "learning rates times"],
+                "there with other draws. Curves and samples show what came of it, not what was given up.",
+                columns=["images seen", "what was seen", "what was done", "learning rates times"],
                 rows=[*rows, *last],
             ).write(self.run.dir)
