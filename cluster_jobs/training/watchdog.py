@@ -75,9 +75,9 @@ class Watchdog:
     def _end(self, silence: float) -> None:
         claim_exit()
         frame = sys._current_frames()[threading.main_thread().ident or 0]
-        place = f"{frame.f_code.co_name} ({frame.f_code.co_filename}:{frame.f_lineno})"
+        location = f"{frame.f_code.co_name} ({frame.f_code.co_filename}:{frame.f_lineno})"
         message = (
-            f"{self.name} waited {silence:.0f} s for a step to end, at {self._nimg:,} images, in {place}; "
+            f"{self.name} waited {silence:.0f} s for a step to end, at {self._nimg:,} images, in {location}; "
             f"watchdog_seconds={self.seconds:g} allows no more"
         )
         print(f"error: {message}; where every thread is:", file=sys.stderr, flush=True)

@@ -29,7 +29,7 @@ class Recipe(ClassifierRecipe):
 
     width: int = option(16, "channels of its first stage")
     steps: int = option(400, "optimizer steps")
-    batch: int = option(64, "labelled images a step")
+    batch: int = option(64, "labelled images per step")
 
 
 @dataclass

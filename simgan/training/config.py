@@ -43,10 +43,10 @@ class RefinerTrainConfig(RollbackKeys):
     )
     synthetic: str = option(MISSING, "shards of simulated images", path=True)
     real: str = option(MISSING, "shards of real images; their labels are not read", path=True)
-    batch: int = option(32, "synthetic images a step, and real ones at a step of D, over all processes; even on each")
+    batch: int = option(32, "synthetic images per step, and real ones per step of D, over all processes; even on each")
     total_nimg: int = option(40_000, "synthetic images to see in all; may grow when a run is continued")
     checkpoint_nimg: int = option(8_000, "images between two checkpoints")
-    sample_nimg: int = option(8_000, "images between two sample pictures")
+    sample_nimg: int = option(8_000, "images between two sample sheets")
     eval_nimg: int = option(8_000, "images between two scores on the validation part of both domains")
     eval_encoder: str = option(
         "", "whose features the scores compare: a run of selfsup.pretrain or a file; empty: random weights", path=True
@@ -57,13 +57,13 @@ class RefinerTrainConfig(RollbackKeys):
     schedule: ScheduleName = option(
         ScheduleName.fixed, "fixed: k_g and k_d; auto: k_d stays 1, k_g moves by one to keep loss/d within a band"
     )
-    k_g: int = option(2, "steps of R a round; raise it where D is too strong; auto begins with it")
-    k_d: int = option(1, "steps of D a round")
+    k_g: int = option(2, "steps of R per round; raise it if D is too strong; auto begins with it")
+    k_d: int = option(1, "steps of D per round")
     d_loss_low: float = option(
-        0.3, "auto: k_g rises while loss/d (nats a patch; chance is 0.69) is lower, line by line"
+        0.3, "auto: k_g rises by 1 at every logged line whose loss/d (nats per patch; chance is 0.69) is lower"
     )
-    d_loss_high: float = option(0.6, "auto: k_g falls while loss/d is higher")
-    max_k_g: int = option(50, "auto: k_g goes no further", formerly="most_k_g")
+    d_loss_high: float = option(0.6, "auto: k_g falls by 1 at every logged line whose loss/d is higher")
+    max_k_g: int = option(50, "auto: the largest k_g", formerly="most_k_g")
     regularisation: float = option(
         0.05, "λ: adversarial summed over patches + λ · |change| summed over pixels in [-1, 1]"
     )
@@ -75,32 +75,34 @@ class RefinerTrainConfig(RollbackKeys):
     psi_encoder: str = option(
         "", "psi=encoder: a run of selfsup.pretrain, a safetensors or TorchScript file", path=True
     )
-    history: int = option(2_000, "refined images kept for D, over all processes; at least half a batch; 0: none")
+    history: int = option(
+        2_000, "refined images in the history, over all processes; at least half a batch; 0: no history"
+    )
     lr_r: float = option(1e-3, "learning rate of R (Adam)")
     lr_d: float = option(1e-3, "learning rate of D (Adam)")
     beta1: float = option(0.5, "Adam's decay of the first moment, for both")
-    ema_nimg: int = option(4_000, "half-life, in images, of the average of R's weights that refines; 0: R as it is")
+    ema_nimg: int = option(4_000, "half-life, in images, of the moving average of R that is used to refine; 0: none")
     width: int = option(32, "feature maps of R")
     blocks: int = option(4, "residual blocks of R")
     stem: int = option(3, "kernel of R's first convolution, odd")
-    fold: int = option(2, "R works on fold × fold pixels as channels: sees fold times as far for 1 / fold² of the work")
+    fold: int = option(2, "R takes fold × fold pixels as channels: sees fold times as far for 1 / fold² of the work")
     noise: int = option(
-        0, "channels of noise that R sees beside the image, drawn from the image itself; 0: as published"
+        0, "channels of noise, a hash of the image, that R gets in addition to the image; 0: as published"
     )
     patches: Patches = option(Patches.gaze, "layers of D: the paper's for gaze (sees 23 pixels) or for hand pose (71)")
     discriminator: DiscriminatorName = option(
         DiscriminatorName.patch,
-        "patch: D judges every patch; image: the image once (an ablation; it takes λ / patches)",
+        "patch: one logit per patch; image: one per image (an ablation; it needs λ divided by the number of patches)",
         formerly="verdict",
         former_values={"local": "patch", "global": "image"},
     )
-    min_d_loss: float = option(0.001, "a loss/d (nats a patch) below this is bad: D has won; 0: no limit")
+    min_d_loss: float = option(0.001, "loss/d (nats per patch) below this is a problem: D is too strong; 0: no limit")
     min_diversity: float = option(
-        0.25, "refined images that vary less than this share of what simulated ones do are bad; 0: no limit"
+        0.25, "diversity of refined images below this share of that of simulated ones is a problem; 0: no limit"
     )
     max_change: float = option(
         0.6,
-        "a warning where R changes a pixel of [-1, 1] by more in the mean: labels may not survive. The default is for "
+        "warns if R changes a pixel of [-1, 1] by more on average: labels may not survive. The default is for "
         "digits, whose domains lie far apart; inf: never",
     )
 
