@@ -32,7 +32,7 @@ demo: $(INSTALLED)
 	@echo "The report: $(CURDIR)/runs/demo/report.html"
 
 test: $(INSTALLED)
-	$(PYTEST) -m 'not cluster'
+	$(PYTEST) -m 'not cluster' --durations=20
 	@echo "left out: the tests of Slurm, kills and faults (make test-cluster)"
 
 # two files at a time, as each test starts several processes; all that needs the Slurm is in one

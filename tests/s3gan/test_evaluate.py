@@ -329,7 +329,7 @@ def test_images_of_another_size_or_colour_are_refused(data, tmp_path, capsys):
     assert "makes images of 32 px with 3 channels" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_scores_do_not_depend_on_the_number_of_processes(run, data, budget, tmp_path):
     sizes = ["count=130", "intra_count=2", "reference=train", f"budget={budget}"]
     words = [f"data={data}", *sizes, *RECIPE]

@@ -87,7 +87,7 @@ def test_a_run_killed_before_any_change_to_its_directory_ends_with_the_same_bits
     assert count > 12 and torn_checkpoints >= 2
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_real_command_killed_from_outside_ends_with_the_same_bits(uninterrupted: Path, tmp_path: Path) -> None:
     """``python -m``, as a user types it, in directories with hostile names."""
     data, run = write_tiny_shards(tmp_path / f"data {HOSTILE}"), tmp_path / f"run {HOSTILE}"

@@ -285,7 +285,7 @@ def test_a_classifier_that_does_not_fit_the_run_is_refused(run, tmp_path, capsys
     assert not (tmp_path / "pool").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_the_filtered_pool_of_two_processes_is_byte_equal_to_the_pool_of_one(run, tmp_path):
     words = ["count=2150", "keep_score=0.5", agree(run), "tries=60"]
     assert pool(run, tmp_path / "one", *words) == 0
