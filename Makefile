@@ -1,6 +1,6 @@
 # make demo    a finished run on images that ship with scikit-learn, and a report to look at
-# make test    the test suite, without what takes minutes a test
-# make test-cluster   that rest: a real Slurm on this machine, kills and faults
+# make test    the test suite, in minutes; prints its slowest twenty tests
+# make test-cluster   the rest: what starts many processes or trains for long, a real Slurm on this machine
 # make check   format, lint, types, fast tests
 # make clean   removes caches, build products and runs/demo; keeps .venv
 #
@@ -33,7 +33,7 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(PYTEST) -m 'not cluster' --durations=20
-	@echo "left out: the tests of Slurm, kills and faults (make test-cluster)"
+	@echo "left out: tests of many processes, long training and Slurm (make test-cluster)"
 
 # two files at a time, as each test starts several processes; all that needs the Slurm is in one
 test-cluster: $(INSTALLED)
