@@ -5,7 +5,7 @@ from typing import Any
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json
-from cluster_jobs.training.cluster_files import file_of, named_by, nimg_of_clusters, read_facts
+from cluster_jobs.training.image_clusters import file_of, named_by, nimg_of_clusters, read_facts
 from s3gan.networks import NETWORKS, Discriminator, Generator, HeadPlan
 
 FLAGS = ("rotation", "predictor")  # auxiliary heads that are stored as true or false

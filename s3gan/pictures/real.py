@@ -12,7 +12,7 @@ from cluster_jobs.data.label_table import open_merged
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stores.base import child
 from cluster_jobs.data.stream import Reader
-from cluster_jobs.training.cluster_files import clusters_of
+from cluster_jobs.training.image_clusters import clusters_of
 from s3gan.inference.network_file import read_network
 from s3gan.metrics.labelled import choose
 

@@ -22,7 +22,7 @@ from cluster_jobs.core.seeds import derive_seed
 from cluster_jobs.data.images import to_float
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stream import permute, scan
-from cluster_jobs.training import cluster_files
+from cluster_jobs.training import image_clusters
 from cluster_jobs.training.run import Run, Stateful
 from s3gan.inference.sampling import block_size
 from s3gan.training.conditioning import Conditions, TrainingLabels, fake_distribution
@@ -55,19 +55,19 @@ class Reclustering:
         self.run, self.config, self.game, self.shards = run, run.config, game, shards
         self.conditions, self.training_labels, self.subset = conditions, training_labels, subset
         self.clusters = len(conditions.class_names)
-        self.nimg, self.sha256 = cluster_files.NEVER, ""
+        self.nimg, self.sha256 = image_clusters.NEVER, ""
         self._start = training_labels.labels, conditions.counts, conditions.weights
 
     def parts(self) -> dict[str, Stateful]:
         """What a checkpoint holds of it."""
-        return {cluster_files.STATE_NAME: self} if self.conditions.method.reclusters else {}
+        return {image_clusters.STATE_NAME: self} if self.conditions.method.reclusters else {}
 
     def state_dict(self) -> dict[str, Any]:
         return {"nimg": self.nimg, "sha256": self.sha256}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state["nimg"] == cluster_files.NEVER:
-            self.nimg, self.sha256 = cluster_files.NEVER, ""
+        if state["nimg"] == image_clusters.NEVER:
+            self.nimg, self.sha256 = image_clusters.NEVER, ""
             self._enforce(*self._start)
         else:
             self._adopt(state["nimg"], state["sha256"])
@@ -99,7 +99,7 @@ class Reclustering:
         """Writes the label tables of the clusters of all checkpoints that are kept. A collective."""
         if self.conditions.method.reclusters:
             self.run.on_main(lambda: self._prune(self.nimg))
-            self.run.on_main(lambda: cluster_files.write_tables(self.run.dir, self.shards))
+            self.run.on_main(lambda: image_clusters.write_tables(self.run.dir, self.shards))
 
     def _due(self, nimg: int) -> bool:
         if not self.conditions.method.reclusters:
@@ -188,15 +188,15 @@ class Reclustering:
                 "nimg": nimg,
             },
         }
-        cluster_files.write_clusters(self.run.dir, nimg, labels, facts)
+        image_clusters.write_clusters(self.run.dir, nimg, labels, facts)
         self._prune(nimg)
 
     def _prune(self, nimg: int) -> None:
-        cluster_files.prune(self.run.dir, nimg, [int(path.stem) for path in self.run.store.paths()])
+        image_clusters.prune(self.run.dir, nimg, [int(path.stem) for path in self.run.store.paths()])
 
     def _adopt(self, nimg: int, sha256: str | None = None) -> dict[str, Any]:
         """Puts the clusters found at `nimg` images in force on this rank, and returns what is written about them."""
-        labels, facts = cluster_files.read_clusters(self.run.dir, nimg, sha256)
+        labels, facts = image_clusters.read_clusters(self.run.dir, nimg, sha256)
         self.nimg, self.sha256 = nimg, facts["sha256"]
         self._enforce(labels, facts["class_counts"], facts["fake_weights"])
         return facts

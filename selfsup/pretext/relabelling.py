@@ -2,7 +2,7 @@
 
 What is in force is a function of the last relabelling, and that of the module before it: a run that is killed finds the
 same targets again, so that a relabelling needs no checkpoint of its own. Targets lie in RUN/clusters/ as those of
-self-conditioned GANs do (`cluster_jobs.training.cluster_files`).
+self-conditioned GANs do (`cluster_jobs.training.image_clusters`).
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from cluster_jobs.core.seeds import derive_seed
 from cluster_jobs.data.images import to_float
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stream import scan
-from cluster_jobs.training import cluster_files
+from cluster_jobs.training import image_clusters
 from cluster_jobs.training.run import Run, Stateful
 from selfsup.pretext.config import PretrainConfig
 from selfsup.pretext.protocol import PretextTask
@@ -38,21 +38,21 @@ class Relabelling:
         self, run: Run[PretrainConfig], task: PretextTask, encoder: nn.Module, shards: Shards, indices: np.ndarray
     ) -> None:
         self.run, self.task, self.encoder, self.shards, self.indices = run, task, encoder, shards, indices
-        self.nimg, self.sha256 = cluster_files.NEVER, ""
+        self.nimg, self.sha256 = image_clusters.NEVER, ""
         self._targets: np.ndarray | None = None
 
     @property
     def state(self) -> dict[str, Stateful]:
         """What a checkpoint holds of it."""
-        return {cluster_files.STATE_NAME: self} if self.task.relabels else {}
+        return {image_clusters.STATE_NAME: self} if self.task.relabels else {}
 
     def state_dict(self) -> dict[str, Any]:
         return {"nimg": self.nimg, "sha256": self.sha256}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.nimg, self.sha256 = cluster_files.NEVER, ""
+        self.nimg, self.sha256 = image_clusters.NEVER, ""
         self._targets = None
-        if state["nimg"] != cluster_files.NEVER:
+        if state["nimg"] != image_clusters.NEVER:
             self._adopt(state["nimg"], state["sha256"])
 
     def update(self, nimg: int) -> dict[str, float]:
@@ -93,9 +93,9 @@ class Relabelling:
     def _write(self, nimg: int, features: np.ndarray) -> None:
         targets = np.full(len(self.shards), -1, np.int32)
         targets[self.indices] = self.task.targets(features, derive_seed(self.run.config.seed, "targets", nimg))
-        cluster_files.write_clusters(self.run.dir, nimg, targets, {})
-        cluster_files.prune(self.run.dir, nimg, [int(path.stem) for path in self.run.store.paths()])
+        image_clusters.write_clusters(self.run.dir, nimg, targets, {})
+        image_clusters.prune(self.run.dir, nimg, [int(path.stem) for path in self.run.store.paths()])
 
     def _adopt(self, nimg: int, sha256: str | None = None) -> None:
-        self._targets, facts = cluster_files.read_clusters(self.run.dir, nimg, sha256)
+        self._targets, facts = image_clusters.read_clusters(self.run.dir, nimg, sha256)
         self.nimg, self.sha256 = nimg, facts["sha256"]

@@ -11,7 +11,7 @@ import yaml
 from cluster_jobs.core.files import read_json, write_atomically, write_json
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.training.checkpoint import CheckpointStore
-from cluster_jobs.training.cluster_files import write_clusters, write_tables
+from cluster_jobs.training.image_clusters import write_clusters, write_tables
 from s3gan.networks import HeadPlan
 from s3gan.networks.biggan import LIGHT, BigGanDiscriminator, BigGanGenerator
 

@@ -10,7 +10,7 @@ import torch
 from cluster_jobs.cli.config import RunKeys
 from cluster_jobs.data.label_table import LabelTable, aligned_labels, read_table, write_table
 from cluster_jobs.data.shards import Shards
-from cluster_jobs.training.cluster_files import nimg_of_clusters
+from cluster_jobs.training.image_clusters import nimg_of_clusters
 from cluster_jobs.training.run import Run, load_run
 from s3gan import train
 from s3gan.inference.network_file import read_network
