@@ -10,7 +10,7 @@ from cluster_jobs.slurm import scheduler, submission
 
 @dataclass
 class CancelConfig:
-    """Cancels queued and running jobs. What they saved stays: cluster_jobs.resubmit goes on from there."""
+    """Cancels queued and running jobs. What they saved stays: cluster_jobs.resubmit continues from there."""
 
     root: str = option(MISSING, "root of a pipeline that was submitted with cluster=slurm", path=True)
     stage: str = option("", "one stage only; jobs that depend on it end with it")

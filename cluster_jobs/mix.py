@@ -3,8 +3,8 @@
     python -m cluster_jobs.mix real=DIR/train labels=budget.parquet gan=POOL refined=REFINED \\
         share_real=0.2 share_gan=0.4 share_refined=0.4 count=10000 out=MIX
 
-The same command again goes on where it stopped; another configuration for the same pool is refused. The pool is the
-same, byte for byte, whatever the number of workers.
+Running the command again resumes it; another configuration for the same pool is refused. The pool is the same, byte for
+byte, whatever the number of workers.
 """
 
 import math
@@ -35,7 +35,7 @@ FREE = (*RESULTS, "sources.*.directory", "sources.*.pool", "sources.*.label_tabl
 
 @dataclass
 class MixConfig:
-    """Mixes the real budget, generated and refined images into a pool of equally many images a class."""
+    """Mixes the real budget, generated and refined images into a pool with equally many images per class."""
 
     out: str = option(MISSING, "pool to write: a shard directory", path=True)
     real: str = option("", "shards of the real images; only those with a revealed label enter", path=True)

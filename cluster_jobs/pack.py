@@ -42,7 +42,7 @@ class Mode(Enum):
 
 @dataclass
 class PackConfig:
-    """Packs images into shards, DIR/train and DIR/test where there is a split. The same command again continues."""
+    """Packs images into shards, DIR/train and DIR/test where there is a split. Running the command again resumes it."""
 
     source: SourceName = option(
         SourceName.digits, "digits: scikit-learn's; idx: MNIST-format; folder; webdataset: index in place"

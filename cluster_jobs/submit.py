@@ -24,7 +24,7 @@ class Cluster(Enum):
 
 @dataclass
 class SubmitConfig:
-    """Runs a pipeline of stages. The same command again continues where it stopped."""
+    """Runs a pipeline of stages. Running the command again resumes it."""
 
     pipeline: str = option(MISSING, "a pipeline in cluster_jobs/conf/pipeline, or the path of a YAML file", path=True)
     root: str = option(MISSING, "directory of everything that the pipeline makes", path=True)

@@ -27,7 +27,7 @@ Task = tuple[str, Shard, Stamp | None]  # split, shard, its stamp before the che
 class VerifyConfig:
     """Checks every shard against the index and lists what is damaged; changes no shard. Exit code 2: damage was found.
 
-    The same command again goes on where it was killed, and later checks what has changed since (by size and time of
+    Running the command again resumes a check that was killed, or checks what has changed since (by size and time of
     change).
     """
 
@@ -61,7 +61,7 @@ def main(config: VerifyConfig) -> None:
 
 
 def _processes(tasks: list[Task]) -> int:
-    """One a core, or none where starting them would take longer than the work."""
+    """One per core, or none where starting them would take longer than the work."""
     return cores() if sum(shard.bytes for _, shard, _ in tasks) > SMALL else 0
 
 

@@ -1,7 +1,8 @@
-"""Typed configurations from ``key=value`` words, and the small main function of every command.
+"""Typed configurations from command-line arguments ``key=value``, and the small main function of every command.
 
-Hydra's compose API reads the words (``key=value``, ``+recipe=NAME``) against a dataclass; this module adds what scripts
-need: path values are taken literally, an error is one line, and the result is an exit code and an exit record.
+Hydra's compose API turns command-line arguments (``key=value``, ``+recipe=NAME``) into a dataclass; this module adds
+what scripts need: path values are taken literally, an error is one line, and the result is an exit code and an exit
+record.
 """
 
 import dataclasses
@@ -151,7 +152,7 @@ def _check_word(word: str, keys: dict[str, tuple[dataclasses.Field, Any]]) -> No
 
 
 def parse(schema: type[Config], words: Sequence[str], conf: str) -> Config:
-    """Builds a configuration from command-line words.
+    """Builds a configuration from command-line arguments.
 
     Raises:
         UserError: an unknown key, a value of the wrong type, a missing required key, or an unknown recipe.

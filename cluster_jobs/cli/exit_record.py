@@ -99,10 +99,10 @@ def defer_to_rank_zero() -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends this process as the interpreter would, but for taking the interpreter down.
+    """Ends this process like a normal exit, but skips interpreter shutdown.
 
-    A rank whose work is done must not fail then: a thread of gloo that lets go of its last tensor while the interpreter
-    goes down aborts the process ("terminate called without an active exception"; pytorch/pytorch#179291, #190489).
+    A rank whose work is done must not fail then: a thread of gloo that frees its last tensor while the interpreter
+    shuts down aborts the process ("terminate called without an active exception"; pytorch/pytorch#179291, #190489).
     Destroying the process group does not help, because models wrapped for training hold it.
     """
     threading._shutdown()  # type: ignore[attr-defined]

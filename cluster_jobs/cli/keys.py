@@ -16,7 +16,7 @@ def option(
     """A configuration key with its meaning. The value of a ``path`` key is taken literally from the command line.
 
     Args:
-        formerly: what the key was called in older versions, whose runs go on under the present name.
+        formerly: what the key was called in older versions, whose runs continue under the present name.
         former_values: from what its values were called then to what they are called now.
     """
     metadata = {"help": help, "path": path, "formerly": formerly, "former_values": former_values or {}}

@@ -1,4 +1,7 @@
-"""The errors that end a command early: caused by a user or a file (one line, exit code 2), or preempted (75)."""
+"""The errors that end a command early: caused by a user or a file (one line, exit code 2), or preempted (75).
+
+`cluster_jobs/cli/exit_record.py` has all exit codes.
+"""
 
 STOP_FILE = "STOP"  # a file of this name in a run directory asks the run to save and stop
 

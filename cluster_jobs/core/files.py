@@ -1,4 +1,4 @@
-"""Atomic writing of files: whatever happens meanwhile, a file is either absent or complete."""
+"""Atomic writing of files: a file is either absent or complete, even if the process is killed."""
 
 import contextlib
 import errno

@@ -1,5 +1,7 @@
 """File locks that last as long as their process: one live run in a run directory, one command that writes an output.
 
+A run takes its lock itself; `output_directory.py` holds the one of an output.
+
 They are POSIX record locks. Such a lock belongs to one process, so that no forked reader process keeps it alive, and
 NFS and most parallel file systems hold it between machines.
 """
@@ -58,7 +60,7 @@ def acquire(path: Path, name: str, *, shared: bool = False) -> bool:
         return False
     begin = time.monotonic()
     while True:
-        # opened anew at every attempt: whoever releases a lock may remove its file
+        # opened again at every attempt: whoever releases a lock may remove its file
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         if _locked(descriptor, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX) and _is_file(descriptor, path):
             break

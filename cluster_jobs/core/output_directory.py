@@ -79,11 +79,11 @@ class Output(ABC):
 
     @abstractmethod
     def is_finished(self) -> bool:
-        """Whether an earlier command has finished what lies here."""
+        """Whether an earlier command has finished this output."""
 
     @abstractmethod
     def lock_place(self) -> Path:
-        """The directory in which the lock lies."""
+        """The directory that holds the lock file."""
 
     @abstractmethod
     def _lock_files(self, part: str) -> list[tuple[Path, bool]]:
@@ -91,7 +91,7 @@ class Output(ABC):
 
 
 class OutputDirectory(Output):
-    """A directory that fills up while a command works; the lock lies in it. Its ``last`` file makes it finished."""
+    """A directory that fills up while a command works and holds the lock file. Its ``last`` file makes it finished."""
 
     def __init__(self, path: Path | str, option: str = "out", last: str = "index.json") -> None:
         super().__init__(path, option)
@@ -145,7 +145,7 @@ class OutputDirectory(Output):
 class OutputFile(Output):
     """A file, with others beside it that belong to it, or a directory, that appears whole by one rename.
 
-    The lock lies beside it.
+    The lock file is next to it.
     """
 
     def is_finished(self) -> bool:
@@ -159,11 +159,11 @@ class OutputFile(Output):
         return [(self.path.parent.resolve() / f".{self.path.name}.lock", False)]
 
     def temporary(self, suffix: str = "tmp") -> Path:
-        """Where it lies while it is made; always the same name, as there is one writer."""
+        """Its path while it is being made; always the same name, as there is one writer."""
         return self.path.with_name(f".{self.path.name}.{suffix}")
 
     def commit(self, temporary: Path) -> None:
-        """Gives what lies at a temporary name its own; the content of a file is on the disk before."""
+        """Renames the temporary file or directory to its own name; the content of a file is on the disk before."""
         if temporary.is_file():
             with open(temporary, "rb+") as stream:
                 os.fsync(stream.fileno())

@@ -24,7 +24,7 @@ def duration(seconds: float) -> str:
 
 
 class _Rate(ProgressColumn):
-    """Units a second."""
+    """Units per second."""
 
     def __init__(self, unit: str) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ def track(items: Iterable[Item], total: int, unit: str, what: str, weight: int) 
 
     Args:
         total: units in all.
-        weight: units that one item stands for; the last item may stand for fewer.
+        weight: units that one item counts as; the last item may count as fewer.
     """
     console = Console(stderr=True)
     return (

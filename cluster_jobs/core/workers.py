@@ -1,4 +1,4 @@
-"""Tasks run in worker processes, which end when the command ends, however it ends."""
+"""Tasks run in worker processes, which end when the command ends, even if it is killed."""
 
 import itertools
 import multiprocessing

@@ -22,7 +22,7 @@ from cluster_jobs.data.shards import Shards
 
 ORIGINS = ("true", "inferred", "cluster", "single", "random")
 COLUMNS = ("key", "label", "origin", "confidence")
-METADATA_KEY = b"label_table"  # its JSON stands in the parquet schema's metadata
+METADATA_KEY = b"label_table"  # its JSON is in the parquet schema's metadata
 
 
 @dataclass
@@ -65,7 +65,7 @@ class LabelTable:
 
 
 def write_table(path: Path | str, table: LabelTable) -> None:
-    """Writes the table as parquet; the file is absent or whole, whatever happens."""
+    """Writes the table as parquet; the file is absent or complete, even if the process is killed."""
     path = Path(path)
     columns = {
         "key": pa.array(table.keys, pa.string()),

@@ -1,7 +1,9 @@
 """A pool: labelled shards that a command made, and ``pool.json``, which says what made them.
 
-A pool in the making has ``pool.json`` and some shards; with ``index.json`` it is finished. Processes share out the
-shards, each of which is whole or absent, so that a killed command loses at most those in work.
+An unfinished pool has ``pool.json`` and some shards; with ``index.json`` it is finished. Processes share out the
+shards, each of which is whole or absent, so that a killed command loses only the shards being written. The images are
+numbered from 0 over all shards: :func:`shard_samples` gives the numbers in a shard, and
+:func:`cluster_jobs.data.shard_writer.sample_key` makes a number the sample's key.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +22,7 @@ Item = TypeVar("Item")
 
 
 class Ranks(Protocol):
-    """What is needed of :class:`cluster_jobs.distributed.job.Job`, which lies above this room."""
+    """The part of :class:`cluster_jobs.distributed.job.Job` that is used here; this package may not import it."""
 
     rank: int
     world: int
@@ -38,7 +40,7 @@ def read_pool(shards: Shards) -> dict[str, Any] | None:
 
 
 def read_labels(shards: Shards) -> tuple[np.ndarray, list[str]]:
-    """The labels that stand in shards themselves: for pools, whose labels were never hidden, and for their owner.
+    """The labels stored in the shards. For pools, whose labels are not secret, and for the owner of a data set.
 
     Returns:
         (count,) int32, -1 for a sample without one; the names of the classes, a number for one without a name.
@@ -67,7 +69,7 @@ def write_missing(
     job: Ranks,
     what: str,
 ) -> None:
-    """This rank's share of the shards that are missing, behind a progress bar. A collective.
+    """Writes this rank's share of the missing shards, with a progress bar. Every rank must call this.
 
     Args:
         numbers: the shards that the command is to write.

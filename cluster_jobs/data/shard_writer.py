@@ -1,7 +1,7 @@
-"""Writes shards: ordinary WebDataset tars with a small index beside them, each atomically; ``shards.py`` reads them.
+"""Writes shards: ordinary WebDataset tars with a small index next to them, each atomically; ``shards.py`` reads them.
 
 A directory of shards holds ``000000.tar …`` and, written last, ``index.json`` (shards, counts, bytes, classes, size,
-mode, fingerprint), ``index.bin`` (one ``MEMBER`` record a sample), ``keys.bin`` (the keys, concatenated) and
+mode, fingerprint), ``index.bin`` (one ``MEMBER`` record per sample), ``keys.bin`` (the keys, concatenated) and
 ``labels.bin`` (int32, -1 without ``.cls``). Labels have their own file so that training, which takes its labels from a
 label table, never maps them.
 """
@@ -56,7 +56,7 @@ class ShardPart:
     """One shard's part of the index.
 
     Attributes:
-        members: a ``MEMBER`` record a sample, in order.
+        members: one ``MEMBER`` record per sample, in order.
         labels: int32, -1 for unlabelled.
         bytes: the size of the shard.
         digest: of keys and image bytes.
@@ -67,6 +67,11 @@ class ShardPart:
     labels: np.ndarray
     bytes: int
     digest: str
+
+
+def sample_key(number: int) -> str:
+    """The key of sample ``number`` of a data set whose samples are numbered: ``00012345``."""
+    return f"{number:08d}"
 
 
 def shard_name(number: int) -> str:

@@ -232,7 +232,7 @@ class Stream:
     """The endless stream of global batches, of which this rank reads its share.
 
     Args:
-        batch: images a global batch.
+        batch: images per global batch.
         mine: the positions in every global batch that this rank reads (`cluster_jobs.distributed.batch_split`); all by
             default.
         subset: the sample indices that the stream is made of, ascending int64; all by default.

@@ -12,7 +12,7 @@ LEAST = {"nccl": 1.0, "gloo": 0.05}  # GB/s, below which all-reduce slows a trai
 
 
 def on_this_machine(gpus: int, seconds: float, timeout: float) -> Finding:
-    """Between one process a GPU, or between two on the CPU."""
+    """Between one process per GPU, or between two on the CPU."""
     processes = max(2, gpus)
     chosen = "nccl" if gpus > 1 else "gloo"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
@@ -22,7 +22,7 @@ def on_this_machine(gpus: int, seconds: float, timeout: float) -> Finding:
 
 
 def over_nodes(inside: Allocation, gpus: int, seconds: float, timeout: float) -> Finding:
-    """Between all nodes of an allocation, one process a GPU or one a node.
+    """Between all nodes of an allocation, one process per GPU or one per node.
 
     Args:
         gpus: the GPUs of the node that has the fewest.

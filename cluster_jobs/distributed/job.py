@@ -98,7 +98,7 @@ class Job:
 
         Args:
             total: number of units.
-            weight: units that one item stands for, over all ranks.
+            weight: units that one item counts as, over all ranks.
         """
         return progress.track(items, total, unit, what or unit, weight) if self.is_main else iter(items)
 

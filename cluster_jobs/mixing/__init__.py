@@ -1,1 +1,1 @@
-"""One pool out of several (mix)."""
+"""Makes one pool out of several; used by the command `cluster_jobs.mix`."""

@@ -20,12 +20,12 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
 
 
 def signature(image: np.ndarray) -> tuple[bytes, np.ndarray]:
-    """A hash of the pixels, 16 bytes, and the thumbnail."""
+    """The signature of a picture: a hash of its pixels, 16 bytes, and its thumbnail."""
     return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest(), thumbnail(image)
 
 
 def exact(hashes: np.ndarray) -> np.ndarray:
-    """For each picture the first one that is equal: (n,) int64, its own place where it is the first.
+    """For each picture the first one that is equal: (n,) int64, its own number where it is the first.
 
     Args:
         hashes: (n, 16) uint8 of :func:`signature`.
@@ -35,7 +35,7 @@ def exact(hashes: np.ndarray) -> np.ndarray:
 
 
 def near(thumbnails: np.ndarray, distance: float) -> np.ndarray:
-    """For each picture the one that stands for it: (n,) int64, its own place where it stays.
+    """For each picture the one that is kept in its place: (n,) int64, its own number where it is kept itself.
 
     In order: a picture stays unless one that stays before it is within ``distance``. Thumbnails whose sums lie
     further apart are never compared, so that a search takes far less than n² / 2 comparisons.

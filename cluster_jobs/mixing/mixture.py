@@ -1,4 +1,7 @@
-"""A mixture in the making: signatures of all candidates, the choice among them, and the shards. Index arrays only."""
+"""Builds a mixture: hashes all candidate images, chooses among them, and writes the shards.
+
+A signature is the hash and the thumbnail of an image. Only index arrays and signatures are kept in memory, no images.
+"""
 
 import io
 import shutil
@@ -15,7 +18,7 @@ from cluster_jobs.core.seeds import derive_seed, key_hash
 from cluster_jobs.core.workers import run_tasks
 from cluster_jobs.data.images import encode_png
 from cluster_jobs.data.pool import shard_samples, shard_sizes
-from cluster_jobs.data.shard_writer import SHARD_SAMPLES, Sample, shard_done, write_shard
+from cluster_jobs.data.shard_writer import SHARD_SAMPLES, Sample, sample_key, shard_done, write_shard
 from cluster_jobs.mixing import duplicates
 from cluster_jobs.mixing.sources import REAL, MixSource
 
@@ -37,7 +40,7 @@ class Selection:
 
 
 def signatures(sources: list[MixSource], out: Path, workers: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes (n, 16) and thumbnails (n, cells), uint8, of all samples of all sources, one after the other.
+    """Hashes (n, 16) and thumbnails (n, cells), uint8, of all samples of all sources, source by source.
 
     Blocks that an earlier command finished are read back, also where its shares or counts were refused; those of other
     sources are dropped.
@@ -178,10 +181,10 @@ def _samples(sources: list[MixSource], number: int, chosen: Selection) -> Iterat
         before = shards.annotation(index)
         if before is not None:
             annotation["annotation"] = before
-        name = f"{number * SHARD_SAMPLES + row:08d}"
+        name = sample_key(number * SHARD_SAMPLES + row)
         yield Sample(name, encode_png(shards.image(index)), "png", int(chosen.label[row]), annotation)
 
 
 def tidy(out: Path) -> None:
-    """Removes what only a mixture in the making needs."""
+    """Removes what only an unfinished mixture needs."""
     shutil.rmtree(out / SIGNATURES, ignore_errors=True)

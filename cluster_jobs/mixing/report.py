@@ -29,7 +29,7 @@ def print_table(console: Console, pool: dict[str, Any]) -> None:
 
 
 def counts_table(pool: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows: a class a row (the first ones), then all."""
+    """Columns and rows: one row per class (of the first classes), then one for all classes."""
     names = list(pool["sources"])
     counts = pool["counts_by_source"]
     rows = [[label, *(by_source[name] for name in names), pool["counts"][label]] for label, by_source in counts.items()]
@@ -41,7 +41,7 @@ def counts_table(pool: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
 
 
 def dropped_text(pool: dict[str, Any]) -> str:
-    """What was dropped as a duplicate, what stands in the pool more than once, and what was left out, in words."""
+    """What was dropped as a duplicate, what is in the pool more than once, and what was left out, in words."""
     words = []
     for name, kinds in pool["dropped"].items():
         for kind, by in kinds.items():
@@ -52,7 +52,7 @@ def dropped_text(pool: dict[str, Any]) -> str:
 
 
 def write_report(out: Path, pool: dict[str, Any], sources: list[MixSource], chosen: Selection) -> None:
-    """Writes the report's section with a grid: a class a row, the sources beside one another."""
+    """Writes the report's section with a grid: one class per row, the sources next to one another."""
     classes = sources[0].classes
     blank = np.full(sources[0].shards.shape, 255, np.uint8)
     images = []

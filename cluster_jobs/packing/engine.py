@@ -1,7 +1,7 @@
 """The engine of ``pack``: makes the shards of every split in parallel, and continues an unfinished directory.
 
-No split looks finished before all are: the indices are written last, when every shard of every split is complete and
-the number of files that are no pictures is within ``allow_bad``.
+Index files are written only after every shard of every split is complete and the number of files that are no pictures
+is within ``allow_bad``, so no split looks finished before all are.
 """
 
 import shutil
@@ -210,14 +210,14 @@ def _run(makers: Makers, tasks: list[ShardTask], workers: int, console: Console)
 
 
 class Rate(ProgressColumn):
-    """Units a second."""
+    """Units per second."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.finished_speed or task.speed or 0:,.0f} {task.description}/s")
 
 
 def _results(makers: Makers, tasks: list[ShardTask], workers: int) -> Iterator[tuple[ShardTask, list[Bad]]]:
-    """Runs the tasks in ``workers`` processes; 0: in this one; -1: one a core, or none for few tasks."""
+    """Runs the tasks in ``workers`` processes; 0: in this one; -1: one per core, or none for few tasks."""
     if workers < 0:
         workers = min(cores(), len(tasks) // 4)
     return run_tasks(_make, makers, tasks, min(workers, len(tasks)))

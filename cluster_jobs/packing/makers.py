@@ -1,7 +1,7 @@
 """Makes the shards of one split: images of a source are written as PNGs, other people's tars are indexed in place.
 
-A sample's key is its number in the split; a file that is no picture leaves a gap. A shard in which such files are found
-is not made until it is asked for without them, so that a repaired file is read again.
+A sample's key is its number in the split; a file that is no picture leaves a gap. If a shard contains such files, it is
+written only when the caller asks again with those files left out, so that a repaired file is read again.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ from cluster_jobs.data.shard_writer import (
     Sample,
     finish_index,
     index_shard,
+    sample_key,
     shard_done,
     shard_name,
     write_index_part,
@@ -37,7 +38,7 @@ Bad = dict[str, str]  # {"file": name, "reason": why it is no picture}
 
 
 class ShardMaker(Protocol):
-    """Makes one finished directory of one split, a shard at a time."""
+    """Makes one finished directory of one split, shard by shard."""
 
     directory: Path
     unit: ClassVar[str]  # what progress counts
@@ -56,7 +57,7 @@ class ShardMaker(Protocol):
     def done(self, number: int) -> bool: ...
 
     def make(self, number: int, left_out: frozenset[str]) -> list[Bad]:
-        """Makes shard ``number`` without ``left_out``; where other files are no pictures, only returns these."""
+        """Makes shard ``number`` without ``left_out``. If other files are no pictures, only returns these."""
 
     def finish(self, left_out: int) -> None:
         """Writes the index, which makes the directory valid; ``left_out`` files are missing from it."""
@@ -135,7 +136,7 @@ class Repack:
                 bad.append({"file": name, "reason": str(error)})
                 continue
             if not bad:
-                yield Sample(f"{index:08d}", encode_png(image), "png", label, annotation)
+                yield Sample(sample_key(index), encode_png(image), "png", label, annotation)
         if bad:
             raise _BadFiles
 

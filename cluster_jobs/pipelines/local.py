@@ -103,7 +103,7 @@ class Local:
         Raises:
             UserError: a refused command (nothing was started).
             StageFailed: the first failure; the other stages were stopped and saved.
-            Preempted: on a signal, or when a stage was preempted; the same command continues.
+            Preempted: on a signal, or when a stage was preempted; running the command again continues.
         """
         done = finished(self.pipeline, self.root)
         for name in done:

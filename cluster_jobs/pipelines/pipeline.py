@@ -14,7 +14,7 @@
         needs: [data]     # and processes:, threads:, resources: where a stage differs from the pipeline
       scores:
         each: {seed: "${seeds}"}
-        needs: [gan]      # its copies with the same values: scores_0 needs gan_0; a stage without each needs all three
+        needs: [gan]      # scores_0 needs gan_0, the copy with the same seed; a stage without each would need all three
 
 A stage's outputs are its ``out`` and ``run.dir`` arguments. ``args``, ``needs`` and ``resources`` may use ``${root}``,
 the vars, and the values of the stage's own ``each``.

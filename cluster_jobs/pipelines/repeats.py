@@ -56,8 +56,10 @@ def copies(stages: Mapping[str, dict[str, Any]], values: Values, where: str) -> 
 
 
 def resolve(need: str, copy: Copy, every: Mapping[str, Sequence[Copy]], where: str) -> list[str]:
-    """The stages that one word of a copy's ``needs`` means: a stage of the file means its copies that agree with this
-    one (its own, where both have the same ``each``; all, where this one has none), anything else is a copy's name.
+    """The stages that one word of a copy's ``needs`` means.
+
+    The name of a stage of the file means those of its copies that agree with this one: the matching copy, where both
+    have the same ``each``; all copies, where this one has none. Any other word is the name of one copy.
 
     Args:
         every: the copies of each stage of the file.

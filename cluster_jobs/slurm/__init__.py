@@ -1,1 +1,1 @@
-"""Runs the stages of a pipeline as Slurm jobs (submit, cancel, resubmit)."""
+"""Runs the stages of a pipeline as Slurm jobs; used by the commands `cluster_jobs.submit`, `cancel` and `resubmit`."""

@@ -1,9 +1,9 @@
-"""Decides what follows an attempt of a job: success, failure, or a requeue that goes on from the last checkpoint.
+"""Decides what follows an attempt of a job: success, failure, or a requeue, which continues from the last checkpoint.
 
 A batch script ends with ``python -m cluster_jobs.slurm.after_job ROOT/stages/NAME SECONDS`` and exits as it does. A job
 is requeued from inside, while it still runs, unless its command refused the user's input; never after scancel (the
-controller then no longer calls it running), never more often than its site allows, and not when a whole attempt after a
-restart brought it no further.
+controller then no longer calls it running), never more often than its site allows, and not when the last attempt was
+itself a restart and made no progress.
 """
 
 import os
@@ -57,8 +57,8 @@ def say(text: str, code: int) -> int:
 
 
 def progress(stage: Stage) -> int:
-    """How far a stage is, in numbers that only grow: images seen at the newest checkpoint (with those of stretches that
-    the run has given up), or finished shards.
+    """How far a stage is, as a number that only grows: images seen at the newest checkpoint (plus those of training
+    discarded by rollbacks), or finished shards.
     """
     arguments = stage.arguments
     if "run.dir" in arguments:
@@ -69,7 +69,7 @@ def progress(stage: Stage) -> int:
 
 
 def _abandoned(manifest: Path) -> int:
-    """Images seen in stretches that the run had given up before this checkpoint; 0 where the manifest is torn."""
+    """Images of training discarded by rollbacks before this checkpoint; 0 if the manifest file is damaged."""
     try:
         return read_json(manifest).get("abandoned_nimg", 0)
     except UserError:
@@ -77,8 +77,9 @@ def _abandoned(manifest: Path) -> int:
 
 
 def note(file: Path, restarts: int, stage: Stage) -> int:
-    """Writes down how far this attempt came, and returns how far the one before it did."""
+    """Records the progress of this attempt, and returns that of the attempt before it."""
     before: dict[str, Any] = read_json(file) if file.is_file() else {}
+    # "life" here and "lives" in file names are a former name of attempts; the file format keeps it
     write_json(file, {"life": restarts, "reached": progress(stage)})
     return int(before.get("reached", 0))
 

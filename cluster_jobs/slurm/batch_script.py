@@ -1,8 +1,8 @@
 """The batch script of a stage, as text made from typed settings.
 
 Directives hold only values that need no quoting; paths are quoted in the shell part, and are words of `sbatch_words`,
-which no shell reads. The script starts one task a node (`cluster_jobs.slurm.node`), turns signals into a stop file, and
-ends with `cluster_jobs.slurm.after_job`, which decides what follows.
+which no shell reads. The script starts one task per node (`cluster_jobs.slurm.node`), turns signals into a stop file,
+and ends with `cluster_jobs.slurm.after_job`, which decides what follows.
 """
 
 import shlex

@@ -1,4 +1,4 @@
-"""One node's part of a stage, started by srun once a node: ``python -m cluster_jobs.slurm.node ROOT/stages/NAME``.
+"""One node's part of a stage, started by srun once per node: ``python -m cluster_jobs.slurm.node ROOT/stages/NAME``.
 
 Waits for the other nodes, starts the stage's command with the launcher's arguments for this node, and turns a request
 to stop (a signal to this process, or the stop file that the batch script touches) into the stop file of the run. The

@@ -1,8 +1,9 @@
-"""The clusters that a run finds while it trains, as files in RUN/clusters/ named by the images seen.
+"""k-means clusters of the training images (not of machines), computed during training: files in RUN/clusters/.
 
-`NIMG.i32` holds the cluster of every training image and `NIMG.json` its digest and further facts. `NIMG.parquet` is the
-label table, for methods that write one when the training ends. A checkpoint was trained with the newest clusters that
-were computed before it, and names their digest.
+Files are named by the images seen when the clusters were computed. `NIMG.i32` holds the cluster of every training image
+and `NIMG.json` the digest of that file and further facts. `NIMG.parquet` is the label table, for methods that write one
+when the training ends. A checkpoint was trained with the newest clusters that were computed before it, and names their
+digest.
 """
 
 import hashlib

@@ -22,7 +22,7 @@ class HealthLimits(Protocol):
         """What is wrong with the means, in words; "" for nothing, None where they do not show it."""
 
 
-# what the fields of `HealthRecord` are called in checkpoints
+# the names of `HealthRecord`'s fields in checkpoints; they stay as they are so that old runs can be resumed
 FIELDS = {"last_ok": "well", "problem": "complaint", "healthy": "healthy", "candidate": "candidate"}
 
 

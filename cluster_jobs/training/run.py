@@ -49,9 +49,9 @@ class CheckpointScore:
 
 
 class Run(Job, Generic[Config]):
-    """A training run, which `cluster_jobs.training.loop` works on.
+    """A training run: what `cluster_jobs.training.loop` calls to log, save, resume and stop.
 
-    Every rank makes one. Its methods contain collectives, so every rank makes the same calls.
+    Every rank makes one. Its methods contain collectives, so every rank must make the same calls.
     """
 
     def __init__(self, config: Config) -> None:
@@ -174,7 +174,7 @@ class Run(Job, Generic[Config]):
         self.say(f"starting from the weights of {self.config.init_from} ({', '.join(shared)})")
 
     def save(self, state: Mapping[str, Stateful], nimg: int, score: CheckpointScore | None = None) -> None:
-        """Writes a checkpoint. A collective, also because a ``state_dict`` may gather values from all ranks."""
+        """Writes a checkpoint. Every rank must call this: a ``state_dict`` may gather values from all ranks."""
         values = {name: entry.state_dict() for name, entry in state.items()}
         means = self._metrics.pending()
 
@@ -188,9 +188,9 @@ class Run(Job, Generic[Config]):
         self._watchdog.alive()
 
     def rewind(self, nimg: int, to_nimg: int, name: str, entry: State) -> None:
-        """Discards the training after ``to_nimg`` images, up to ``nimg``; ``resume`` continues there. A collective.
+        """Discards the training after ``to_nimg`` images, up to ``nimg``; ``resume`` continues there.
 
-        Arguments and errors are those of :meth:`CheckpointStore.rewind`.
+        Every rank must call this. Arguments and errors are those of :meth:`CheckpointStore.rewind`.
         """
         self.on_main(lambda: self.store.rewind(nimg, to_nimg, name, entry))
 
@@ -227,11 +227,11 @@ class Run(Job, Generic[Config]):
         self._watchdog.alive()
 
     def should_stop(self) -> bool:
-        """Whether all ranks agreed to save and stop. A collective, called once per step."""
+        """Whether all ranks agreed to save and stop. Every rank must call this once per step."""
         return self._stop.agreed()
 
     def preempt(self, state: Mapping[str, Stateful], nimg: int) -> None:
-        """Saves and raises Preempted, which ends the process with exit code 75; the same command continues the run."""
+        """Saves and raises Preempted, which ends the process with exit code 75; the same command resumes the run."""
         if self._saved_nimg != nimg:
             self.save(state, nimg)
         self.barrier()

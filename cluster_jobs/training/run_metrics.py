@@ -62,9 +62,10 @@ class Metrics:
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def pending(self) -> dict[str, tuple[int, list[float]]]:
-        """The number of steps since the last flush and the sum over them on each rank, by name. A collective.
+        """The number of steps since the last flush and the sum over them on each rank, by name.
 
-        It is part of checkpoints, so that means, and what is decided by them, are those of a run that was not killed.
+        Every rank must call this. It is part of checkpoints, so that means, and decisions made by them,
+        are those of a run that was not killed.
         """
         if not self._sums:
             return {}
@@ -72,7 +73,7 @@ class Metrics:
         return {name: (self._counts[name], each) for name, each in zip(self._sums, sums, strict=True)}
 
     def flush(self, nimg: int) -> dict[str, float]:
-        """Writes the means over the steps since the last flush and over the ranks, and returns them. A collective."""
+        """Writes and returns the means over ranks and all steps since the last flush. Every rank must call this."""
         names, means = list(self._sums), {}
         if names:
             rank_means = torch.stack([self._sums[name] / self._counts[name] for name in names])

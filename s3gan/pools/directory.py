@@ -17,7 +17,7 @@ from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import exclusive, make_parent, read_json, write_atomically, write_json
 from cluster_jobs.data.images import encode_png
 from cluster_jobs.data.pool import POOL_FILE, finish_pool, shard_samples, shard_sizes, write_missing
-from cluster_jobs.data.shard_writer import PARTS, Sample, shard_done, shard_name, write_shard
+from cluster_jobs.data.shard_writer import PARTS, Sample, sample_key, shard_done, shard_name, write_shard
 from cluster_jobs.distributed.job import Job
 from s3gan.pools.rejection import Exhausted, RejectionSampler
 
@@ -70,7 +70,7 @@ def _shard(sampler: RejectionSampler, number: int, drawn: np.ndarray) -> Iterato
     for index, attempt, image in sampler.samples(shard_samples(number, len(sampler.labels))):
         label = int(sampler.labels[index])
         drawn[label] += attempt + 1
-        yield Sample(f"{index:08d}", encode_png(image), label=label)
+        yield Sample(sample_key(index), encode_png(image), label=label)
 
 
 def _done(out: Path, number: int) -> bool:

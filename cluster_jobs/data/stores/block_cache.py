@@ -1,7 +1,7 @@
 """A bounded cache of files, shared by all processes of a machine, with least-recently-used eviction.
 
 Files appear complete, under a lock that keeps two processes from fetching the same one. Locks are those of ``flock``:
-the system releases them when the process that held them ends, however it ends.
+the system releases them when the process that held them ends, even if it is killed.
 """
 
 import contextlib

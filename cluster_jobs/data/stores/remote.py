@@ -2,7 +2,7 @@
 
 The small files of the index are fetched once and mapped from the cache. Of the tars, blocks of ``BLOCK_BYTES`` are
 fetched, those that the stream will need soon in the background. A cached file belongs to a URL, its index and the
-version of its labels, so data that were packed anew are never read from older cached blocks.
+version of its labels, so data that were packed again are never read from older cached blocks.
 """
 
 import hashlib

@@ -15,6 +15,7 @@ from cluster_jobs.data.shard_writer import (
     Sample,
     finish_index,
     index_shard,
+    sample_key,
     shard_done,
     write_index_part,
     write_shard,
@@ -60,6 +61,10 @@ def test_a_key_is_the_shard_and_the_running_number(tiny: Shards) -> None:
     assert tiny.key(20) == "000002/00000020"
     assert tiny.keys() == [tiny.key(index) for index in range(21)]
     assert tiny.keys(6, 8) == ["000000/00000006", "000001/00000007"]
+
+
+def test_the_key_of_a_numbered_sample_has_eight_digits() -> None:
+    assert [sample_key(0), sample_key(12345)] == ["00000000", "00012345"]
 
 
 def test_plain_tar_and_plain_webdataset_read_the_shards(tiny_directory: Path) -> None:
