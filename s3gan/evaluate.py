@@ -1,7 +1,7 @@
 """Scores a run or a pool against real images: ``accelerate launch -m s3gan.evaluate run=RUN data=DIR`` (``pool=POOL``).
 
-Writes ``scores.json`` and sections of the report. The same command again finds what is finished; detectors, features of
-real images and classifiers lie in ``cache``, which several evaluations of one data set may share.
+Writes ``scores.json`` and sections of the report. Running the command again resumes it; detectors, features of real
+images and classifiers are stored in ``cache``, which several evaluations of one data set may share.
 """
 
 import sys

@@ -35,12 +35,12 @@ class Unlabelled(Enum):
 
 @dataclass
 class ExportConfig:
-    """Copies labelled shards (a pool, say) to an image folder, a directory a class, or to one NumPy file.
+    """Copies labelled shards (a pool, say) to an image folder, one directory per class, or to one NumPy file.
 
     imagefolder: OUT/CLASS/KEY.png, as torchvision's ImageFolder reads it, and OUT/classes.csv (label,class,folder,
-    images). ImageFolder numbers the folders in sorted order; the csv has the shards' numbers. npz: images uint8
-    (N, H, W, C), labels int64 (N,), class_names (classes,). The output is there whole or not at all. The same command
-    again finds it finished; after a kill an image folder goes on where it was, an npz begins anew.
+    images). ImageFolder numbers the folders in sorted order; the csv has the shards' numbers. npz: images uint8 (N, H,
+    W, C), labels int64 (N,), class_names (classes,). The output is either complete or absent. Running the command again
+    finds it finished; after a kill an image folder is resumed, an npz is written again from the beginning.
     """
 
     pool: str = option(MISSING, "shards to export: a directory or a URL", path=True)

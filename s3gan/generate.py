@@ -1,7 +1,7 @@
 """Writes a labelled pool, shards like any others: ``accelerate launch -m s3gan.generate run=RUN out=POOL count=50000``.
 
-The same command again goes on where it stopped, or finds the pool finished; another configuration for the same pool is
-refused. The pool is the same, byte for byte, whatever the number of processes.
+Running the command again resumes it, or finds the pool finished; another configuration for the same pool is refused.
+The pool is the same, byte for byte, whatever the number of processes.
 """
 
 import sys
@@ -153,7 +153,7 @@ def begin_directory(output: OutputDirectory, planned: dict[str, Any], shared: bo
 
 
 def begin(out: Path, planned: dict[str, Any], maker: Maker, config: GenerateConfig, job: Job) -> None:
-    """Sets the filters' thresholds and writes pool.json. A collective."""
+    """Sets the filters' thresholds and writes pool.json. Every rank must call this."""
     if maker.criteria:
         names = list(planned["counts"])
         wanted = np.array(list(planned["counts"].values())) > 0

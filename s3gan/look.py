@@ -1,7 +1,7 @@
 """Pictures of what a generator has learned: ``accelerate launch -m s3gan.look run=RUN [data=DIR] [out=DIR]``.
 
-The same command again writes the same files, whatever the number of processes. Nothing from here may steer training,
-the choice of a checkpoint or a pool.
+Running the command again writes the same files, whatever the number of processes. Training and the choice of a
+checkpoint or a pool must not use these pictures.
 """
 
 import sys
@@ -29,7 +29,7 @@ from s3gan.pictures.real import RealImages, open_real
 from s3gan.pictures.sampler import SampledSection, Sampler
 from s3gan.pictures.truncation import parse_thresholds, truncation_sweep
 
-Keep = Callable[[Callable[[], Section]], None]  # a collective; the main rank makes the section and writes it
+Keep = Callable[[Callable[[], Section]], None]  # every rank calls it; the main rank makes the section and writes it
 
 
 @dataclass
@@ -108,7 +108,7 @@ def look_alone(config: LookConfig, sampler: Sampler, classes: list[int], keep: K
 
 
 def look_beside(config: LookConfig, sampler: Sampler, classes: list[int], real: RealImages, keep: Keep) -> None:
-    """The pictures of samples beside real images."""
+    """The pictures of samples next to real images."""
     names = sampler.network["class_names"]
     labels = plan_labels(config.count, class_weights(sampler.network, Balance.table), config.seed)
     z = sampler.noise(range(config.count))

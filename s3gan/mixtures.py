@@ -1,9 +1,10 @@
 """Which mixture trains the best classifier: ``accelerate launch -m s3gan.mixtures mixes=MIXES data=DIR budget=TABLE``.
 
-Reads MIXES/ROW/SEED, pools of cluster_jobs.mix. The row is chosen by labels that were held out: parts of the budget in
-turn, or ``validation=TABLE``, labels set apart from it. A row with a source that saw them (a GAN saw all of its budget)
-is shown, and not chosen. Accuracies on test images stand beside it and have no part in the choice. Writes mixtures.json
-and the report's section. Classifiers lie in ``cache``: the same command again finds them.
+Reads MIXES/ROW/SEED, pools of cluster_jobs.mix; a row is one kind of mixture, made once per seed. The row is chosen by
+labels that were held out: parts of the budget in turn, or ``validation=TABLE``, separate validation labels. A row with
+a source that saw them (a GAN saw all of its budget) is shown, and not chosen. Test accuracy is reported but not used to
+choose. Writes mixtures.json and the report's section. Classifiers are stored in ``cache``, where running the command
+again finds them.
 """
 
 import sys

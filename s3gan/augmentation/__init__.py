@@ -1,4 +1,4 @@
-"""Augmentations of all images that the discriminator sees, by name: one file a family, one line a name."""
+"""Augmentations of all images that the discriminator sees, by name: one file per family, one table entry per name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class Setting:
     """What an augmentation must know of its run."""
 
     batch: int  # global: real images of a discriminator step
-    rotation: bool  # D also tells by how many quarter turns an image is rotated
+    rotation: bool  # D also predicts by how many quarter turns an image is rotated
 
 
 AUGMENTATIONS: dict[str, Callable[[Setting], Augmentation]] = {

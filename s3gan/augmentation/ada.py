@@ -1,9 +1,9 @@
 """Adaptive discriminator augmentation (ADA, Karras et al. 2020): its strength follows how much D overfits.
 
 Pixel blitting, general geometric and colour transformations ("bgc"; appendix B), each with the probability p, which
-follows the share of real images that score as real. Against the paper's code: all geometry is one bilinear sampling,
-without its band-limited resampling at twice the size, and the image is reflected without end where that pads with zeros
-beyond one reflection. Image-space filtering and corruption are left out.
+follows the share of real images that score as real. Differences from the paper's code: all geometry is one bilinear
+sampling, without its band-limited resampling at twice the size, and borders are reflected repeatedly, where the paper's
+code zero-pads after one reflection. Image-space filtering and corruption are left out.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 
 class Operation(NamedTuple):
-    """One operation in the order of application. Beside its amounts it consumes a number that says whether it is on."""
+    """One operation, in the order of application. In addition to its amounts it takes a number that switches it on."""
 
     name: str
     neutral: tuple[float, ...]  # the uniform numbers at which it leaves every image as it is
@@ -49,7 +49,7 @@ class AdaptiveAugmentation(nn.Module):
     Args:
         batch: real images (global) behind each call of `observe`.
         turning: whether operations may change how an image seems turned: mirroring, quarter turns, rotation. Not where
-            a head must tell the turns of augmented images.
+            a head must predict the turns of augmented images.
         target: of the mean sign of real scores (section 3.1).
         speed_nimg: images in which p can rise from 0 to 1.
         interval: observations between two changes of p.

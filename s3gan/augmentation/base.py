@@ -1,8 +1,8 @@
 """The interface of augmentations: random changes of all images, real and fake alike, that the discriminator sees.
 
-All randomness comes in as uniform numbers, a row for each image. A caller that draws them by key for the global batch
-and slices them gets the same images on any number of ranks. Every result is differentiable in the images; values may
-leave [-1, 1].
+All randomness comes in as uniform numbers, one row per image. A caller that draws them by key for the global batch and
+slices them gets the same images on any number of ranks. Every result is differentiable in the images; values may leave
+[-1, 1].
 """
 
 from dataclasses import dataclass

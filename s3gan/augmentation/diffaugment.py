@@ -16,7 +16,7 @@ def _brightness(images: Tensor, u: Tensor) -> Tensor:
 
 
 def _saturation(images: Tensor, u: Tensor) -> Tensor:
-    """Scales the distance to the grey image by up to 2; a grey image is one already."""
+    """Scales the distance to the grey image by up to 2; grey images are unchanged."""
     grey = images.mean(1, keepdim=True)
     return (images - grey) * _each(2 * u[:, 0]) + grey
 
@@ -53,7 +53,7 @@ def _cutout(images: Tensor, u: Tensor) -> Tensor:
 
 
 def _each(value: Tensor) -> Tensor:
-    """A number an image (N,), to be broadcast over (N, C, H, W)."""
+    """One number per image (N,), to be broadcast over (N, C, H, W)."""
     return value[:, None, None, None]
 
 

@@ -1,6 +1,6 @@
-"""Auxiliary heads: what the discriminator learns beside its score, by name. One file a head, one line a name.
+"""Auxiliary heads: what D learns in addition to its score, by name. One file per head, one table entry per name.
 
-A method names the heads that learn (`Method.heads`). They learn, and weigh in, in the order of this table.
+A method names its heads (`Method.heads`). Their losses are computed and added in the order of this table.
 """
 
 from collections.abc import Callable

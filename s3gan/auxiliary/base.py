@@ -17,7 +17,7 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True)
 class DiscriminatorPass:
-    """A micro-batch of a discriminator step: n real images, n fakes, and what one head says of them.
+    """A micro-batch of a discriminator step: n real images, n fakes, and the outputs of one head for them.
 
     The images are as the discriminator saw them, after augmentation.
     """
@@ -35,7 +35,7 @@ class DiscriminatorPass:
 
 @dataclass(frozen=True)
 class GeneratorPass:
-    """A micro-batch of a generator step: n fakes, and what one head of the discriminator says of them."""
+    """A micro-batch of a generator step: n fakes, and the outputs of one head of the discriminator for them."""
 
     fake: Tensor  # (n, outputs) of the fakes
     views: Tensor  # (k, outputs) of the head's own views of the fakes
@@ -48,7 +48,7 @@ class GeneratorPass:
 class AuxiliaryHead(ABC):
     """A linear head on the discriminator's features, and what it learns from real images and fakes.
 
-    Every output enters the discriminator's loss, with a weight of zero where it is to have no part: data-parallel
+    Every output enters the discriminator's loss, with a weight of zero where it should have no effect: data-parallel
     training waits for the gradient of every parameter. In the generator's step the head itself does not learn.
     """
 
@@ -57,10 +57,10 @@ class AuxiliaryHead(ABC):
 
     @abstractmethod
     def outputs(self, classes: int) -> int:
-        """How many numbers the head says of an image, where the images have so many classes."""
+        """The number of outputs for an image, where the data have so many classes."""
 
     def views(self, images: Tensor) -> Tensor:
-        """Images (k, C, H, W) that D is to see besides n real images, or besides n fakes; a copy of some, changed."""
+        """Images (k, C, H, W) for D in addition to n real images, or to n fakes: changed copies of some of them."""
         return images[:0]
 
     def view_conditions(self, conditions: Tensor) -> Tensor:

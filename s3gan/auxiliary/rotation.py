@@ -1,4 +1,4 @@
-"""Rotation self-supervision: D tells by how many quarter turns an image is rotated (Lucic et al. 2019, section 3.3)."""
+"""Rotation self-supervision: D predicts how many quarter turns an image is rotated (Lucic et al. 2019, section 3.3)."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Scores of a study compared row by row and seed by seed: reading, ratios, tables, a figure (compare)."""
+"""Compares the scores of the methods in a study (one per row), pairing runs by seed; for `s3gan.compare`."""

@@ -109,7 +109,7 @@ class MeasuredScore:
 
 @dataclass(frozen=True)
 class RunScores:
-    """All scores of one run, and what stands beside them."""
+    """All scores of one run, and what tables report in addition to them."""
 
     scores: list[MeasuredScore]
     gaps: list[str]  # scores that this run cannot have, with the reason

@@ -69,7 +69,7 @@ def read_study(scores: Path, reference: str, rows: Sequence[str] = ()) -> Study:
 
 
 def read_labels(directory: Path) -> dict[str, dict[str, Any]]:
-    """The metrics that selfsup.label wrote beside each label table of a directory.
+    """The metrics that selfsup.label wrote next to each label table of a directory.
 
     Raises:
         UserError: there is no such directory, or a file is damaged.

@@ -92,7 +92,7 @@ def write_sections(
 
 
 def heading(name: str, measure: Measure) -> str:
-    """What stands above a measure's table in Markdown."""
+    """The heading of a measure's table in Markdown."""
     return f"**`{name}`**, {measure.title}: {measure.better.value}. {protocol(measure)}".strip()
 
 

@@ -1,1 +1,1 @@
-"""Published runs: `+recipe=NAME` reads `recipe/NAME.yaml`."""
+"""Recipes: settings of published experiments. `+recipe=NAME` reads `recipe/NAME.yaml`."""

@@ -1,1 +1,1 @@
-"""Scoring of a run or a pool against real images: tasks, their scores, scores.json, and the report (evaluate)."""
+"""Scores a run or a pool against real images, for `s3gan.evaluate`: tasks, their scores, scores.json, the report."""

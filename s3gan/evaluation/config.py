@@ -75,5 +75,5 @@ class EvaluateConfig(CommandKeys):
 
     @property
     def suffix(self) -> str:
-        """What tells results on another detector from those on the default one, in scores.json and in the report."""
+        """Marks results on another detector than the default one, in scores.json and in the report."""
         return "" if self.detector is DetectorName.classifier else f"_{self.detector.name}"

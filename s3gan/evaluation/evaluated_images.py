@@ -33,11 +33,11 @@ from s3gan.metrics.labelled import Labelled, digest, from_arrays, from_shards
 
 @dataclass(frozen=True)
 class Draw:
-    """Images in the making, of one checkpoint and one sample seed or of a pool."""
+    """Images that `make` draws or reads: of one checkpoint and one sample seed, or of a pool."""
 
     identity: dict[str, Any]  # equal for equal images
     label_table: dict[str, Any]  # metadata of the table that the generator was trained with; {} where nobody knows
-    make: Callable[[], Labelled]  # a collective; labels are numbers in `EvaluatedImages.class_names`
+    make: Callable[[], Labelled]  # every rank must call it; labels are numbers in `EvaluatedImages.class_names`
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def images_of_run(
     checkpoints: int = 1,
     job: Job,
 ) -> EvaluatedImages:
-    """The samples of a run's generator, drawn anew: `count` images a draw, keyed like those of a pool.
+    """New samples of a run's generator: `count` images per draw, keyed like those of a pool.
 
     Draws are those of the newest `checkpoints` (up to the one named), with the sample seeds from `seed` on. In a run
     that re-clusters each checkpoint has the clusters that it was trained with.
@@ -108,7 +108,7 @@ def images_of_run(
 def draw_samples(
     generator: Any, network: dict[str, Any], labels: np.ndarray, truncation: float, seed: int, job: Job
 ) -> Labelled:
-    """A sample of each of the labels (count,), on every rank. A collective a step."""
+    """A sample of each of the labels (count,), on every rank. Every rank must call this."""
     size, channels, count = network["size"], network["channels"], len(labels)
     block = block_size(size)
     step, made = block * job.world, []

@@ -1,4 +1,4 @@
-"""Images as a detector sees them: features of real images and of samples, each extracted once an evaluation."""
+"""Images as a detector sees them: features of real images and of samples, each extracted once per evaluation."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Evaluation:
 
 
 class FeatureSpace:
-    """The features that the scores of an evaluation share. Extraction is a collective: every rank calls all of this.
+    """The features that the scores of an evaluation share. Every rank must make the same calls.
 
     Args:
-        open_detector: a collective, called when the first features are wanted.
+        open_detector: called on every rank when the first features are wanted.
         count: samples behind a distance, and real images of the other split behind the floor.
         reference: the split to measure to, "train" or "test".
         searched: training images among which the nearest are looked for, at most; 0 where nobody looks.

@@ -1,7 +1,7 @@
 """What an evaluation computes: from the images of one draw to scores by name, a function for each task.
 
-They may read hidden labels, and nothing from here may steer training, the choice of a checkpoint or a pool. Every rank
-calls them: they hold collectives.
+They may read hidden labels, so training and the choice of a checkpoint or a pool must not use their results. They
+contain collectives: every rank must call them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from s3gan.metrics.trained import NotAvailable
 
 
 class Classes:
-    """Which class of the data each class of the images stands for, and which labels were revealed.
+    """Which class of the data each class of the images means, and which labels were revealed.
 
     Args:
         names: what the images' classes are called.
@@ -45,7 +45,7 @@ class Classes:
 
     @cached_property
     def numbers(self) -> np.ndarray:
-        """`pool_classes`; NotAvailable where classes stand for nothing."""
+        """`pool_classes`; NotAvailable where classes mean nothing."""
         evaluation = self.evaluation
         return pool_classes(self.names, self.table, evaluation.train, evaluation.names, lambda: self.revealed)
 
@@ -53,7 +53,7 @@ class Classes:
 def distances(space: FeatureSpace, images: Labelled) -> Result:
     """Frechet and kernel distance to real images, and the Inception Score where the detector is the network of FID.
 
-    Beside each distance stands the floor: that of as many real images of the other split.
+    Each distance comes with its floor: the distance of as many real images of the other split.
     """
     samples = space.samples(images)
 

@@ -46,7 +46,7 @@ class SummaryContext:
 
 
 def result_lines(results: dict[str, Any], draws: Sequence[dict[str, Any]] = ()) -> list[str]:
-    """One line a score, from the results of the tasks, then one line a draw, where there are several."""
+    """One line per score, from the results of the tasks, then one line per draw, where there are several."""
     lines = []
     for task in DISTANCES:
         for name, score in _scores(task, results):
@@ -79,7 +79,7 @@ def write_summary(
     Args:
         results: of the tasks, as many as were asked for.
         draws: the single draws behind the means, as `draw_rows` takes them.
-        suffix: of the sections on features, to tell detectors apart.
+        suffix: of the sections on features, which distinguishes detectors.
     """
     sections = [_scores_section(results, context, suffix)]
     if rows := draw_rows(draws):

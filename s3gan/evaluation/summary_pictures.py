@@ -17,7 +17,7 @@ GRID_CLASSES, GRID_COLUMNS = 20, 10
 
 
 def class_rows(images: Labelled, names: Sequence[str]) -> bytes:
-    """A row of images a class, for the first classes that have any."""
+    """One row of images per class, for the first classes that have any."""
     classes = np.unique(images.labels)[:GRID_CLASSES].tolist()
     sheet = []
     for number in classes:
@@ -28,7 +28,7 @@ def class_rows(images: Labelled, names: Sequence[str]) -> bytes:
 
 
 def neighbour_rows(shown: Sequence[Mapping[str, Any]], samples: Pictures, train: Pictures) -> bytes:
-    """A row a sample: the sample and its nearest training images, after its distance.
+    """One row per sample: its distance, the sample, and its nearest training images.
 
     Args:
         shown: rows of `nearest_training_score`, with indices of `samples` and `train`.
@@ -44,7 +44,7 @@ def neighbour_rows(shown: Sequence[Mapping[str, Any]], samples: Pictures, train:
 
 
 def bars(heights: Mapping[str, Sequence[float | None]], classes: Sequence[str], what: str, top: float | None) -> bytes:
-    """Groups of bars, one group a class and one bar a name; `top` is the upper end of the axis, None for any."""
+    """Groups of bars, one group per class and one bar per name; `top` is the upper end of the axis, None for any."""
     figure = new_figure(max(6.0, 0.9 * len(classes)), 3.6)
     axes = figure.subplots()
     places, width = np.arange(len(classes)), 0.8 / len(heights)

@@ -27,7 +27,7 @@ def build_discriminator(network: dict[str, Any]) -> Discriminator:
 def heads_to_json(plan: HeadPlan) -> dict[str, Any]:
     """A discriminator's heads as `network.json` has them.
 
-    The rotation head and the predictor stand as true or false, any other auxiliary head as its number of outputs.
+    The rotation head and the predictor are stored as true or false, any other auxiliary head as its number of outputs.
     """
     flags = {name: name in plan.auxiliary for name in FLAGS}
     others = {name: outputs for name, outputs in plan.auxiliary.items() if name not in FLAGS}

@@ -51,7 +51,7 @@ def class_weights(network: dict[str, Any], balance: Balance) -> np.ndarray:
 def label_table(network: dict[str, Any]) -> dict[str, Any]:
     """Metadata and path of the label table that a run was trained with, from its network.json.
 
-    Only the methods whose classes stand for nothing (one class, random ones) train without; theirs is method `none`.
+    Only the methods whose classes mean nothing (one class, random ones) train without; theirs is method `none`.
     """
     return network["label_table"] or {"method": "none"}
 
@@ -74,11 +74,11 @@ def order_labels(counts: np.ndarray, seed: int) -> np.ndarray:
 def draw_noise(
     seed: int, indices: Sequence[int], z_dim: int, truncation: float = 0.0, attempts: Sequence[int] | None = None
 ) -> Tensor:
-    """(n, z_dim) float32 ~ N(0, 1), one keyed draw an index, on the host.
+    """(n, z_dim) float32 ~ N(0, 1), one keyed draw per index, on the host.
 
-    With truncation t > 0 every value is drawn from the normal distribution cut off at ±t (Brock et al. 2019,
-    section 3.1; they draw again what falls outside, this inverts the distribution function, which is the same
-    law). 0 cuts nothing off. `attempts` (from 0, one an index) asks for an index's further draws.
+    With truncation t > 0 every value is drawn from the normal distribution cut off at ±t (Brock et al. 2019, section
+    3.1; they draw again what falls outside, this inverts the distribution function, which is the same law). 0 cuts
+    nothing off. `attempts` (from 0, one per index) asks for an index's further draws.
     """
     rows = [torch.empty(z_dim, dtype=torch.float64) for _ in indices]
     for row, index, attempt in zip(rows, indices, attempts or [0] * len(indices), strict=True):

@@ -1,7 +1,7 @@
 """A trained generator made ready for evaluation: spectral norm folded into the weights, batch norm with fixed moments.
 
 Standing statistics (Brock et al. 2019, section 4.1): batch norm in evaluation uses the moments of many generated
-batches. They are computed once a checkpoint, in fixed blocks with float64 sums, and kept in `RUN/standing/`.
+batches. They are computed once per checkpoint, in fixed blocks with float64 sums, and kept in `RUN/standing/`.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Losses of the discriminator's auxiliary heads as pure functions: (N,), one number a sample; the caller averages."""
+"""Losses of the discriminator's auxiliary heads as pure functions: (N,), one number per sample; the caller averages."""
 
 import torch
 from torch import Tensor

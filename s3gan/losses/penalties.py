@@ -1,4 +1,4 @@
-"""Penalties as pure functions: (N,), one number a sample, or a scalar for weights; the caller averages and weighs.
+"""Penalties as pure functions: (N,), one number per sample, or a scalar for weights; the caller averages and weighs.
 
 Gradient penalties ask how fast a score changes with its image, so they need the gradient first::
 
@@ -73,7 +73,7 @@ class ScoreAverages(nn.Module):
     def update(self, real_mean: Tensor, fake_mean: Tensor) -> None:
         """Takes in the mean scores (scalars) of one discriminator step, over all ranks.
 
-        Means that are not finite leave no trace, like the step that they come from.
+        Means that are not finite are ignored, like the step that they come from.
         """
         finite = real_mean.isfinite() & fake_mean.isfinite()
         weight = torch.lerp(torch.ones_like(self.weight), self.weight, self.decay)

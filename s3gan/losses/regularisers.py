@@ -1,6 +1,6 @@
 """Regularisers of the discriminator as objects: from images and the scores that D gave them to (n,) penalties.
 
-The functions are those of `s3gan.losses.penalties`; here stands what each of them is given, and how much it weighs.
+The functions are those of `s3gan.losses.penalties`; this file supplies their inputs and weights.
 """
 
 from __future__ import annotations

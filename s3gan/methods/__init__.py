@@ -1,4 +1,4 @@
-"""The methods by name. Each is a small object; a new family is a new file and a line here."""
+"""The methods by name. Each is a small object; a new family of methods is a new file and one entry per name here."""
 
 from enum import Enum
 

@@ -1,7 +1,7 @@
-"""What a method is: which label table it needs, which heads learn beside the score, and where conditions come from.
+"""What a method is: which label table it needs, which auxiliary heads D has, and where conditions come from.
 
-A method knows no devices, ranks or networks. The losses and heads are shared; a method only says what they are given.
-Sections are those of Lucic et al. 2019 (arXiv 1903.02271), the S3GAN paper.
+A method does not depend on devices, ranks or networks. The losses and heads are shared; a method only supplies their
+inputs. Sections are those of Lucic et al. 2019 (arXiv 1903.02271), the S3GAN paper.
 """
 
 from collections.abc import Callable
@@ -24,10 +24,10 @@ class Method:
     name: str
     origins: frozenset[str]
     advice: str  # how to make a table that fits
-    heads: tuple[str, ...] = ()  # what D learns beside its score: names of `s3gan.auxiliary.AUXILIARY`
+    heads: tuple[str, ...] = ()  # what D learns in addition to its score: names of `s3gan.auxiliary.AUXILIARY`
     projection: bool = True  # D's score depends on the class
     partial: bool = False  # the table may leave samples unlabelled
-    reclusters: bool = False  # classes are clusters of D's features, found anew while it trains
+    reclusters: bool = False  # classes are clusters of D's features, computed again while it trains
 
     def check(self, table: LabelTable | None, samples: int) -> None:
         """Refuses a label table that does not fit.
@@ -66,7 +66,7 @@ class Method:
     def fake_weights(self, counts: np.ndarray) -> np.ndarray | None:
         """The distribution (classes,) of the conditions of fakes, given the real labels' counts; None is uniform.
 
-        A class without a single real image is left out: D could not tell what belongs to it.
+        A class without a single real image is left out: D could not learn what belongs to it.
         """
         return None if counts.all() else (counts > 0) / np.count_nonzero(counts)
 

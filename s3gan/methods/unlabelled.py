@@ -1,4 +1,4 @@
-"""Baselines whose conditions say nothing: one class for all, or random classes (section 4)."""
+"""Baselines whose class conditions carry no information: one class for all, or random classes (section 4)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

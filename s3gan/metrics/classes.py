@@ -1,4 +1,4 @@
-"""Which class of the real data each class of a pool stands for, and which labels its maker was given."""
+"""Which class of the real data each class of a pool means, and which labels the pool's GAN was trained with."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def pool_classes(
     data_names: Sequence[str],
     budget: Callable[[], np.ndarray],
 ) -> np.ndarray:
-    """For each class of a pool the class of the data that it stands for, int64; -1 for none.
+    """For each class of a pool the class of the data that it means, int64; -1 for none.
 
     Classes go by their names; clusters by the majority of the budget's samples in them, which `budget` returns.
 

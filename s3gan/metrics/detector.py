@@ -1,7 +1,7 @@
-"""A detector: the frozen network on whose features images are compared. Its protocol stands beside every score.
+"""A detector: the frozen network on whose features images are compared. Every score records how it was computed.
 
-The default is a classifier trained on the real training images with all their labels; pretrained.py opens others.
-Evaluation may read hidden labels; nothing from here may steer training.
+The default is a classifier trained on the real training images with all their labels; pretrained.py loads other
+detectors. Evaluation may read hidden labels, so training must not use these results.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from s3gan.metrics.labelled import choose, from_shards
 from s3gan.metrics.trained import cached_state, trained_classifier
 from selfsup.labelling.classifier import ClassifierRecipe, Pictures, ShardPictures
 
-BLOCK = 250  # images a forward pass, always (the last one padded), so that features do not depend on the world size
+BLOCK = 250  # images per forward pass, always (the last one padded), so that features do not depend on the world size
 OWN_SIZE = "own size, scaled to [-1, 1]"
 
 
 class DetectorName(Enum):
-    """What detectors there are; the name of one stands in the names of its scores."""
+    """The detectors by name; a score's name contains that of its detector."""
 
     classifier = "classifier"
     encoder = "encoder"
@@ -126,7 +126,7 @@ def features_of_pictures(detector: Detector, pictures: Pictures, split: str, job
 
 @torch.no_grad()
 def extract(detector: Detector, pictures: Pictures, job: Job, what: str) -> np.ndarray:
-    """The detector's features (N, F) float32 of N pictures, on every rank. A collective a step."""
+    """The detector's features (N, F) float32 of N pictures, on every rank. Every rank must call this."""
     size, gathered = detector.block, []
     step = size * job.world
     for start in job.track(range(0, len(pictures), step), len(pictures), "images", f"features of {what}", step):

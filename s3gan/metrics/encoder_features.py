@@ -20,12 +20,12 @@ def encoder_features(
     block: int,
     what: str,
 ) -> Tensor:
-    """Features (count, F) float32 on the device of `count` images by index. A collective.
+    """Features (count, F) float32 on the device of `count` images by index. Every rank must call this.
 
     Args:
         make_images: from a range of 1 to `block` indices to their images, uint8 (n, C, H, W).
         shape: (C, H, W) of the images.
-        block: images a forward pass on every rank; the last ones are padded, as results may depend on that number.
+        block: images per forward pass on every rank; the last ones are padded, as results may depend on that number.
         what: the images are, for the progress bar.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The Frechet distance between two sets of features, each seen as a Gaussian, in float64.
+"""The Frechet distance between two sets of features, each approximated by a Gaussian, in float64.
 
 Heusel et al. 2017 (arXiv 1706.08500), eq. 6; the closed form is Dowson & Landau 1982, eq. 4. What a distance is
 called depends on the detector behind the features (score.py): FID only on those of one network.
@@ -51,7 +51,7 @@ class FeatureStatistics:
         self.products += other.products.to(self.device)
 
     def reduce(self, reduce: Callable[[Tensor], Tensor]) -> None:
-        """Sums over ranks in place; `reduce` is a collective that every rank enters."""
+        """Sums over ranks in place; `reduce` is a collective, which every rank must call."""
         self.count = int(reduce(torch.tensor(self.count, dtype=torch.float64, device=self.device)).item())
         self.sums = reduce(self.sums)
         self.products = reduce(self.products)
@@ -89,7 +89,7 @@ def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov
         raise ValueError("statistics hold values that are not finite")
     overlap = np.linalg.svd(_root(cov1) @ _root(cov2), compute_uv=False).sum()
     distance = ((mean1 - mean2) ** 2).sum() + np.trace(cov1) + np.trace(cov2) - 2 * overlap
-    return max(0.0, float(distance))  # rounding alone can leave it a hair below zero
+    return max(0.0, float(distance))  # rounding can make it slightly negative
 
 
 def distance_between(first: FeatureStatistics, second: FeatureStatistics) -> float:

@@ -1,4 +1,4 @@
-"""The intra-class Frechet distance (Miyato & Koyama 2018, arXiv 1802.05637, section 4): one distance a class, averaged.
+"""The intra-class Frechet distance (Miyato & Koyama 2018, arXiv 1802.05637, section 4): the mean over classes.
 
 It sees what the plain distance is blind to: images of the wrong class, and little variety within a class.
 """
@@ -41,15 +41,15 @@ def intra_scores(
     """The mean over classes of the Frechet distance between generated and real images of a class; the same of `floor`.
 
     The estimate of a Frechet distance is too large by about a constant divided by the images behind it (Chong & Forsyth
-    2020, arXiv 1911.07023), and a class has few. So every class has as many images on every side, which the name tells:
-    `intra_fd_classifier10x900` is the mean over 10 classes of 900 images. Compare scores of one name only, and see how
-    much of a score the floor has, real images of the other split, whose bias is alike.
+    2020, arXiv 1911.07023), and a class has few. So every class has as many images on every side, which the name
+    states: `intra_fd_classifier10x900` is the mean over 10 classes of 900 images. Compare scores of one name only, and
+    see how much of a score the floor has, real images of the other split, whose bias is alike.
 
     Args:
         samples: generated images by the class that they were conditioned on.
         floor: real images of another split; None, or without labels, for no floor.
-        count: images a class; 0 takes as many as the smallest class has of those with at least `MINIMUM`. A class with
-            fewer on any side is left out, and `left_out` of the score says why.
+        count: images per class; 0 takes as many as the smallest class has of those with at least `MINIMUM`. A class
+            with fewer on any side is left out, and `left_out` of the score says why.
 
     Returns:
         the scores by name, `floor_NAME` among them. Their `per_class` is None where a class was left out.

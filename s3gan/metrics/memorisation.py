@@ -23,8 +23,8 @@ def nearest_training_score(
 
     The value is the median distance from a sample to its nearest training image, divided by the same median of the test
     images. About 1: samples are as far from the training images as real images are that nobody trained on. Well below
-    1: they repeat training images, or show only what is commonest in them (the picture tells which). Above 1: they lie
-    off the real images.
+    1: they repeat training images, or show only what is commonest in them (the picture shows which). Above 1: they are
+    unlike any real images.
 
     `shown` in the details lists rows of `samples` with their nearest rows of `train`, nearest first: the samples that
     are closest to a training image, then those around the median; `ratio` is the sample's distance, divided likewise.

@@ -1,8 +1,8 @@
 """Scores with their names and protocols.
 
-A score is named for what it is: `fd_classifier10k` is the Frechet distance on the features of the classifier detector
-between 10,000 images and real test images, `fd_classifier10k_train` that to training images. On the network of FID the
-two distances are `fid10k` and `kid10k`; nothing else is ever called so.
+The name states detector, distance and image count: `fd_classifier10k` is the Frechet distance on the features of the
+classifier detector between 10,000 images and real test images, `fd_classifier10k_train` that to training images. On the
+network of FID the two distances are `fid10k` and `kid10k`; only scores on that original network are called so.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from s3gan.metrics.trained import NotAvailable
 
 @dataclass(frozen=True)
 class Score:
-    """A number and the protocol that it belongs to."""
+    """A number and the protocol by which it was computed."""
 
     name: str
     value: float

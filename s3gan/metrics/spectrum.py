@@ -1,4 +1,7 @@
-"""The power spectrum of images, and its mean over rings of one frequency (Durall et al. 2020, arXiv 2003.01826)."""
+"""The power spectrum of images, and its radial average (Durall et al. 2020, arXiv 2003.01826).
+
+The radial average is the mean over all directions at each frequency.
+"""
 
 import numpy as np
 
@@ -35,7 +38,7 @@ def azimuthal_average(power: np.ndarray) -> np.ndarray:
 
 
 def artefact_frequencies(size: int) -> list[int]:
-    """Cycles an image at which up-sampling by two repeats the spectrum: the sizes of the maps, ascending."""
+    """Cycles per image at which up-sampling by two repeats the spectrum: the sizes of the maps, ascending."""
     maps = [size // 2]
     while maps[0] // 2 >= SMALLEST_MAP:
         maps.insert(0, maps[0] // 2)

@@ -1,10 +1,13 @@
-"""Whether the sources of a mixture saw the held-out labels that it is compared by; the unknown counts as seen.
+"""Whether the sources of a mixture saw the held-out labels used to compare mixtures.
+
+If this cannot be determined, the labels are treated as seen.
 
 Real images of the mixture itself are taken out before it is scored, so they do not count. Refined images come from
-simulated ones: no label of a real image has a part in them, unless what was refined is a pool itself or ψ had an
-encoder. Generated ones do carry the labels of the GAN's table: a GAN trained with an image's label may repeat that
-image, and the classifier that inferred the other labels knew it too. So did the classifier before, where that one, or
-what clusters were found with, began from another (`encoder_table` of a table's metadata), and so on.
+simulated ones: they depend on no label of a real image, unless what was refined is itself a pool, or ψ had an encoder.
+Generated images depend on the labels of the GAN's table: a GAN trained with an image's label may repeat that image, and
+the classifier that inferred the other labels saw it too. The same applies recursively: if the encoder behind the
+classifier or the clusters was initialised from another one, the labels of that one (`encoder_table` of a table's
+metadata) count too.
 """
 
 from pathlib import Path

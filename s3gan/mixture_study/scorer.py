@@ -1,8 +1,8 @@
 """Accuracy of the classifiers that mixtures train: on held-out labels, for a choice, and on test images.
 
-The labels that decide are dealt into folds: the budget's into several, labels set apart into one. For each fold a
-classifier is trained on the mixture without the real images of that fold, and tested on them: every image is tested
-once, by a classifier that never saw it. Labels that are neither the budget's nor set apart have no part in this.
+The held-out labels used for choosing are split into folds: those of the budget into several, separate validation labels
+are one fold. For each fold a classifier is trained on the mixture without the real images of that fold, and tested on
+them: every image is tested once, by a classifier that never saw it. All other labels of the training set are ignored.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class MixtureScorer:
     job: Job
 
     def on_held_out(self, mixture: Mixture, seed: int) -> float:
-        """The share of the images that decide which classifiers without them get right."""
+        """Accuracy on held-out images of classifiers trained without them."""
         right = 0.0
         for fold in range(int(self.folds.max()) + 1):
             held_out = np.where(self.folds == fold, self.labels, -1)
@@ -59,7 +59,7 @@ class MixtureScorer:
 
 
 def deal(labels: np.ndarray, keys: list[str], folds: int) -> np.ndarray:
-    """Deals the labelled images of each class into folds, by a keyed order: (n,) int64, -1 where there is no label.
+    """Splits the labelled images of each class into folds, in a keyed order: (n,) int64, -1 where there is no label.
 
     There are as many folds as the smallest class has images, and at most ``folds``.
 

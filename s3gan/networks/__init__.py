@@ -1,4 +1,4 @@
-"""Generators and discriminators: one file a family, one line a name."""
+"""Generators and discriminators: one file per family, one table entry per name."""
 
 from enum import Enum
 

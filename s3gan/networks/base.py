@@ -24,7 +24,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Judges images x (N, channels, size, size) in [-1, 1] with conditions as `Heads` takes them."""
+    """Scores images x (N, channels, size, size) in [-1, 1] with conditions as `Heads` takes them."""
 
     num_features: int
     heads: Heads
@@ -43,8 +43,10 @@ class Network(Protocol):
     def generator(
         self, size: int, channels: int, classes: int, width: int, *, normalise: bool, embedding_std: float
     ) -> Generator:
-        """A generator, its weights spectrally normalised where asked for; `embedding_std` spreads what it has of each
-        class at the start, 0 is the family's own start."""
+        """A generator, its weights spectrally normalised where asked for.
+
+        `embedding_std` is the spread of its initial class parameters, 0 the family's default initialisation.
+        """
 
     def discriminator(
         self, size: int, channels: int, classes: int, width: int, plan: HeadPlan, *, normalise: bool

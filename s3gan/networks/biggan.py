@@ -64,7 +64,7 @@ LIGHT = {32: BigGANArchitecture(64, 32, (4, 4, 2, 1), (1, 2, 4, 4))}
 
 @dataclass(frozen=True)
 class BigGan:
-    """The family, with one architecture an image size."""
+    """The family, with one architecture per image size."""
 
     architectures: Mapping[int, BigGANArchitecture]
 
@@ -89,8 +89,8 @@ class BigGanGenerator(Generator):
 
     Args:
         width: scales every layer.
-        embedding_std: of the values at which the class embedding starts, beside noise of 1; 0 is orthogonal, as in the
-            paper: vectors of norm 1 at most, so that classes start out weaker than the noise.
+        embedding_std: standard deviation of the initial class embedding, where that of the noise is 1; 0 is orthogonal,
+            as in the paper: vectors of norm 1 at most, so that classes start out weaker than the noise.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from s3gan.networks.layers import Embedding, Linear
 
-PREDICTOR = "predictor"  # the auxiliary head whose classes stand in for unknown ones (Lucic et al. 2019, section 3.2)
+PREDICTOR = "predictor"  # the auxiliary head whose predictions replace unknown classes (Lucic et al. 2019, section 3.2)
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,11 @@ class HeadPlan:
 
     projection: bool = True  # the score depends on the class (Miyato & Koyama 2018)
     auxiliary: Mapping[str, int] = field(default_factory=dict)  # the outputs of each auxiliary head, by its name
-    soft_prediction: bool = False  # the predictor conditions by the probabilities of all classes, not the likeliest one
+    soft_prediction: bool = False  # D is conditioned on predicted class probabilities, not on the most likely class
 
 
 class Judgement(NamedTuple):
-    """What a discriminator says of N images."""
+    """D's outputs for N images."""
 
     score: Tensor  # (N,) unbounded; positive is real
     auxiliary: dict[str, Tensor]  # (N, outputs) of each auxiliary head, by its name
@@ -42,7 +42,7 @@ class Heads(nn.Module):
             self.add_module(name, Linear(features, outputs, normalise=normalise))
 
     def initialise_projection(self) -> None:
-        """The projection's own start (Glorot & Bengio 2010, as in the S3GAN experiments)."""
+        """Initialises the projection weights (Glorot & Bengio 2010, as in the S3GAN experiments)."""
         if self.projection is not None:
             nn.init.xavier_normal_(self.projection.weight)
 

@@ -1,6 +1,7 @@
 """Layers of generators and discriminators: spectral norm, conditional batch norm, self-attention, residual blocks.
 
-A network is told once, by `normalise`, whether its weights are spectrally normalised; no layer knows ranks or devices.
+`normalise`, set once at construction, says whether a network's weights are spectrally normalised. Layers do not depend
+on ranks or devices.
 """
 
 from collections.abc import Callable
@@ -15,8 +16,8 @@ from cluster_jobs.distributed.batchnorm import BatchNorm
 class SpectralNorm(nn.Module):
     """Divides a weight by its largest singular value, estimated by power iteration (Miyato et al. 2018, Algorithm 1).
 
-    A forward uses the two singular vectors as they stand; whoever changes the weight calls `iterate` before the next
-    forward, once a training step however many forwards it makes. The vectors are buffers, so that evaluation and a
+    A forward uses the two singular vectors as they are; whoever changes the weight calls `iterate` before the next
+    forward, once per training step however many forwards it makes. The vectors are buffers, so that evaluation and a
     resumed run use the very ones of the last step.
     """
 
@@ -241,7 +242,7 @@ class DiscriminatorBlock(nn.Module):
 def initialise(module: nn.Module, start: Callable[[Tensor], Tensor] = nn.init.orthogonal_) -> None:
     """Zero biases, and weights filled by `start`, for every layer.
 
-    Orthogonal is the way of BigGAN (Saxe et al. 2014; Brock et al. 2019, appendix C).
+    BigGAN starts from orthogonal weights (Saxe et al. 2014; Brock et al. 2019, appendix C).
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear | nn.Embedding):

@@ -1,1 +1,1 @@
-"""Pictures of what a generator has learned, one idea a file. None knows ranks or disks; `s3gan.look` wires them."""
+"""Pictures of what a generator has learned, one kind of figure per file; `s3gan.look` puts them into the report."""

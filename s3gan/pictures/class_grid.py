@@ -1,4 +1,4 @@
-"""The class grid: a class a row, the same noise in every column."""
+"""The class grid: one class per row, the same noise in every column."""
 
 from collections.abc import Sequence
 

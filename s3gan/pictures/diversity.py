@@ -1,4 +1,4 @@
-"""Variety within a class at a glance: how far apart two images of one class are, generated and real."""
+"""Distances between images of one class, generated and real: how varied the images of a class are."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pair_distances(images: np.ndarray) -> np.ndarray:
 
 
 def diversity(noise: DrawNoise, classes: Sequence[int], names: Sequence[str], real: RealImages) -> SampledSection:
-    """IMAGES of each class beside as many real ones; the class grid shows the first of the same samples."""
+    """IMAGES of each class next to as many real ones; the class grid shows the first of the same samples."""
     z = noise(range(IMAGES)).repeat(len(classes), 1)
     labels = torch.tensor(classes).repeat_interleave(IMAGES)
 
@@ -51,7 +51,7 @@ def diversity(noise: DrawNoise, classes: Sequence[int], names: Sequence[str], re
 
 
 def _row(name: str, generated: np.ndarray, real: np.ndarray) -> list:
-    """Nobody has the distances of a class with fewer than two real images."""
+    """A row of the table; None for what a class with fewer than two real images lacks."""
     if not len(real):
         return [name, float(np.median(generated)), None, None, float(generated.min()), None]
     ratio = float(np.median(generated) / np.median(real)) if np.median(real) > 0 else None

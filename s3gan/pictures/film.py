@@ -1,4 +1,4 @@
-"""The film strip: the same class and noise after more and more images seen.
+"""The film strip: rows of samples with fixed class and noise, at increasing training time.
 
 Its frames are the sample pictures that training wrote, and the checkpoints that are still there.
 """

@@ -57,7 +57,7 @@ def blends(start: int, end: int, steps: int, classes: int) -> Tensor:
 
 
 def between_noise(noise: DrawNoise, classes: Sequence[int], names: Sequence[str]) -> SampledSection:
-    """A class a row, each between two noise vectors of its own."""
+    """One class per row, each between two noise vectors of its own."""
     classes = classes[:ROWS]
     ends = noise(range(2 * len(classes)))
     z = torch.cat([slerp(ends[2 * row], ends[2 * row + 1], STEPS) for row in range(len(classes))])
@@ -73,7 +73,7 @@ def between_noise(noise: DrawNoise, classes: Sequence[int], names: Sequence[str]
 
 
 def between_classes(noise: DrawNoise, classes: Sequence[int], names: Sequence[str]) -> SampledSection:
-    """A pair of classes a row, each beginning where the row above ends; of at least two classes."""
+    """One pair of classes per row, each beginning where the row above ends; of at least two classes."""
     classes = classes[: ROWS + 1]
     pairs = list(zip(classes, classes[1:], strict=False))
     weights = torch.cat([blends(start, end, STEPS, len(names)) for start, end in pairs])

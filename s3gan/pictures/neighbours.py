@@ -1,6 +1,6 @@
-"""Generated images beside the real ones nearest to them in pixel space: does the generator copy?
+"""Generated images next to the real ones nearest to them in pixel space: does the generator copy?
 
-What distance is usual the real images tell themselves: some of them are searched for like samples, themselves left out.
+For comparison, the same search is run for some real images, excluding the image itself.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def compare(
 ) -> tuple[Neighbours, Neighbours]:
     """What is nearest to the samples, and to some real images as controls; of these without themselves.
 
-    A collective: the candidates are read once, and shared out over the ranks.
+    Every rank must call this: the candidates are read once, and shared out over the ranks.
 
     Args:
         samples, controls: uint8 (N, C, H, W) and (M, C, H, W).

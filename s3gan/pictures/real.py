@@ -1,4 +1,4 @@
-"""The real images beside which a generator's samples are shown."""
+"""The real images that a generator's samples are shown next to."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class RealImages:
 
 
 def open_real(data: str, run: Path, checkpoint: Path, seed: int) -> RealImages:
-    """The part `train` of `data`, beside a checkpoint of a run.
+    """The part `train` of `data`, to be shown next to samples of a run's checkpoint.
 
     Raises:
         UserError: it is missing, its images have another size or other channels than the run's, or the clusters that

@@ -1,4 +1,4 @@
-"""The sample grid of a generator: one class a row, always the same noise."""
+"""The sample grid of a generator: one class per row, always the same noise."""
 
 import copy
 from pathlib import Path

@@ -49,7 +49,7 @@ class Sampler:
         return draw_noise(self.seed, indices, self.network["z_dim"], truncation)
 
     def draw(self, z: Tensor, conditions: Tensor, what: str) -> np.ndarray:
-        """uint8 (n, C, H, W) on every rank; a collective. Blocks are shared out over the ranks."""
+        """uint8 (n, C, H, W) on every rank. Every rank must call this: blocks are shared out over the ranks."""
         network, job = self.network, self.job
         block, count = block_size(network["size"]), len(z)
         drawn = [np.empty((0, network["channels"], network["size"], network["size"]), np.uint8)]

@@ -1,4 +1,4 @@
-"""A grid of images as PNG, with names beside its rows and above its columns."""
+"""A grid of images as PNG, with names next to its rows and above its columns."""
 
 import io
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ TEXT, MARGIN, LONGEST = 12, 8, 28  # px, px, characters
 
 
 def sheet_png(images: np.ndarray, columns: int, *, rows: Sequence[str] = (), headers: Sequence[str] = ()) -> bytes:
-    """A PNG of uint8 images (N, C, H, W), `columns` a row.
+    """A PNG of uint8 images (N, C, H, W), `columns` per row.
 
     Args:
         rows: a name for each row.

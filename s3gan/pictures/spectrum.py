@@ -1,5 +1,6 @@
-"""Power spectra of real and generated images (Durall et al. 2020, arXiv 2003.01826): up-sampling leaves its mark at
-high frequencies, where the eye does not look.
+"""Power spectra of real and generated images (Durall et al. 2020, arXiv 2003.01826).
+
+Up-sampling causes artefacts at high frequencies, which are hard to see.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def parse_thresholds(text: str) -> list[float]:
 def truncation_sweep(
     noise: DrawNoise, classes: Sequence[int], names: Sequence[str], samples: int, thresholds: Sequence[float]
 ) -> SampledSection:
-    """For each of a few classes a row a threshold and one without, `samples` draws across."""
+    """For each of a few classes one row per threshold and one without, `samples` draws across."""
     classes = classes[:CLASSES]
     cuts = [*thresholds, math.inf]  # without a limit, and still from the same uniform draws
     z = torch.cat([noise(range(samples), truncation=cut) for cut in cuts]).repeat(len(classes), 1)

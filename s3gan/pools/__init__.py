@@ -1,1 +1,1 @@
-"""Pool directory, filters, rejection sampling, export (generate, export)."""
+"""Pool directory, filters, rejection sampling, export; for the commands `s3gan.generate` and `s3gan.export`."""

@@ -1,4 +1,4 @@
-"""A pool of generated images in the making: its shards, how many images each took, and its end.
+"""Writes a pool of generated images: its shards, how many images were drawn for each, and how it is finished.
 
 Several processes and several commands, each with a part of the shards, may write it at the same time.
 """
@@ -21,8 +21,8 @@ from cluster_jobs.data.shard_writer import PARTS, Sample, sample_key, shard_done
 from cluster_jobs.distributed.job import Job
 from s3gan.pools.rejection import Exhausted, RejectionSampler
 
-# fields of pool.json in which a command that goes on with the pool may differ: where its inputs lie (the label table of
-# a run's clusters lies in the run, which may have moved), circumstances, and results
+# fields of pool.json that may differ when a command resumes the pool: the paths of its inputs (the label table of a
+# run's clusters is in the run, which may have moved), circumstances, and results
 FREE = ("run", "label_table.path", "versions", "calibrated", "drawn", "kept_rate")
 
 
@@ -66,7 +66,7 @@ def write_shards(out: Path, sampler: RejectionSampler, classes: list[str], part:
 
 
 def _shard(sampler: RejectionSampler, number: int, drawn: np.ndarray) -> Iterator[Sample]:
-    """The samples of a shard; adds to `drawn` (classes,) how many images each class took."""
+    """The samples of a shard; adds to `drawn` (classes,) how many images were drawn for each class."""
     for index, attempt, image in sampler.samples(shard_samples(number, len(sampler.labels))):
         label = int(sampler.labels[index])
         drawn[label] += attempt + 1
@@ -88,7 +88,7 @@ def _write_drawn(out: Path, number: int, drawn: np.ndarray) -> None:
 
 
 def finish(out: Path, network: dict[str, Any]) -> None:
-    """Ends the pool once all parts have written their shards; two parts may end at the same time."""
+    """Finishes the pool once all parts have written their shards; two parts may end at the same time."""
     pool = read_json(out / POOL_FILE)
     total = len(shard_sizes(pool["count"]))
     if not (out / shard_name(0)).is_file():
@@ -102,7 +102,7 @@ def finish(out: Path, network: dict[str, Any]) -> None:
 
 
 def _kept(out: Path, total: int, counts: dict[str, int]) -> dict[str, Any]:
-    """How many images the pool took, by class, and the share of them that it kept."""
+    """How many images were drawn for the pool, by class, and the share of them that was kept."""
     drawn = dict(zip(counts, sum(np.load(_drawn_path(out, number)) for number in range(total)).tolist(), strict=True))
     return {
         "drawn": drawn,

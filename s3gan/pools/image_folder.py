@@ -1,6 +1,6 @@
-"""A directory a class: ``OUT/CLASS/KEY.png``, as torchvision's ImageFolder reads it, with names any file system takes.
+"""One directory per class: ``OUT/CLASS/KEY.png``, as torchvision's ImageFolder reads it, with portable file names.
 
-Everything is written to ``.OUT.partial`` beside it, which is renamed at the end.
+Everything is written to ``.OUT.partial`` next to it, which is renamed at the end.
 """
 
 import csv
@@ -28,7 +28,7 @@ LONGEST = 200  # bytes of a name, which leaves room for an extension
 
 
 def write(output: OutputFile, exported: Exported) -> bool:
-    """Writes the directory, or goes on with what a killed export left; False if it is there already.
+    """Writes the directory, or resumes what a killed export left; False if it is there already.
 
     Raises:
         UserError: ``out=`` holds something else, two classes or samples would share a name, or a sample is damaged.

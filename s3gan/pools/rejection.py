@@ -1,12 +1,12 @@
 """Rejection: a generated image enters a pool only where it is good enough by every criterion of its class.
 
-A criterion measures an image, higher is better, and keeps it from a threshold of its class on. A sample of the pool is
-the first of its attempts that all criteria keep: each attempt has noise of its own, keyed by sample and attempt, so
+A criterion measures an image, higher is better, and accepts it at or above a per-class threshold. A sample of the pool
+is the first of its attempts that all criteria keep: each attempt has noise of its own, keyed by sample and attempt, so
 that neither the number of processes nor the order of work decides what is kept. Attempt 0 is the image that a pool
 without criteria has there.
 
-What is measured are the 8-bit images that the pool stores. Thresholds come from draws that no pool holds, keyed by
-class, so that they depend on nothing but the generator, the criteria and the seed.
+What is measured are the 8-bit images that the pool stores. Thresholds are computed from separate calibration images
+that never enter a pool, keyed by class, so that they depend on nothing but the generator, the criteria and the seed.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Maker:
         return images[: len(attempts)], torch.stack(values) if values else torch.empty(0, len(attempts))
 
     def for_calibration(self) -> Maker:
-        """One whose draws no pool holds."""
+        """A maker of calibration images, which never enter a pool."""
         return replace(self, seed=seeds.derive_seed(self.seed, "calibration"))
 
 
@@ -106,7 +106,7 @@ class Calibration:
 
 
 def calibrate(maker: Maker, wanted: np.ndarray, count: int, job: Job) -> Calibration:
-    """Measures `count` draws of each class that `wanted` (classes,) bool names. A collective."""
+    """Measures `count` draws of each class that `wanted` (classes,) bool names. Every rank must call this."""
     maker, classes = maker.for_calibration(), np.flatnonzero(wanted)
     draws = np.concatenate([np.arange(number * count, (number + 1) * count) for number in classes])
     step, measured = maker.block * job.world, []

@@ -1,4 +1,4 @@
-"""What a person looks at after a pool is made: its classes, and beside them what its filters rejected."""
+"""What a person looks at after a pool is made: its classes, and next to them what its filters rejected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLASSES, COLUMNS = 20, 10  # shown at most
 
 
 def write_report(out: Path, pool: dict[str, Any], sampler: RejectionSampler) -> None:
-    """Writes the report's section: a row of samples a class, what made the pool, and what its filters did.
+    """Writes the report's section: one row of samples per class, what made the pool, and what its filters did.
 
     Args:
         pool: pool.json of the finished pool.

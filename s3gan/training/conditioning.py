@@ -112,7 +112,7 @@ class TrainingLabels:
 
 
 def open_training_labels(run: Run[TrainConfig], conditions: Conditions, shards: Shards) -> TrainingLabels:
-    """Writes the labels as one array beside the run, on the main rank, and maps it on every rank."""
+    """Writes the labels as one array into the run's directory, on the main rank, and maps it on every rank."""
     labels, probabilities = run.dir / "labels.i32", run.dir / "probabilities.f16"
     table = conditions.table
     if table is None:

@@ -1,4 +1,4 @@
-"""The two networks of a GAN as configured: G and D, their optimizers, losses, augmentation and regularisers."""
+"""Builds G, D, their optimizers, losses, augmentation and regularisers from the configuration."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -39,7 +39,7 @@ class Game:
     optimizer_g: torch.optim.Optimizer
     optimizer_d: torch.optim.Optimizer
     fakes: Fakes
-    heads: tuple[AuxiliaryHead, ...] = ()  # what D learns beside its score, in this order
+    heads: tuple[AuxiliaryHead, ...] = ()  # what D learns in addition to its score, in this order
     autocast: Callable[[], AbstractContextManager] = nullcontext
     accumulate: int = 1  # micro-batches a rank and step
     world: int = 1
@@ -53,7 +53,7 @@ class Game:
 
     @property
     def states(self) -> dict[str, nn.Module]:
-        """What learns during training beside the players, for checkpoints: it depends on the configuration alone."""
+        """What changes in training in addition to the players, for checkpoints. Depends on the configuration alone."""
         states: dict[str, nn.Module] = {}
         if isinstance(self.augment, AdaptiveAugmentation):
             states["augmentation"] = self.augment

@@ -1,4 +1,7 @@
-"""A conditional GAN as the training loop sees it: each batch is a step of D, every `d_steps`-th also a step of G."""
+"""Conditional GAN training: implements the loop's `Training` interface.
+
+Each batch is a step of D, every `d_steps`-th also a step of G.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -75,7 +78,7 @@ class GanTraining:
         return stream.batches(nimg)
 
     def step(self, batch: Batch, nimg: int) -> Mapping[str, Tensor | float]:
-        """A step of D on real images and fakes, and of G where it is due."""
+        """A step of D on real images and fakes, and of G if it is due."""
         game, method = self.game, self.conditions.method
         metrics: dict[str, Tensor | float] = {**self.clusters.update(nimg)}  # before the batch's labels are looked up
         images = to_float(batch.images, self.run.device)
@@ -92,9 +95,9 @@ class GanTraining:
         """Nothing adapts to the means."""
 
     def sample(self, path: Path) -> None:
-        """Writes a grid of the averaged generator's samples, one class a row."""
+        """Writes a grid of the averaged generator's samples, one class per row."""
         save_samples(path, self.ema.average, self.conditions.weights, self.config.seed)
 
     def score(self, nimg: int) -> CheckpointScore | None:
-        """The distance of the averaged generator's samples from the validation part. A collective."""
+        """The distance of the averaged generator's samples from the validation part. Every rank must call this."""
         return CheckpointScore(self.validation.score(self.ema.average, nimg)) if self.validation else None

@@ -1,8 +1,9 @@
 """Whether a GAN in training is healthy: the signals of a step, and the limits that their means must stay within.
 
-GANs end in two ways that no later step mends. They diverge: losses explode or gradients are not finite. Or they
-collapse: the generator draws one image over and over, or the discriminator wins by so much, or has died, that nobody
-learns (Brock et al. 2019, section 4 and appendix H, watch D's loss and go back to earlier checkpoints for that).
+GAN training can fail in two ways that it does not recover from. It diverges: losses explode or gradients are not
+finite. Or it collapses: the generator draws the same image again and again, or the discriminator wins by so much, or
+has died, that neither network learns (Brock et al. 2019, section 4 and appendix H, watch D's loss and go back to
+earlier checkpoints for that).
 
 Everything here is a pure function of the means at the log cadence, which are equal on all ranks.
 """
@@ -21,8 +22,8 @@ LEAST_ACCURACY = 0.25  # of D in telling a real image from a fake; chance is 0.5
 
 @torch.no_grad()
 def signals(images: Tensor, fakes: Tensor, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-    """What a step tells of the game's health, from real images and fakes (n, C, H, W) as they are before augmentation,
-    and D's scores of both, (n,): scalars on the device.
+    """The health metrics of a step, from real images and fakes (n, C, H, W) before augmentation and D's scores of both,
+    (n,): scalars on the device.
 
     `diversity/…` is the root of the variance over n images, in the mean over pixels and channels; `diversity/scores`
     that of all scores. `accuracy/d` is the share of pairs of a real image and a fake in which the real one scores
@@ -42,7 +43,7 @@ def _spread(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Limits:
-    """Where a run is no longer well: `s3gan.training.config` says what the numbers limit."""
+    """The limits of a healthy run; the keys of the same names in `s3gan.training.config` explain them."""
 
     min_d_loss: float
     max_d_loss: float

@@ -1,4 +1,4 @@
-"""Re-clustering: the training images are clustered on the discriminator's own features, again and again in training.
+"""Re-clustering: at a cadence in training, the training images are clustered again on D's own features.
 
 Self-conditioned GANs (Liu et al. 2020, section 3): k-means on D's pooled features of a fixed subset of the training
 images, started from the means of the old clusters; new clusters get the number of the old cluster with which they share
@@ -35,8 +35,8 @@ ROWS = 1 << 22  # images that are counted at once
 class Reclustering:
     """Replaces the labels of a run by clusters of D's features at a cadence, if its method asks for it.
 
-    What is in force is a function of the last re-clustering, and that of D and the labels before it: a run that is
-    killed finds the same clusters again, so that a re-clustering needs no checkpoint of its own.
+    The current clusters depend only on the last re-clustering, which depends only on D's weights and the labels at that
+    time: a run that is killed computes the same clusters again, so that a re-clustering needs no checkpoint of its own.
 
     Args:
         conditions, training_labels, game.fakes: what a re-clustering changes.
@@ -73,7 +73,7 @@ class Reclustering:
             self._adopt(state["nimg"], state["sha256"])
 
     def update(self, nimg: int) -> dict[str, float]:
-        """Finds new clusters if they are due before the step at `nimg` images. A collective.
+        """Computes new clusters if they are due before the step at `nimg` images. Every rank must call this.
 
         Returns:
             Metrics, equal on all ranks: `changed`, the share of images with another cluster than before, `nmi` between
@@ -96,7 +96,7 @@ class Reclustering:
         return {f"clusters/{name}": value for name, value in metrics.items()}
 
     def write_tables(self) -> None:
-        """Writes the label tables of the clusters of all checkpoints that are kept. A collective."""
+        """Writes the label tables of the clusters of all kept checkpoints. Every rank must call this."""
         if self.conditions.method.reclusters:
             self.run.on_main(lambda: self._prune(self.nimg))
             self.run.on_main(lambda: image_clusters.write_tables(self.run.dir, self.shards))

@@ -5,8 +5,8 @@ over equal shares, and the two prepared modules average their gradients. Nothing
 
 A rank's share may be cut into micro-batches (`Game.accumulate`), with the same noise for the same images and the same
 images turned. What that changes: the generator's batch norm normalises each micro-batch alone (over all ranks), and its
-running moments move once a micro-batch. Spectral norms iterate once a step. D has no batch norm: on the same fakes its
-gradient is that of the undivided share up to rounding.
+running moments move once per micro-batch. Spectral norms iterate once per step. D has no batch norm: on the same fakes
+its gradient is that of the undivided share up to rounding.
 """
 
 from functools import partial

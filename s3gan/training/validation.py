@@ -1,9 +1,9 @@
 """Scores during training: how far the averaged generator's samples are from the validation part of the training set.
 
 Distances are measured on the features of an encoder that the user names, for example one of selfsup.pretrain, which saw
-no label. The validation part is the key-hashed 5 % on which choices may be made; no hidden label and no test image has
-a part in this, so a checkpoint may be chosen by it. The part is also trained on unless `hold_out` is set: a generator
-that has learnt its images by heart then scores well.
+no label. The validation part is the key-hashed 5 % on which choices may be made; no hidden label and no test image is
+used, so a checkpoint may be chosen by it. The part is also trained on unless `hold_out` is set: a generator that has
+learnt its images by heart then scores well.
 
 `fd_encoder5k_val` is a Frechet distance of 5,000 samples, `kd_encoder5k_val` the kernel distance. They compare within
 runs that share encoder and data; RUN/validation/protocol.json says which these are.
@@ -153,7 +153,7 @@ class Validation:
         }
 
     def _reference(self, encoder: ValidationEncoder, shards: Shards) -> Tensor:
-        """The validation part's features (N, F) float32 on the device, computed once a run."""
+        """The validation part's features (N, F) float32 on the device, computed once per run."""
         indices = validation_indices(shards)
         if len(indices) < 2:
             raise UserError(f"eval_encoder: {len(indices)} images of {shards.directory} are validation, expected 2")
@@ -170,14 +170,14 @@ class Validation:
         return state["features"].to(self.run.device)
 
     def _features(self, make_images: Callable[[range], np.ndarray], count: int, what: str) -> Tensor:
-        """Features (count, F) float32 on the device of `count` images by index. A collective."""
+        """Features (count, F) float32 on the device of `count` images by index. Every rank must call this."""
         try:
             return encoder_features(self.run, self.encoder, make_images, count, self.shape, self.block, what)
         except ValueError as error:
             raise UserError(f"eval_encoder={self.config.eval_encoder}: its {error}") from error
 
     def _freeze_protocol(self, encoder: ValidationEncoder, shards: Shards) -> None:
-        """Writes what the scores stand for; refuses an encoder that has changed since the run began."""
+        """Writes how the scores are computed; refuses an encoder that has changed since the run began."""
         protocol = {
             "encoder": encoder.description,
             "encoder_sha256": encoder.sha256,
