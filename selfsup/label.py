@@ -1,8 +1,8 @@
 """Makes a label table: ``accelerate launch -m selfsup.label data=DIR/train method=... out=FILE.parquet``.
 
-``method=classifier`` keeps its classifier beside the table, as ``FILE.classifier.safetensors``.
+``method=classifier`` keeps its classifier next to the table, as ``FILE.classifier.safetensors``.
 
-The same command again keeps its table; another configuration for the same file is refused.
+Running the command again leaves the existing table unchanged; another configuration for the same file is refused.
 """
 
 import hashlib

@@ -310,5 +310,5 @@ def classifier_path(table: Path) -> Path:
 
 
 def table_path(classifier: Path) -> Path:
-    """The label table that a classifier made, if the classifier lies where `classifier_path` says."""
+    """The label table that a classifier made, if the classifier is where `classifier_path` says."""
     return classifier.with_name(classifier.name.removesuffix(CLASSIFIER_SUFFIX) + ".parquet")

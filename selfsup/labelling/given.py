@@ -1,6 +1,6 @@
-"""True labels: a budget that is revealed from the shards (budget.py), or the user's own labels, imported from a CSV.
+"""True labels: the labels training may use (the "budget"), revealed from the shards, or the user's own, from a CSV.
 
-No label of the training set enters training in any other way.
+budget.py draws the budget. This is the only source of true labels in training.
 """
 
 from pathlib import Path
@@ -34,7 +34,7 @@ def import_labels(shards: Shards, file: Path | str) -> LabelTable:
     """The user's own labels: a CSV of ``name,class`` lines, with or without a header line.
 
     A name is ``SHARD/KEY`` or the original file name that pack keeps in the sample's annotation; a class is a name or a
-    number. Where the shards know no classes, the names found in the file become the classes, sorted.
+    number. Where the shards' index names no classes, the names found in the file become the classes, sorted.
 
     Raises:
         UserError: one line that names the line of the file and what is wrong with it.
@@ -88,7 +88,7 @@ AMBIGUOUS = -1  # in place of an index
 def _find(shards: Shards, names: set[str]) -> dict[str, int]:
     """The index of each name that the shards hold: a key, an original file name, or the last part of one.
 
-    ``AMBIGUOUS`` stands for a name that several samples have.
+    ``AMBIGUOUS`` is the entry of a name that several samples have.
     """
     keys = _find_keys(shards, names)
     wanted = names - set(keys)

@@ -1,4 +1,4 @@
-"""Which labels an encoder was trained with: what is made with it may not be scored by labels that it has seen."""
+"""Which labels an encoder was trained with: its products must not be evaluated on labels it was trained with."""
 
 from pathlib import Path
 from typing import Any

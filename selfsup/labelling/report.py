@@ -40,7 +40,7 @@ def read_truth(path: str, shards: Shards) -> Truth:
 
 
 def write_report(out: Path, table: LabelTable, shards: Shards, truth: Truth | None) -> dict[str, Any]:
-    """Writes ``NAME.metrics.json`` beside the table ``NAME.parquet``, and ``report/NAME.json`` with its pictures.
+    """Writes ``NAME.metrics.json`` next to the table ``NAME.parquet``, and ``report/NAME.json`` with its pictures.
 
     Returns:
         The metrics by name; None for scores whose labels are not known.

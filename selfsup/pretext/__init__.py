@@ -1,4 +1,4 @@
-"""Pretext tasks: what an encoder learns from images without labels. One file a task; `TASKS` names them."""
+"""Pretext tasks: what an encoder learns from images without labels. One file per task; `TASKS` names them."""
 
 from selfsup.pretext.protocol import PretextTask
 from selfsup.pretext.rotation import RotationTask

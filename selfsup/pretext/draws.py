@@ -12,8 +12,8 @@ from cluster_jobs.core.seeds import generator
 class Draws:
     """What is drawn for the n images of this process, out of the draws for the whole global batch.
 
-    Each draw has a name, which is part of its key: two draws of one name are equal. Every process draws for all
-    `count` images and keeps its own part, so keep draws small: a few numbers an image rather than whole images.
+    Each draw has a name, which is part of its key: two draws of one name are equal. Every process draws for all `count`
+    images and keeps its own part, so keep draws small: a few numbers per image rather than whole images.
 
     Attributes:
         count: images in the global batch.

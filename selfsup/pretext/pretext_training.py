@@ -1,10 +1,10 @@
-"""Pretraining as the training loop sees it: the optimizer steps of a pretext task on augmented pictures.
+"""Pretraining: implements the loop's `Training` interface by the optimizer steps of a task on augmented pictures.
 
-The learning rate is constant after a warm-up and the result is the moving average of the weights, so that a run has no
-planned end: ``total_nimg`` may grow, and what was trained before stays as it was.
+The learning rate is constant after a warm-up and the result is the moving average of the weights, so ``total_nimg`` can
+be raised later without changing the steps already trained.
 
 With ``accumulate``, batch norm normalises each micro-batch alone (over all ranks) and its running moments, which the
-average follows, move once a micro-batch.
+average follows, move once per micro-batch.
 """
 
 from collections.abc import Iterator, Mapping
@@ -102,7 +102,7 @@ class PretextTraining:
         self.held_out.picture(path)
 
     def score(self, nimg: int) -> CheckpointScore | None:
-        """The task's score of the averaged module on held-out pictures. A collective."""
+        """The task's score of the averaged module on held-out pictures. Every rank must call this."""
         return self.held_out.score(nimg)
 
     def _augmented(self, batch: Batch) -> Tensor:

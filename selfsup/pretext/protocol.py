@@ -1,4 +1,4 @@
-"""What a pretext task is to pretraining: how pictures become views, what learns from them, and how that is scored.
+"""The interface of a pretext task: how pictures become views, what learns from them, and how that is scored.
 
 To add a task, write a file with a `PretextTask` and enter it in `selfsup.pretext.TASKS`; `rotation.py` is the simplest
 one. `tests/selfsup/pretext/toy_tasks.py` has a small example of each thing that a task may do besides.
@@ -25,7 +25,7 @@ class Gather:
     """Joins what the ranks have of one micro-batch, so that a loss depends on the pictures of all ranks.
 
     Without gradient accumulation that is the global batch, in its order. With it, a contrastive loss has fewer
-    negatives. Every rank calls it equally often, with tensors of equal shapes.
+    negatives. Every rank must call it equally often, with tensors of equal shapes.
 
     Attributes:
         join: the ranks' tensors (n, ...) joined along the first axis in rank order; gradients flow through.
@@ -59,7 +59,7 @@ class TaskLosses(NamedTuple):
 
 
 class PretextModule(nn.Module):
-    """All that learns or follows in a task: the encoder, heads, decoders, momentum copies.
+    """All modules of a task that are trained or are moving averages of trained ones: encoder, heads, momentum copies.
 
     The encoder is a child module by that name: other commands read it from a run's checkpoints. Parameters that no
     optimizer may touch (momentum copies) ask for no gradients. Buffers (queues, centres) are part of checkpoints. The
@@ -89,10 +89,10 @@ class OptimizerStep:
 
 
 class PretextTask(ABC):
-    """A way to learn from pictures without labels. One file a task, and an entry in `selfsup.pretext.TASKS`.
+    """A way to learn from pictures without labels. One file per task, and an entry in `selfsup.pretext.TASKS`.
 
     A task holds no weights: `module` makes them and pretraining owns them. All randomness of `views` comes from the
-    draws that it is handed; losses draw nothing. A loss knows no ranks, except through `Gather`.
+    draws that it is handed; losses draw nothing. A loss does not depend on ranks, except through `Gather`.
 
     A training step is: `targets` if they are due, `views`, the losses and optimizer of each of the `steps`,
     `after_step`, and a step of the moving average of the module.
@@ -103,7 +103,7 @@ class PretextTask(ABC):
         higher_is_better: its direction.
         caption: one sentence of what `sheet` shows.
         chance: the score of guessing; None where there is no such number.
-        relabels: whether training targets come from `targets`, found anew every `relabel_nimg` images.
+        relabels: whether training targets come from `targets`, computed again every `relabel_nimg` images.
     """
 
     measured: tuple[str, ...]

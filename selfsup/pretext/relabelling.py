@@ -1,8 +1,8 @@
-"""Training targets that a pretext task finds anew at a cadence, for example clusters of its own features.
+"""Training targets that a pretext task computes again at a cadence, for example clusters of its own features.
 
-What is in force is a function of the last relabelling, and that of the module before it: a run that is killed finds the
-same targets again, so that a relabelling needs no checkpoint of its own. Targets lie in RUN/clusters/ as those of
-self-conditioned GANs do (`cluster_jobs.training.image_clusters`).
+Current targets depend only on the last relabelling, which depends only on the weights at that time: a run that is
+killed computes the same targets again, so that a relabelling needs no checkpoint of its own. Targets are stored in
+RUN/clusters/ like the clusters of self-conditioned GANs (`cluster_jobs.training.image_clusters`).
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ BLOCK = 256  # images a forward pass on every rank, the last ones padded: result
 
 
 class Relabelling:
-    """The targets of a task by sample index, found before the first step and then every `relabel_nimg` images.
+    """The targets of a task by sample index, computed before the first step and then every `relabel_nimg` images.
 
     Does nothing for a task that does not relabel. A relabelling costs a read and a forward pass of every training
     picture; the main rank holds the features of all of them meanwhile.
@@ -56,7 +56,9 @@ class Relabelling:
             self._adopt(state["nimg"], state["sha256"])
 
     def update(self, nimg: int) -> dict[str, float]:
-        """Finds new targets if they are due before the step at `nimg` images; returns metrics. A collective."""
+        """Computes targets if they are due before the step at `nimg` images; returns metrics. Every rank must call
+        this.
+        """
         due = self._targets is None or (nimg > 0 and self.run.due(self.run.config.relabel_nimg, nimg))
         if not (self.task.relabels and due):
             return {}

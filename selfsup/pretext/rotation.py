@@ -19,7 +19,7 @@ CAPTION_PIXELS, TILE_PIXELS = 13, 64
 def rotate_all(images: Tensor) -> tuple[Tensor, Tensor]:
     """All four rotations of square images (N, ...): (4N, ...), by 0, 90, 180 and 270 degrees, and targets (4N,).
 
-    Rotation r of image n stands at r·N + n, so the first N are the upright ones. Only transposes and flips, because
+    Rotation r of image n is entry r·N + n, so the first N are the upright ones. Only transposes and flips, because
     interpolation would reveal the rotation.
     """
     turned = torch.cat([torch.rot90(images, turns, (-2, -1)) for turns in range(ROTATIONS)])
