@@ -132,7 +132,7 @@ SourceName = Enum("SourceName", {name: name for name in SOURCES})  # type: ignor
 
 @dataclass
 class SyntheticPackConfig:
-    """Writes labelled images into shards, DIR/train and DIR/test. The same command again continues."""
+    """Writes labelled images into shards, DIR/train and DIR/test. Running the command again resumes it."""
 
     source: SourceName = option(SourceName["printed_digits"], "what to pack, see the list of sources")
     path: str | None = option(None, "directory of the original files", path=True)

@@ -1,7 +1,7 @@
 """Writes a refined pool: ``accelerate launch -m simgan.refine run=RUN synthetic=SYN/train out=POOL``.
 
-Shards, keys, labels and annotations are those of the synthetic shards; only the images change. The same command again
-continues where it stopped. The pool is the same, byte for byte, whatever the number of processes.
+Shards, keys, labels and annotations are those of the synthetic shards; only the images change. Running the command
+again resumes it. The pool is the same, byte for byte, whatever the number of processes.
 """
 
 import sys

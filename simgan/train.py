@@ -52,7 +52,7 @@ def main(config: RefinerTrainConfig) -> None:
 
 
 def check_domains(config: RefinerTrainConfig, synthetic: Shards, real: Shards) -> None:
-    """Raises UserError if the domains do not fit together, R cannot fold the images, or D would see a single patch."""
+    """Raises UserError if the data sets are not compatible, R cannot fold the images, or D would see a single patch."""
     TASKS[config.task].check(synthetic, real)
     if synthetic.height % config.fold or synthetic.width % config.fold:
         sides = shape_text(synthetic.shape[1:])

@@ -58,7 +58,7 @@ class Annotated:
 def trained_estimator(
     problem: Problem, data: Annotated, recipe: EstimatorRecipe, *, seed: int, cache: Path, job: Job, what: str
 ) -> nn.Module:
-    """The estimator of ``recipe`` and ``seed`` for ``data``, from the cache or trained now. A collective.
+    """The estimator of ``recipe`` and ``seed`` for ``data``, from the cache or trained now. Every rank must call this.
 
     Args:
         what: the name of the progress bar.

@@ -1,4 +1,4 @@
-"""Eyes labelled with their gaze: clean drawings (``simulator``), and a stand-in for photographs of them (``camera``).
+"""Eyes labelled with their gaze: clean drawings (``simulator``) and a synthetic replacement for photos (``camera``).
 
 An image is a pure function of (domain, size, seed, split, index). Images are drawn in blocks of neighbours, which
 is fast in NumPy and does not affect results: each has its own random generator, and all arithmetic is elementwise.

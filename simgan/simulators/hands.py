@@ -1,8 +1,8 @@
 """Depth images of hands: a right hand before a depth camera, clean or as a Kinect would see it.
 
-It stands in for the NYU hand pose data: ``domain=simulator`` for its synthetic images, ``domain=camera`` for its real
-ones, with the noise of ``depth_camera.py`` and lost fingertips. A camera at the origin looks along z, x to the right,
-y down, in mm; an image shows 300 mm around the hand's centre.
+It is a synthetic replacement for the NYU hand pose data: ``domain=simulator`` for its rendered images,
+``domain=camera`` for its real ones, with the noise of ``depth_camera.py`` and lost fingertips. A camera at the origin
+looks along z, x to the right, y down, in mm; an image shows 300 mm around the hand's centre.
 """
 
 import functools

@@ -1,4 +1,6 @@
-"""The tasks: each checks that two domains fit together and scores refined images by what can be learned from them."""
+"""The tasks: each checks that two data sets are compatible and scores refined images, most by training a network on
+them.
+"""
 
 from enum import Enum
 

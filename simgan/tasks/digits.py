@@ -20,7 +20,7 @@ class Digits:
     """Ten classes with the same names in both domains. Frechet distances use a classifier of real training images."""
 
     def check(self, synthetic: Shards, real: Shards) -> None:
-        """Raises UserError if the two domains do not fit together."""
+        """Raises UserError if the two data sets are not compatible."""
         check_same_shape(synthetic, real)
 
     def check_scoring(self, synthetic: Shards, real: Shards) -> None:
@@ -56,7 +56,7 @@ def distances(
 ) -> dict[str, dict[str, Any]]:
     """Frechet distances to the real training images: of simulated, refined and real test images (the floor).
 
-    A collective.
+    Every rank must call this.
     """
     detector = make_detector(train, recipe, seed=seed, cache=cache, job=job)
 
@@ -75,7 +75,10 @@ def distances(
 def accuracies(
     pool: RefinedImages, train: Shards, test: Shards, *, recipe: Recipe, seed: int, cache: Path, job: Job
 ) -> dict[str, dict[str, Any]]:
-    """Classifiers of one recipe trained on each domain, tested on the real test images, per class. A collective."""
+    """Classifiers of one recipe trained on each domain, tested on the real test images, per class.
+
+    Every rank must call this.
+    """
     training = {
         "simulated": from_arrays(pool.before, pool.labels),
         "refined": from_arrays(pool.after, pool.labels),
@@ -93,7 +96,10 @@ def accuracies(
 def labels_kept(
     pool: RefinedImages, train: Shards, *, recipe: Recipe, seed: int, cache: Path, job: Job
 ) -> dict[str, float]:
-    """The accuracy of a classifier of real images on synthetic images, before and after refining. A collective."""
+    """The accuracy of a classifier of real images on synthetic images, before and after refining.
+
+    Every rank must call this.
+    """
     real, count = from_shards(train, np.asarray(train.hidden_labels())), len(train.classes)
     compared = {"simulated": pool.before, "refined": pool.after}
     return {

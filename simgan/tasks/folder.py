@@ -16,7 +16,7 @@ class Folder:
     """Images of one shape. Frechet distances use a classifier of real images, if these have labels."""
 
     def check(self, synthetic: Shards, real: Shards) -> None:
-        """Raises UserError if the two domains do not fit together."""
+        """Raises UserError if the two data sets are not compatible."""
         check_same_shape(synthetic, real)
 
     def check_scoring(self, synthetic: Shards, real: Shards) -> None:

@@ -38,7 +38,7 @@ class Gaze:
     in the simulated one."""
 
     def check(self, synthetic: Shards, real: Shards) -> None:
-        """Raises UserError if the two domains do not fit together."""
+        """Raises UserError if the two data sets are not compatible."""
         check_same_shape(synthetic, real)
 
     def check_scoring(self, synthetic: Shards, real: Shards) -> None:
@@ -101,10 +101,10 @@ def summary(errors: np.ndarray) -> dict[str, float]:
 
 
 def displacement(unseen: RefinedImages) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
-    """How far irises lie apart before and after refining, and the fitted centres (N, 2) of both, in pixels.
+    """How far irises are apart before and after refining, and the fitted centres (N, 2) of both, in pixels.
 
-    ``fit_error`` is how far the fit lies from the annotated centre before refining: the accuracy of the method.
-    ``lost`` is the share of irises whose edge has faded: the fit then returns some other edge, which may lie anywhere.
+    ``fit_error`` is how far the fit is from the annotated centre before refining: the accuracy of the method. ``lost``
+    is the share of irises whose edge has faded: the fit then returns some other edge, which may be anywhere.
     """
     outlines = points_of(unseen.annotations[:FITTED], "iris", 2, "the simulator's test split")
     count = len(outlines)

@@ -1,8 +1,8 @@
 """Task: depth images of hands. Scored by the error of a joint estimator, trained on refined images, on real ones.
 
 Whether labels survive refining is measured without an estimator, by matching the patches around the joints of unseen
-images before and after (``patches.py``). Reported as well: how far the joints move that the estimator of simulated
-images predicts, which also depends on how the look of the images changes.
+images before and after (``patches.py``). Reported as well: how far predicted joints move (estimator trained on
+simulated images). This also reacts to changed appearance.
 """
 
 from pathlib import Path
@@ -40,7 +40,7 @@ class Hand:
     """Annotations hold ``joints`` (J of x, y in pixels and z in mm) in both domains; x and y are estimated."""
 
     def check(self, synthetic: Shards, real: Shards) -> None:
-        """Raises UserError if the two domains do not fit together."""
+        """Raises UserError if the two data sets are not compatible."""
         check_same_shape(synthetic, real)
         if synthetic.height != synthetic.width:
             raise UserError(f"{synthetic.directory}: {synthetic.height} × {synthetic.width}, expected square pictures")

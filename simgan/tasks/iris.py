@@ -19,7 +19,8 @@ STEPS = (0.5, 0.25, 0.1)  # px, the step sizes of finer searches, each within tw
 
 class IrisFit(NamedTuple):
     """Ellipse centres (N, 2) in pixels, x and y, scales against the annotated outline (N,), and edge strengths (N,) in
-    grey levels a pixel."""
+    grey levels per pixel.
+    """
 
     centres: np.ndarray
     scales: np.ndarray

@@ -1,4 +1,6 @@
-"""The interface of a task: whether two domains fit together, and how refined images are scored by their use.
+"""The interface of a task: whether two data sets are compatible (size, labels), and how refined images are scored.
+
+Most tasks score them by training a network on them and testing it on real images.
 
 Labels of real images are read inside ``RefinerTask.score`` alone, which ``simgan.evaluate`` calls; training never does.
 """
@@ -128,10 +130,10 @@ class TaskScores:
 
 
 class RefinerTask(Protocol):
-    """One use of refined images. ``score`` is a collective and returns the same on every rank."""
+    """One use of refined images. Every rank must call ``score``, which returns the same on each."""
 
     def check(self, synthetic: Shards, real: Shards) -> None:
-        """Raises UserError if the two domains do not fit together. Reads no label of a real image."""
+        """Raises UserError if the two data sets are not compatible. Reads no label of a real image."""
 
     def check_scoring(self, synthetic: Shards, real: Shards) -> None:
         """Raises UserError if the two domains' labels cannot be compared."""

@@ -1,4 +1,4 @@
-"""The report's section on training steps in which R changed its input too much, so that labels may not fit any more."""
+"""The report on how much R changed images: the training steps in which it was so much that labels may not fit."""
 
 import json
 from pathlib import Path

@@ -11,12 +11,12 @@ Collective = Callable[[torch.Tensor], torch.Tensor]
 
 
 def single_process(tensor: torch.Tensor) -> torch.Tensor:
-    """A collective over one process: the tensor itself."""
+    """Stands in for a collective in a single process: returns the tensor itself."""
     return tensor
 
 
 class History:
-    """A buffer of ``capacity`` refined images, sharded over ranks: slot s lies on rank s modulo ``world``.
+    """A buffer of ``capacity`` refined images, sharded over ranks: slot s is stored on rank s modulo ``world``.
 
     A rank holds 4 · C · H · W · capacity / world bytes (25,600 gaze images: 197 MB in all). While the buffer fills,
     fresh images take the next free slots; once it is full, they replace random ones. Random draws are seeded by
@@ -26,7 +26,7 @@ class History:
     Args:
         capacity: images in all; 0 keeps nothing.
         shape: (C, H, W) of an image.
-        gather: joins the ranks' tensors in rank order. ``sample``, ``add`` and ``state_dict`` are collectives.
+        gather: joins the ranks' tensors in rank order. Every rank must call ``sample``, ``add`` and ``state_dict``.
         reduce: sums the ranks' tensors.
     """
 
@@ -81,7 +81,7 @@ class History:
         return numbers.to(self.images.device, non_blocking=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """The whole buffer, (capacity, C, H, W) in slot order, on every rank. A collective."""
+        """The whole buffer, (capacity, C, H, W) in slot order, on every rank. Every rank must call this."""
         images = self.images
         if self.world > 1:
             rows = -(-self.capacity // self.world)

@@ -6,6 +6,8 @@ self-regularisation ``change`` is *summed over pixels and channels* of images in
 entries times the number of values in the image*, which equals the sum for the identity, so that λ keeps its order of
 magnitude.
 
+R is the refiner, D the discriminator, λ the weight of self-regularisation and ψ its feature map (`psi.py`).
+
 With too large a λ R returns its input; with too small a one R changes the input until labels do not fit. Converted to
 this convention, the λ of public implementations differ by a factor of 200; ``published_lambda.py`` converts them.
 """

@@ -1,4 +1,4 @@
-"""ψ, the features that self-regularisation compares: the image itself, its gradient, its mean colour, or an encoder's.
+"""Feature map of the self-regularisation loss, ψ: the image, its gradient, its mean colour, or an encoder's features.
 
 SimGAN, section 2.1. Each maps ``(N, C, H, W) float32 in [-1, 1]`` to ``(N, F) float32``, differentiably.
 """

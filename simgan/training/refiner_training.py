@@ -1,4 +1,7 @@
-"""SimGAN as a `Training` of the loop: a batch of simulated images is one step of R or of D, as the schedule says."""
+"""SimGAN training: implements the loop's `Training` interface.
+
+A batch of simulated images is one step of the refiner R or of the discriminator D, as the schedule says.
+"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -97,9 +100,9 @@ class RefinerTraining:
             )
 
     def sample(self, path: Path) -> None:
-        """Writes pairs of simulated and refined images beside real ones."""
+        """Writes pairs of simulated and refined images next to real ones."""
         save_sheet(path, self.ema.average, self.synthetic, self.real, self.run.device)
 
     def score(self, nimg: int) -> CheckpointScore | None:
-        """The distance of refined from real validation images. A collective."""
+        """The distance of refined from real validation images. Every rank must call this."""
         return self.validation.score(self.ema.average, nimg) if self.validation else None

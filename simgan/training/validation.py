@@ -5,7 +5,7 @@ compares images alone and reads no label, neither simulated nor real, so it may 
 not show whether labels survive refining: a checkpoint whose R changes a pixel by more than `max_change` on average gets
 no score and cannot be the best. Both validation parts are also trained on, because R does not memorise images.
 
-`fd_encoder2k_val` is a Frechet distance of 2,000 images a domain on the features of `eval_encoder`; without one,
+`fd_encoder2k_val` is a Frechet distance of 2,000 images per domain on the features of `eval_encoder`; without one,
 `fd_random2k_val` on those of a network with random weights, which are enough to compare checkpoints of one run (Naeem
 et al. 2020, section 4.3, on embeddings by random networks).
 """
@@ -35,7 +35,7 @@ MIN_IMAGES = 2  # per domain: a covariance needs two
 
 
 class RefinerValidation:
-    """Scores a refiner. A collective on every rank: ranks share the work, and the scores are equal on all of them.
+    """Scores a refiner. Every rank must call it: ranks share the work, and the scores are equal on all of them.
 
     Args:
         synthetic, real: validation images of the two domains, uint8 (N, C, H, W) each, at least two.
