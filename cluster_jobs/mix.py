@@ -28,8 +28,8 @@ from cluster_jobs.mixing.shares import plan, read_shares
 from cluster_jobs.mixing.sources import REAL, SOURCES, MixSource, match, open_pool, open_real
 
 RESULTS = ("counts", "counts_by_source", "available", "repeated", "dropped", "classes_left_out")  # of pool.json
-# fields in which a command that goes on with the pool may differ: results, and where its sources lie; a source that has
-# moved is still the same one
+# fields of pool.json that may differ when a command resumes the pool: results, and the paths of its sources; a source
+# that has moved is still the same one
 FREE = (*RESULTS, "sources.*.directory", "sources.*.pool", "sources.*.label_table")
 
 

@@ -1,6 +1,6 @@
 """Trains a conditional GAN: ``accelerate launch -m s3gan.train data=DIR/train labels=TABLE method=s3gan run.dir=RUN``.
 
-A run that diverges goes back to a healthy checkpoint and on with other random draws.
+A run that diverges returns to a healthy checkpoint and continues with other random draws.
 """
 
 import sys

@@ -31,7 +31,7 @@ def take(directory: Path) -> None:
     """Takes the lock of a run directory until this process ends.
 
     Where another process holds it, waits a moment for one that is about to end. A file system without locks is
-    reported, and the run goes on without one.
+    reported, and the run continues without one.
 
     Raises:
         UserError: another live run uses the directory, or it cannot be written to.

@@ -1,6 +1,7 @@
 """Batch normalisation whose batch moments can be all-reduced over ranks (Ioffe & Szegedy 2015, Algorithm 1).
 
-It works on gloo, where SyncBatchNorm does not. The sum over ranks is an argument, so layers know no process group.
+It works on gloo, where SyncBatchNorm does not. The sum over ranks is an argument, so layers do not depend on a process
+group.
 """
 
 from collections.abc import Callable

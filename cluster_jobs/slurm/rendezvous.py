@@ -1,7 +1,7 @@
 """A rendezvous of a job's nodes before the launcher starts: all are there, or an error names those that are missing.
 
 A launcher that waits for a missing node prints nothing for half an hour. Here node 0 listens at the address and port
-that the launcher uses next, the others connect to it, and all go on together.
+that the launcher uses next, the others connect to it, and all continue together.
 """
 
 import contextlib

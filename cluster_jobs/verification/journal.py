@@ -1,4 +1,4 @@
-"""The journal of a verification: one line of JSON for each checked shard, so that a killed verification can go on.
+"""The journal of a verification: one line of JSON for each checked shard, so that a killed verification can be resumed.
 
 A shard counts as verified while its size and time of change are those in the journal, and as long as the index beside
 it is the one that it was checked against.

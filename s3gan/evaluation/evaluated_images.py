@@ -125,7 +125,7 @@ def draw_samples(
 
 
 def _earlier(run: Path, nimg: int) -> list[tuple[str, dict[str, Any]]]:
-    """The checkpoints before `nimg`, newest first: each path, and as `load_generator` has it what tells them apart."""
+    """The checkpoints before `nimg`, newest first: each path, and its description as `load_generator` gives it."""
     paths = [path for path in CheckpointStore(run / "checkpoints").paths() if int(path.stem) < nimg]
     return [
         (

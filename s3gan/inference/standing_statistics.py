@@ -21,7 +21,7 @@ from cluster_jobs.distributed.batchnorm import BatchNorm, moments
 from s3gan.networks import Generator
 from s3gan.networks.layers import fold_spectral_norm, iterate_spectral_norm
 
-BLOCK = 64  # samples a block of the standing statistics
+BLOCK = 64  # samples per block of the standing statistics
 SAMPLES = 2048, 10  # at least so many, and so many for each class
 
 

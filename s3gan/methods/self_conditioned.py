@@ -1,7 +1,7 @@
 """Clusters that follow the discriminator: self-conditioned GANs (Liu et al. 2020, CVPR, arXiv 2006.10728).
 
 No label at all, and no pretraining is needed: every `recluster_nimg` real images the training images are clustered
-again on the discriminator's own features (`s3gan.training.reclustering`), and training goes on with the new clusters.
+again on the discriminator's own features (`s3gan.training.reclustering`), and training continues with the new clusters.
 """
 
 from dataclasses import dataclass

@@ -56,7 +56,7 @@ class History:
         positions, rows = self._mine(slots)
         drawn = self.images.new_zeros(count, *self.images.shape[1:])
         drawn[positions] = self.images[rows]
-        return self._reduce(drawn)  # a slot lies on one rank; adding the other ranks' zeros is exact
+        return self._reduce(drawn)  # a slot is stored on one rank; adding the other ranks' zeros is exact
 
     def add(self, fresh: torch.Tensor, step: int) -> None:
         """Adds fresh images (n, C, H, W), the same on every rank; n is at most the capacity."""
