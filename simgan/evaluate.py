@@ -32,7 +32,7 @@ class RefinerEvaluateConfig(ScoreKeys):
     synthetic: str = option(MISSING, "directory with train/ and test/, as simgan.pack writes it", path=True)
     real: str = option(MISSING, "directory with train/ and test/, as cluster_jobs.pack writes it", path=True)
     limit: int = option(20_000, "simulated images of a split to use, at most: the first ones")
-    checkpoint: str = option("last", "last, or the path of a checkpoint", path=True)
+    checkpoint: str = option("last", "last, best, or the path of a checkpoint", path=True)
     out: str = option("", "directory to write to; by default RUN/evaluation", path=True)
     cache: str = option("", "trained networks, to share between evaluations; by default OUT/cache", path=True)
 

@@ -34,7 +34,7 @@ class RefineConfig(CommandKeys):
     run: str = option(MISSING, "run directory of simgan.train", path=True)
     synthetic: str = option(MISSING, "shards of simulated images", path=True)
     out: str = option(MISSING, "pool to write: a shard directory", path=True)
-    checkpoint: str = option("last", "last, or the path of a checkpoint", path=True)
+    checkpoint: str = option("last", "last, best, or the path of a checkpoint", path=True)
 
 
 @command(RefineConfig)

@@ -109,5 +109,5 @@ def test_where_nothing_can_compile_the_run_ends_with_one_line(
     env = {"CXX": "/bin/false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")}
     ended = launch("simgan.train", *words, env=env, timeout=900)
     assert ended.code == 2, ended.output
-    lines = [line for line in ended.output.splitlines() if not line.startswith("memory of a process")]
+    lines = [line for line in ended.output.splitlines() if not line.startswith(("memory of", "no scores"))]
     assert len(lines) == 1 and "compile=true: torch.compile failed" in lines[0] and "compile=false" in lines[0]

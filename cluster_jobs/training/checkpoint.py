@@ -257,13 +257,16 @@ def _delete(path: Path) -> None:
 
 
 def _score_as_loss(path: Path) -> float | None:
-    """A checkpoint's score, negated where higher is better; None when it has none or its manifest is damaged."""
+    """A checkpoint's score, 1 - score where higher is better; None when it has none or its manifest is damaged.
+
+    Older runs of selfsup.pretrain stored 1 - accuracy as a score: theirs compare with those of the same run today.
+    """
     try:
         manifest = read_json(path.with_suffix(".json"))
     except UserError:
         return None
     score = manifest.get("score")
-    return -score if score is not None and manifest.get("higher_is_better") else score
+    return 1 - score if score is not None and manifest.get("higher_is_better") else score
 
 
 def _abandoned(path: Path) -> float:

@@ -10,6 +10,10 @@ from cluster_jobs.data.images import to_float
 from cluster_jobs.distributed.job import Job
 
 
+class FeaturesNotFiniteError(ValueError):
+    """An encoder gives features that are not finite."""
+
+
 @torch.no_grad()
 def encoder_features(
     job: Job,
@@ -29,7 +33,7 @@ def encoder_features(
         what: the images are, for the progress bar.
 
     Raises:
-        ValueError: features that are not finite.
+        FeaturesNotFiniteError: features that are not finite.
     """
     step, gathered = block * job.world, []
     for start in job.track(range(0, count, step), count, "images", what, step):
@@ -42,5 +46,5 @@ def encoder_features(
         gathered.append(job.gather(features.float().contiguous()))
     table = torch.cat(gathered)
     if not bool(table.isfinite().all()):
-        raise ValueError(f"features of the {what} are not finite")
+        raise FeaturesNotFiniteError(f"features of the {what} are not finite")
     return table

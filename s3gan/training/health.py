@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-MOST_SKIPPED = 0.5  # of a player's steps
-LEAST_SPREAD = 0.01  # of D's scores; its margins are about 1
-LEAST_ACCURACY = 0.25  # of D in telling a real image from a fake; chance is 0.5
+from cluster_jobs.training.health_signals import skipped_problem, spread
+
+MIN_SPREAD = 0.01  # of D's scores; its margins are about 1
+MIN_ACCURACY = 0.25  # of D in telling a real image from a fake; chance is 0.5
 
 
 @torch.no_grad()
@@ -30,15 +31,11 @@ def signals(images: Tensor, fakes: Tensor, real: Tensor, fake: Tensor) -> dict[s
     higher.
     """
     return {
-        "diversity/real": _spread(images),
-        "diversity/fake": _spread(fakes),
-        "diversity/scores": _spread(torch.cat([real, fake])),
+        "diversity/real": spread(images),
+        "diversity/fake": spread(fakes),
+        "diversity/scores": spread(torch.cat([real, fake])),
         "accuracy/d": (real[:, None] > fake[None]).float().mean(),
     }
-
-
-def _spread(values: Tensor) -> Tensor:
-    return values.float().var(0, correction=0).mean().sqrt()
 
 
 @dataclass(frozen=True)
@@ -51,10 +48,8 @@ class Limits:
 
     def problem(self, means: Mapping[str, float]) -> str | None:
         """What is wrong, in words; "" for nothing, None where steps that are not finite hide it."""
-        for player in ("d", "g"):
-            skipped = means.get(f"skipped/{player}", 0.0)
-            if skipped > MOST_SKIPPED:
-                return f"{skipped:.0%} of the steps of {player.upper()} had gradients that are not finite"
+        if skipped := skipped_problem(means, ("d", "g")):
+            return skipped
         loss, real, fake = means["loss/d"], means["diversity/real"], means["diversity/fake"]
         if not all(map(math.isfinite, (loss, real, fake))):
             return None
@@ -62,9 +57,9 @@ class Limits:
             return f"D has won: loss/d {loss:.2g} (min_d_loss={self.min_d_loss:g})"
         if abs(loss) > self.max_d_loss:
             return f"D's loss has exploded: loss/d {loss:.3g} (max_d_loss={self.max_d_loss:g})"
-        if means["diversity/scores"] < LEAST_SPREAD:
+        if means["diversity/scores"] < MIN_SPREAD:
             return f"D gives every image the same score (they spread by {means['diversity/scores']:.1g})"
-        if means["accuracy/d"] < LEAST_ACCURACY:
+        if means["accuracy/d"] < MIN_ACCURACY:
             return f"D takes fakes for real: the real image scores higher in {means['accuracy/d']:.0%} of the pairs"
         if fake < self.min_diversity * real:
             return f"fakes vary {fake / real:.2g} times as much as real images (min_diversity={self.min_diversity:g})"

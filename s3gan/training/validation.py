@@ -27,10 +27,11 @@ from cluster_jobs.data.shards import Shards
 from cluster_jobs.training.run import Run
 from s3gan.inference.sampling import block_size, draw_noise, make_images, plan_labels
 from s3gan.inference.standing_statistics import settle
-from s3gan.metrics.encoder_features import encoder_features
+from s3gan.metrics.encoder_features import FeaturesNotFiniteError, encoder_features
 from s3gan.metrics.frechet import FeatureStatistics, distance_between
 from s3gan.metrics.kernel import kernel_distance
 from s3gan.metrics.labelled import choose, digest
+from s3gan.metrics.score import amount
 from s3gan.metrics.trained import cached_state
 from s3gan.networks import Generator
 from s3gan.training.conditioning import Conditions
@@ -106,7 +107,7 @@ class Validation:
         self.block = block_size(shards.size)
         self.shape = shards.channels, shards.size, shards.size
         self.conditions = conditions  # a re-clustering changes its counts and weights
-        self.suffix = f"_encoder{_short(self.config.eval_count)}_val"
+        self.suffix = f"_encoder{amount(self.config.eval_count)}_val"
         self._freeze_protocol(encoder, shards)
         self.reference = self._reference(encoder, shards)
         self.statistics = FeatureStatistics.of(self.reference)
@@ -173,7 +174,7 @@ class Validation:
         """Features (count, F) float32 on the device of `count` images by index. Every rank must call this."""
         try:
             return encoder_features(self.run, self.encoder, make_images, count, self.shape, self.block, what)
-        except ValueError as error:
+        except FeaturesNotFiniteError as error:
             raise UserError(f"eval_encoder={self.config.eval_encoder}: its {error}") from error
 
     def _freeze_protocol(self, encoder: ValidationEncoder, shards: Shards) -> None:
@@ -195,8 +196,3 @@ class Validation:
             )
         self.run.barrier()  # every rank has compared before one writes
         self.run.on_main(lambda: write_json(path, protocol))
-
-
-def _short(count: int) -> str:
-    """5000 is 5k, 360 stays 360."""
-    return f"{count // 1000}k" if count % 1000 == 0 else str(count)

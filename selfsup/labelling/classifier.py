@@ -142,7 +142,7 @@ def fit(
     recipe.check()
     targets = torch.as_tensor(np.asarray(labels), dtype=torch.int64)
     if not len(targets):
-        raise UserError(f"{what}: no labelled labelled_images to learn from")
+        raise UserError(f"{what}: no labelled images to learn from")
     assert len(targets) == len(images) and int(targets.min()) >= 0 and int(targets.max()) < classes
     channels = images[np.zeros(1, np.int64)].shape[1]
     name, width = (init.name, init.width) if init else (recipe.encoder, recipe.width)

@@ -63,11 +63,13 @@ class HeldOut:
         return (batch for batch in batches if len(batch.images))
 
     def _views(self, batch: Batch) -> Views:
-        """The views of this rank's pictures of a global batch: the same of a picture whichever rank reads it."""
-        share = contiguous(self.run.config.batch, self.run.rank, self.run.world)
-        mine = slice(share.start, share.start + len(batch.images))  # the last batch may be short
-        draws = Draws(self.run.config.batch, mine, ("held out", batch.position))
-        return self.task.views(to_float(batch.images, self.run.device), draws)
+        """The views of this rank's images of a batch: of an image the same whatever the batch and the rank."""
+        first = batch.position + contiguous(self.run.config.batch, self.run.rank, self.run.world).start
+        return self.task.views(to_float(batch.images, self.run.device), self._draws(first, len(batch.images)))
+
+    def _draws(self, first: int, count: int) -> Draws:
+        """The draws for `count` of the held-out images, from number `first` on."""
+        return Draws(len(self.indices), slice(first, first + count), ("held out",))
 
     @torch.no_grad()
     def picture(self, path: Path) -> None:
@@ -75,8 +77,7 @@ class HeldOut:
         if self.run.is_main and len(self.indices):
             first = self.indices[:SHEET_PICTURES]
             images = next(scan(self.shards, len(first), indices=first, damaged=self.run.config.damaged.name)).images
-            draws = Draws(len(images), slice(None), ("held out", 0))
-            views = self.task.views(to_float(images, self.run.device), draws)
+            views = self.task.views(to_float(images, self.run.device), self._draws(0, len(images)))
             save_grid(path, *self.task.sheet(self.module, images, views))
 
     def report(self, nimg: int) -> None:

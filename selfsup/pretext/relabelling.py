@@ -78,7 +78,7 @@ class Relabelling:
 
     @torch.no_grad()
     def _features(self) -> np.ndarray:
-        """Features (n, F) float32 of the training pictures in their order, on the main rank; (0, F) on the others."""
+        """Features (n, F) float32 of the training pictures in their order, on the main rank; none on the others."""
         was_training, blocks, world = self.encoder.training, [], self.run.world
         self.encoder.eval()
         damaged = self.run.config.damaged.name
@@ -87,10 +87,11 @@ class Relabelling:
             images = batch.images.new_zeros((BLOCK, *batch.images.shape[1:]))
             images[: len(batch.images)] = batch.images
             features = self.encoder(to_float(images, self.run.device)).float()[: len(batch.images)]
-            gathered = self.run.gather(features.contiguous()).cpu().numpy()
-            blocks.append(gathered if self.run.is_main else gathered[:0])
+            gathered = self.run.gather(features.contiguous())
+            if self.run.is_main:
+                blocks.append(gathered.cpu().numpy())
         self.encoder.train(was_training)
-        return np.concatenate(blocks)
+        return np.concatenate(blocks) if blocks else np.zeros((0, 0), np.float32)
 
     def _write(self, nimg: int, features: np.ndarray) -> None:
         targets = np.full(len(self.shards), -1, np.int32)

@@ -51,7 +51,7 @@ class RefinerTrainConfig(RollbackKeys):
     eval_encoder: str = option(
         "", "whose features the scores compare: a run of selfsup.pretrain or a file; empty: random weights", path=True
     )
-    eval_count: int = option(2_000, "validation images of each domain behind a score, at most")
+    eval_count: int = option(2_000, "validation images of each domain behind a score, at most; 0: no scores")
     warm_refiner_nimg: int = option(320, "images of the warm-up of R alone, on self-regularisation")
     warm_discriminator_nimg: int = option(1_280, "images of the warm-up of D alone, after that of R")
     schedule: ScheduleName = option(
@@ -96,6 +96,11 @@ class RefinerTrainConfig(RollbackKeys):
         formerly="verdict",
         former_values={"local": "patch", "global": "image"},
     )
+    health_nimg: int = option(
+        0,
+        "images over which every line of metrics must be bad (or good) to decide, three lines and rounds at least; "
+        "0: as many as checkpoint_nimg, and 100 steps at least",
+    )
     min_d_loss: float = option(0.001, "loss/d (nats per patch) below this is a problem: D is too strong; 0: no limit")
     min_diversity: float = option(
         0.25, "diversity of refined images below this share of that of simulated ones is a problem; 0: no limit"
@@ -109,12 +114,12 @@ class RefinerTrainConfig(RollbackKeys):
     def check(self) -> None:
         """Raises UserError for a number outside its range."""
         super().check()
-        for name in ("k_g", "k_d", "max_k_g", "width", "fold", "eval_count"):
+        for name in ("k_g", "k_d", "max_k_g", "width", "fold"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: expected a positive integer")
         for name in (
             *("warm_refiner_nimg", "warm_discriminator_nimg", "regularisation", "blocks", "ema_nimg", "d_loss_low"),
-            *("history", "noise", "min_d_loss", "min_diversity", "max_change"),
+            *("history", "noise", "min_d_loss", "min_diversity", "max_change", "eval_count"),
         ):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name}={getattr(self, name)}: expected no negative number")

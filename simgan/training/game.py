@@ -20,7 +20,7 @@ from simgan.networks.refiner import Refiner
 from simgan.training.config import DiscriminatorName, RefinerTrainConfig, ScheduleName
 from simgan.training.history import History
 from simgan.training.memory import memory_lines
-from simgan.training.psi import NAMED, Psi, encoder_features, identity
+from simgan.training.psi import NAMED, Psi, identity, psi_of_encoder
 from simgan.training.schedule import AutoSchedule, Schedule
 
 
@@ -97,7 +97,7 @@ def make_game(
     config: RefinerTrainConfig, synthetic: Shards, encoder: nn.Module | None, run: Run[RefinerTrainConfig]
 ) -> tuple[RefinerGame, Ema[Refiner]]:
     """The game, and the moving average of R's weights; ``encoder`` is that of ψ."""
-    psi: Psi = encoder_features(encoder.to(run.device)) if encoder else NAMED[config.psi]
+    psi: Psi = psi_of_encoder(encoder.to(run.device)) if encoder else NAMED[config.psi]
     refiner, discriminator = make_networks(config, synthetic.shape)
     # channels_last halves the time of a convolution on CPUs and serves tensor cores
     refiner = refiner.to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

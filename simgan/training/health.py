@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-MAX_SKIPPED = 0.5  # share of a network's steps
+from cluster_jobs.training.health_signals import skipped_problem, spread
+
 MIN_SPREAD = 1e-3  # standard deviation of D's logits
 
 
@@ -25,13 +26,9 @@ def refiner_signals(refined: torch.Tensor, synthetic: torch.Tensor) -> dict[str,
     """
     return {
         "change/pixel": (refined.float() - synthetic.float()).abs().mean(),
-        "diversity/refined": _spread(refined),
-        "diversity/synthetic": _spread(synthetic),
+        "diversity/refined": spread(refined),
+        "diversity/synthetic": spread(synthetic),
     }
-
-
-def _spread(values: torch.Tensor) -> torch.Tensor:
-    return values.float().var(0, correction=0).mean().sqrt()
 
 
 @dataclass(frozen=True)
@@ -46,10 +43,8 @@ class RefinerLimits:
 
         They do not show it where they are not finite, or where D was not trained since the previous means.
         """
-        for player in ("d", "r"):
-            skipped = means.get(f"skipped/{player}", 0.0)
-            if skipped > MAX_SKIPPED:
-                return f"{skipped:.0%} of the steps of {player.upper()} had gradients that are not finite"
+        if skipped := skipped_problem(means, ("d", "r")):
+            return skipped
         if not all(math.isfinite(means.get(name, 0.0)) for name in ("loss/d", "spread/d", "diversity/refined")):
             return None
         if "loss/d" in means and means["loss/d"] < self.min_d_loss:

@@ -7,13 +7,14 @@ from cluster_jobs.training.memory import Networks, measure, module_bytes, report
 from cluster_jobs.training.run import Run
 from selfsup.encoders.resnet import Encoder
 from simgan.networks.refiner import Refiner
+from simgan.training.config import RefinerTrainConfig
 from simgan.training.history import History
 from simgan.training.losses import self_regularisation
-from simgan.training.psi import Psi, encoder_features, identity
+from simgan.training.psi import Psi, identity, psi_of_encoder
 
 
 def memory_lines(
-    run: Run,
+    run: Run[RefinerTrainConfig],
     refiner: Refiner,
     discriminator: nn.Module,
     optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer],
@@ -32,7 +33,7 @@ def memory_lines(
 
     def refiner_pass(networks: Networks) -> object:
         networks["discriminator"].requires_grad_(False)
-        imitated = encoder_features(networks["psi_encoder"]) if "psi_encoder" in networks else psi
+        imitated = psi_of_encoder(networks["psi_encoder"]) if "psi_encoder" in networks else psi
         synthetic = images(count)
         with run.autocast():
             refined = networks["refiner"](synthetic)

@@ -44,7 +44,7 @@ NAMED: dict[PsiName, Psi] = {
 }
 
 
-def encoder_features(encoder: nn.Module) -> Psi:
+def psi_of_encoder(encoder: nn.Module) -> Psi:
     """The features of a frozen encoder; gradients flow through it to the images."""
     frozen = encoder.eval().requires_grad_(False)
 

@@ -23,8 +23,9 @@ from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stream import scan
 from cluster_jobs.training.frozen_config import check_facts
 from cluster_jobs.training.run import CheckpointScore, Run
-from s3gan.metrics.encoder_features import encoder_features
+from s3gan.metrics.encoder_features import FeaturesNotFiniteError, encoder_features
 from s3gan.metrics.frechet import distance_of_samples
+from s3gan.metrics.score import amount
 from selfsup.encoders.loading import weights_digest
 from selfsup.encoders.resnet import build_encoder
 from simgan.networks.refiner import Refiner
@@ -49,7 +50,7 @@ class RefinerValidation:
         self, run: Run[RefinerTrainConfig], synthetic: np.ndarray, real: np.ndarray, encoder: nn.Module | None
     ) -> None:
         self.run, self.max_change, self.synthetic = run, run.config.max_change, synthetic
-        self.name = f"fd_{'encoder' if encoder else 'random'}{_short(len(synthetic))}_val"
+        self.name = f"fd_{'encoder' if encoder else 'random'}{amount(len(synthetic))}_val"
         encoder = (encoder or build_encoder("resnet8", synthetic.shape[1], seed=0)).eval().requires_grad_(False)
         facts = {
             "encoder_sha256": weights_digest(encoder),
@@ -78,7 +79,8 @@ class RefinerValidation:
 
         features = self._features(refined, len(self.synthetic), "refined validation images")
         distance = distance_of_samples(features, self.real)
-        mean_change = self.run.reduce(change.to(self.run.device)).item() / self.synthetic.size
+        share = (change / self.synthetic.size).float().to(self.run.device)  # not every device has float64
+        mean_change = self.run.reduce(share).item()
         self.run.record(nimg, {self.name: distance, "change/pixel_val": mean_change})
         self.run.say(f"{nimg:,} images: {self.name} {distance:.4f}, mean change of a pixel {mean_change:.3f}")
         return CheckpointScore(distance) if mean_change <= self.max_change else None
@@ -86,14 +88,18 @@ class RefinerValidation:
     def _features(self, make_images: Callable[[range], np.ndarray], count: int, what: str) -> Tensor:
         try:
             return encoder_features(self.run, self.encoder, make_images, count, self.synthetic.shape[1:], BLOCK, what)
-        except ValueError as error:
+        except FeaturesNotFiniteError as error:
             raise UserError(f"eval_encoder={self.run.config.eval_encoder!r}: {error}") from error
 
 
 def open_validation(
     run: Run[RefinerTrainConfig], synthetic: Shards, real: Shards, encoder: nn.Module | None
 ) -> RefinerValidation | None:
-    """The scorer of a run; None, after a line that says why, if a domain has too few validation images."""
+    """The scorer of a run; None, after a line that says why, if a domain has too few validation images or `eval_count`
+    is 0."""
+    if not run.config.eval_count:
+        run.say("no scores during training: eval_count=0")
+        return None
     images = [_validation_images(shards, run.config) for shards in (synthetic, real)]
     if min(map(len, images)) < MIN_IMAGES:
         run.say(
@@ -111,8 +117,3 @@ def _validation_images(shards: Shards, config: RefinerTrainConfig) -> np.ndarray
         return np.zeros((0, *shards.shape), np.uint8)
     batches = scan(shards, len(indices), indices=indices, damaged=config.damaged.name)
     return np.concatenate([batch.images.numpy() for batch in batches])
-
-
-def _short(count: int) -> str:
-    """2000 is 2k, 360 stays 360."""
-    return f"{count // 1000}k" if count % 1000 == 0 else str(count)

@@ -317,3 +317,23 @@ def test_nothing_unpickles_extracts_or_reaches_a_shell() -> None:
     for path in (Path(__file__).parents[3] / "cluster_jobs").rglob("*.py"):
         found = [word for word in forbidden if word in path.read_text()]
         assert not found, f"{path.name} holds {found}"
+
+
+@pytest.mark.parametrize(("higher_is_better", "best"), [(False, 10), (True, 20)])
+def test_the_best_checkpoint_is_that_of_the_lowest_or_the_highest_score(
+    tmp_path: Path, higher_is_better: bool, best: int
+) -> None:
+    store = CheckpointStore(tmp_path, keep_last=1, keep_best=1)
+    for nimg, score in ((10, 0.2), (20, 0.7), (30, 0.4)):
+        store.save({"at": nimg}, nimg, score=score, higher_is_better=higher_is_better)
+    assert store.best() == store.path(best) and store.paths() == [store.path(best), store.path(30)]
+
+
+def test_an_accuracy_compares_with_the_error_that_older_runs_stored(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep_last=1, keep_best=1)
+    store.save({"at": 10}, 10, score=0.05)  # 1 - accuracy, lower is better
+    store.save({"at": 20}, 20, score=0.6, higher_is_better=True)
+    store.save({"at": 30}, 30, score=0.9, higher_is_better=True)
+    assert store.best() == store.path(10)
+    store.save({"at": 40}, 40, score=0.97, higher_is_better=True)
+    assert store.best() == store.path(40)

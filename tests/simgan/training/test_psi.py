@@ -3,7 +3,7 @@ import torch
 
 from selfsup.encoders.resnet import build_encoder
 from simgan.training.losses import self_regularisation
-from simgan.training.psi import NAMED, Psi, PsiName, encoder_features
+from simgan.training.psi import NAMED, Psi, PsiName, psi_of_encoder
 from simgan.training.published_lambda import PUBLISHED
 
 
@@ -46,7 +46,7 @@ def test_what_each_psi_leaves_free() -> None:
 
 def test_a_frozen_encoder_is_asked_and_left_as_it_is() -> None:
     encoder = build_encoder("resnet8", 1, 4)
-    psi: Psi = encoder_features(encoder)
+    psi: Psi = psi_of_encoder(encoder)
     refined, synthetic = pair(2, 1, 9, 14)
     before = [value.clone() for value in encoder.state_dict().values()]
     loss = self_regularisation(refined.requires_grad_(), synthetic, psi)

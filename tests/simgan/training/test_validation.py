@@ -108,3 +108,19 @@ def test_domains_with_next_to_no_validation_images_are_trained_on_without_scores
     )
     assert open_validation(Run(config), Shards(synthetic), Shards(real), None) is None
     assert f"{few[0]} simulated and {few[1]} real images" in capsys.readouterr().out
+
+
+def test_no_scores_are_made_where_none_are_wanted(
+    domains: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = RefinerTrainConfig(
+        run=RunKeys(dir=str(tmp_path / "run")),
+        synthetic=str(domains[0]),
+        real=str(domains[1]),
+        threads=1,
+        watchdog_seconds=0,
+        eval_count=0,
+    )
+    config.check()
+    assert open_validation(Run(config), Shards(domains[0]), Shards(domains[1]), None) is None
+    assert "no scores during training: eval_count=0" in capsys.readouterr().out
