@@ -19,15 +19,15 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from cluster_jobs.core.seeds import derive_seed
-from cluster_jobs.data.images import to_float
 from cluster_jobs.data.shards import Shards
-from cluster_jobs.data.stream import permute, scan
+from cluster_jobs.data.stream import permute
 from cluster_jobs.training import image_clusters
 from cluster_jobs.training.run import Run, Stateful
 from s3gan.inference.sampling import block_size
 from s3gan.training.conditioning import Conditions, TrainingLabels, fake_distribution
 from s3gan.training.config import TrainConfig
 from s3gan.training.game import Game
+from selfsup.encoders.feature_table import extract
 
 ROWS = 1 << 22  # images that are counted at once
 
@@ -151,22 +151,15 @@ class Reclustering:
 
     def _features(self, what: str, indices: np.ndarray | None = None) -> Iterator[Tensor]:
         """This rank's features (n, F) float32 on the device, block by block; joined in rank order they are in index
-        order. Blocks are of equal size and padded, so that they do not depend on the number of ranks."""
-        size, run = block_size(self.shards.size), self.run
-        count = len(self.shards) if indices is None else len(indices)
-        damaged = self.config.damaged.name
-        batches = scan(self.shards, size * run.world, run.rank, run.world, indices, damaged=damaged)
-        for batch in run.track(batches, count, "images", what, size * run.world):
-            block = batch.images.new_zeros((size, *batch.images.shape[1:]))
-            block[: len(batch.images)] = batch.images
-            yield self._pooled(block)[: len(batch.images)]
+        order."""
+        size, damaged = block_size(self.shards.size), self.config.damaged.name
+        blocks = extract(self._pooled, self.shards, self.run, indices=indices, block=size, damaged=damaged, what=what)
+        return (features for _, features in blocks)
 
-    @torch.no_grad()
     def _pooled(self, images: Tensor) -> Tensor:
-        inputs = to_float(images, self.run.device)
-        unknown = torch.full((len(inputs),), -1, device=inputs.device)
+        unknown = torch.full((len(images),), -1, device=images.device)
         with self.run.autocast():
-            return self.game.discriminator(inputs, unknown).features.float()
+            return self.game.discriminator(images, unknown).features.float()
 
     def _write(self, nimg: int, labels: np.ndarray) -> None:
         from selfsup.labelling.clustering import mutual_information, size_entropy

@@ -4,7 +4,7 @@ A feature table is a .npy file, float32 (samples, features) in index order, whic
 written last, that says which data and which encoder made it. Every key ``encoder=`` takes one in place of an encoder.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,33 @@ TABLE = ".npy"
 
 
 @torch.no_grad()
-def extract(encoder: Encoder | ScriptedEncoder, shards: Shards, job: Job) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+def extract(
+    encode: Callable[[torch.Tensor], torch.Tensor],
+    shards: Shards,
+    job: Job,
+    *,
+    indices: np.ndarray | None = None,
+    block: int = BLOCK,
+    damaged: str = "fatal",
+    what: str = "features",
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     """This rank's indices (n,) int64 and features (n, F) float32 on the device, block by block, in index order.
 
     Every rank makes the same number of steps; n may be 0.
+
+    Args:
+        encode: from images (block, C, H, W) float32 in [-1, 1] on the device to features (block, F).
+        indices: of the samples, int64; all by default.
+        block: images per forward pass, the last ones padded: results may depend on that number.
+        damaged: as in the stream.
+        what: names the progress bar.
     """
-    batches = scan(shards, BLOCK * job.world, job.rank, job.world)
-    for batch in job.track(batches, len(shards), "images", "features", BLOCK * job.world):
-        block = batch.images.new_zeros((BLOCK, *batch.images.shape[1:]))
-        block[: len(batch.images)] = batch.images
-        yield batch.indices.numpy(), encoder(to_float(block, job.device))[: len(batch.images)].float()
+    count = len(shards) if indices is None else len(indices)
+    batches = scan(shards, block * job.world, job.rank, job.world, indices, damaged=damaged)
+    for batch in job.track(batches, count, "images", what, block * job.world):
+        padded = batch.images.new_zeros((block, *batch.images.shape[1:]))
+        padded[: len(batch.images)] = batch.images
+        yield batch.indices.numpy(), encode(to_float(padded, job.device))[: len(batch.images)].float()
 
 
 def write_features(

@@ -12,15 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from cluster_jobs.core.seeds import derive_seed
-from cluster_jobs.data.images import to_float
 from cluster_jobs.data.shards import Shards
-from cluster_jobs.data.stream import scan
 from cluster_jobs.training import image_clusters
 from cluster_jobs.training.run import Run, Stateful
+from selfsup.encoders.feature_table import extract
 from selfsup.pretext.config import PretrainConfig
 from selfsup.pretext.protocol import PretextTask
-
-BLOCK = 256  # images a forward pass on every rank, the last ones padded: results depend on that number
 
 
 class Relabelling:
@@ -76,17 +73,12 @@ class Relabelling:
             return None
         return torch.from_numpy(self._targets[indices.numpy()].astype(np.int64)).to(self.run.device, non_blocking=True)
 
-    @torch.no_grad()
     def _features(self) -> np.ndarray:
-        """Features (n, F) float32 of the training pictures in their order, on the main rank; none on the others."""
-        was_training, blocks, world = self.encoder.training, [], self.run.world
+        """Features (n, F) float32 of the training images in their order, on the main rank; none on the others."""
+        was_training, blocks = self.encoder.training, []
         self.encoder.eval()
         damaged = self.run.config.damaged.name
-        batches = scan(self.shards, BLOCK * world, self.run.rank, world, self.indices, damaged=damaged)
-        for batch in self.run.track(batches, len(self.indices), "images", "features", BLOCK * world):
-            images = batch.images.new_zeros((BLOCK, *batch.images.shape[1:]))
-            images[: len(batch.images)] = batch.images
-            features = self.encoder(to_float(images, self.run.device)).float()[: len(batch.images)]
+        for _, features in extract(self.encoder, self.shards, self.run, indices=self.indices, damaged=damaged):
             gathered = self.run.gather(features.contiguous())
             if self.run.is_main:
                 blocks.append(gathered.cpu().numpy())
