@@ -51,16 +51,16 @@ def near(thumbnails: np.ndarray, distance: float) -> np.ndarray:
     limit = int(np.floor(distance * cells + 1e-9))  # of the sum of absolute differences
     sums = thumbnails.sum(1, dtype=np.int64)
     order = np.argsort(sums, kind="stable")
-    by_sum, sorted_sums, place = thumbnails[order].astype(np.int16), sums[order], np.argsort(order)
+    by_sum, sorted_sums, rank = thumbnails[order].astype(np.int16), sums[order], np.argsort(order)
     low = np.searchsorted(sorted_sums, sums - limit, "left")
     high = np.searchsorted(sorted_sums, sums + limit, "right")
     kept = np.zeros(count, bool)
     for number in range(count):
         rows = low[number] + np.flatnonzero(kept[low[number] : high[number]])
-        different = np.abs(by_sum[rows] - by_sum[place[number]]).sum(1, dtype=np.int64)
+        different = np.abs(by_sum[rows] - by_sum[rank[number]]).sum(1, dtype=np.int64)
         within = np.flatnonzero(different <= limit)
         if within.size:
             stands[number] = order[rows[within[different[within].argmin()]]]
         else:
-            kept[place[number]] = True
+            kept[rank[number]] = True
     return stands

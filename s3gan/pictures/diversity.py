@@ -62,11 +62,11 @@ def _draw(names: Sequence[str], generated: Sequence[np.ndarray], real: Sequence[
     figure = new_figure(8, 1.2 + 0.34 * len(names))
     axes = figure.subplots()
     for label, groups, offset in (("real", real, -0.16), ("generated", generated, 0.16)):
-        known = [(place, np.quantile(group, [0.1, 0.5, 0.9])) for place, group in enumerate(groups) if len(group)]
+        known = [(row, np.quantile(group, [0.1, 0.5, 0.9])) for row, group in enumerate(groups) if len(group)]
         if known:
-            places = np.array([place for place, _ in known]) + offset
-            low, middle, high = np.array([found for _, found in known]).T
-            axes.errorbar(middle, places, xerr=[middle - low, high - middle], fmt="o", markersize=4, label=label)
+            heights = np.array([row for row, _ in known]) + offset
+            low, middle, high = np.array([quantiles for _, quantiles in known]).T
+            axes.errorbar(middle, heights, xerr=[middle - low, high - middle], fmt="o", markersize=4, label=label)
     axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlim(left=0)

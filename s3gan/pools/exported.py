@@ -31,6 +31,6 @@ class Exported:
             self.shards.prefetch(self.indices[chunk.start : chunk.stop])
             yield chunk
 
-    def image(self, place: int) -> np.ndarray:
+    def image(self, number: int) -> np.ndarray:
         """uint8 (C, H, W). Raises DamagedSample naming a sample that cannot be decoded."""
-        return self.shards.image(int(self.indices[place]))
+        return self.shards.image(int(self.indices[number]))

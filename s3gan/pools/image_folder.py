@@ -49,9 +49,9 @@ def write(output: OutputFile, exported: Exported) -> bool:
         (partial / folder).mkdir(exist_ok=True)
     done = int((partial / DONE).read_text()) if (partial / DONE).is_file() else 0
     for chunk in exported.chunks(done):
-        for place in chunk:
-            path = partial / folders[int(exported.labels[place])] / f"{names[place]}.png"
-            path.write_bytes(encode_png(exported.image(place)))
+        for number in chunk:
+            path = partial / folders[int(exported.labels[number])] / f"{names[number]}.png"
+            path.write_bytes(encode_png(exported.image(number)))
         write_atomically(partial / DONE, str(chunk.stop).encode())
     write_atomically(partial / CLASSES, _class_table(exported, folders))
     (partial / DONE).unlink()

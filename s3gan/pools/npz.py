@@ -47,8 +47,8 @@ def _write_images(archive: zipfile.ZipFile, exported: Exported) -> None:
     with archive.open(_member("images"), "w", force_zip64=True) as member:
         np.lib.format.write_array_header_1_0(member, header)
         for chunk in exported.chunks():
-            for place in chunk:
-                member.write(np.ascontiguousarray(exported.image(place).transpose(1, 2, 0)).tobytes())
+            for number in chunk:
+                member.write(np.ascontiguousarray(exported.image(number).transpose(1, 2, 0)).tobytes())
 
 
 def _member(name: str) -> zipfile.ZipInfo:
