@@ -56,9 +56,9 @@ class PretextTraining:
         self.ema = Ema(module, buffers=True)
         self.ema.average.eval()
         self.held_out = HeldOut(run, task, self.ema.average, shards, held)
-        self.relabelling = Relabelling(run, task, module.encoder, shards, trained)
+        self.relabelling = Relabelling(run, task, module, shards, trained)
         self.steps = task.steps(module)
-        self.optimizers = {step.name: _optimizer(step.network, run.config) for step in self.steps}
+        self.optimizers = {step.name: _optimizer(step, run.config) for step in self.steps}
         self._learning = {step.name: _learning(step.network) for step in self.steps}
         self._followers = _followers(module)
         self._mine = contiguous(self.config.batch, run.rank, run.world)
@@ -90,7 +90,7 @@ class PretextTraining:
         for step in self.steps:
             measured, kept, skipped = self._update(step, views, rate)
             metrics |= {**measured, f"skipped/{step.name}" if step.name else "skipped": skipped}
-        self._after_step(kept, skipped)
+        self._after_step(kept, skipped, nimg)
         self.ema.update(self.module, half_life_decay(config.batch, min(config.ema_nimg, nimg / 4)))
         return metrics
 
@@ -115,7 +115,7 @@ class PretextTraining:
         """One optimizer step: its metrics, what its losses kept for `after_step`, and 1 where it was skipped."""
         optimizer, network, kept = self.optimizers[step.name], self.prepared[step.name], []
         self._let_learn(step.name)
-        set_learning_rate(optimizer, rate)
+        set_learning_rate(optimizer, rate * step.lr_factor)
 
         def loss(micro_batch: Views) -> tuple[Tensor, Metrics]:
             losses = step.losses(network, micro_batch, self._gather)
@@ -126,10 +126,10 @@ class PretextTraining:
         return metrics, tuple(torch.cat(tensors) for tensors in zip(*kept, strict=True)), skipped
 
     @torch.no_grad()
-    def _after_step(self, kept: Views, skipped: Tensor) -> None:
+    def _after_step(self, kept: Views, skipped: Tensor, nimg: int) -> None:
         """The task's own moves, undone on the device after a skipped step, whose tensors may not be finite either."""
         before = [tensor.clone() for tensor in self._followers] if kept else []
-        self.task.after_step(self.module, kept, self._gather)
+        self.task.after_step(self.module, kept, self._gather, nimg)
         if kept:
             for now, was in zip(self._followers, before, strict=True):
                 now.copy_(torch.where(skipped > 0, was, now))
@@ -175,5 +175,6 @@ def _followers(module: nn.Module) -> list[Tensor]:
     return [*module.buffers(), *(parameter for parameter in module.parameters() if not parameter.requires_grad)]
 
 
-def _optimizer(network: nn.Module, config: PretrainConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(_learning(network), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+def _optimizer(step: OptimizerStep, config: PretrainConfig) -> torch.optim.Optimizer:
+    parameters, lr = _learning(step.network), config.lr * step.lr_factor
+    return torch.optim.AdamW(parameters, lr, step.betas, weight_decay=config.weight_decay, fused=True)

@@ -81,11 +81,15 @@ class OptimizerStep:
         losses: from the network as the run prepared it (distributed data parallel over several ranks), views and a
             gather to `TaskLosses`. It calls this network once, so that all its parameters take part, and networks of
             other steps, whose parameters then ask for no gradients, as parts of the module.
+        lr_factor: of the learning rate ``lr``, for this optimizer.
+        betas: of AdamW, both floats.
     """
 
     name: str
     network: nn.Module
     losses: Callable[[nn.Module, Views, Gather], TaskLosses]
+    lr_factor: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.999)
 
 
 class PretextTask(ABC):
@@ -147,7 +151,9 @@ class PretextTask(ABC):
         """The optimizer steps of a training step, in their order; by default one over the whole module."""
         return [OptimizerStep("", module, self.losses)]
 
-    def after_step(self, module: PretextModule, kept: Views, gather: Gather) -> None:  # noqa: B027 (few tasks need it)
+    def after_step(  # noqa: B027 (few tasks need it)
+        self, module: PretextModule, kept: Views, gather: Gather, nimg: int
+    ) -> None:
         """Moves what no optimizer moves, without gradients: queues, momentum copies, centres.
 
         It moves them in place. Where there are kept tensors and the optimizer step was skipped, because a gradient was
@@ -155,6 +161,7 @@ class PretextTask(ABC):
 
         Args:
             kept: what the losses of the last optimizer step kept, its micro-batches joined along the first axis.
+            nimg: images seen with this step, for schedules of a momentum.
         """
 
     def targets(self, features: np.ndarray, seed: int) -> np.ndarray:
@@ -164,3 +171,9 @@ class PretextTask(ABC):
         the arguments alone.
         """
         raise NotImplementedError(f"{type(self).__name__} has no targets of its own")
+
+    def relabelled(self, module: PretextModule, seed: int) -> None:  # noqa: B027 (few tasks need it)
+        """Called on every rank after new targets have replaced old ones, for example to draw a new classifier.
+
+        It changes the module in place, equally on all ranks: as a function of the seed and of the module.
+        """

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cluster_jobs.core.seeds import derive_seed
 from cluster_jobs.data.shards import Shards
@@ -17,7 +17,7 @@ from cluster_jobs.training import image_clusters
 from cluster_jobs.training.run import Run, Stateful
 from selfsup.encoders.feature_table import extract
 from selfsup.pretext.config import PretrainConfig
-from selfsup.pretext.protocol import PretextTask
+from selfsup.pretext.protocol import PretextModule, PretextTask
 
 
 class Relabelling:
@@ -27,14 +27,14 @@ class Relabelling:
     picture; the main rank holds the features of all of them meanwhile.
 
     Args:
-        encoder: whose features the targets are made of.
+        module: of the task; the targets are made of its encoder's features.
         indices: the samples that are trained on, ascending int64.
     """
 
     def __init__(
-        self, run: Run[PretrainConfig], task: PretextTask, encoder: nn.Module, shards: Shards, indices: np.ndarray
+        self, run: Run[PretrainConfig], task: PretextTask, module: PretextModule, shards: Shards, indices: np.ndarray
     ) -> None:
-        self.run, self.task, self.encoder, self.shards, self.indices = run, task, encoder, shards, indices
+        self.run, self.task, self.module, self.shards, self.indices = run, task, module, shards, indices
         self.nimg, self.sha256 = image_clusters.NEVER, ""
         self._targets: np.ndarray | None = None
 
@@ -64,6 +64,8 @@ class Relabelling:
         self._adopt(nimg)
         if before is None:
             return {}
+        with torch.no_grad():
+            self.task.relabelled(self.module, derive_seed(self.run.config.seed, "relabelled", nimg))
         changed = float(np.mean(self._targets[self.indices] != before[self.indices]))  # type: ignore[index]
         return {"targets/changed": changed}
 
@@ -75,14 +77,15 @@ class Relabelling:
 
     def _features(self) -> np.ndarray:
         """Features (n, F) float32 of the training images in their order, on the main rank; none on the others."""
-        was_training, blocks = self.encoder.training, []
-        self.encoder.eval()
+        encoder, blocks = self.module.encoder, []
+        was_training = encoder.training
+        encoder.eval()
         damaged = self.run.config.damaged.name
-        for _, features in extract(self.encoder, self.shards, self.run, indices=self.indices, damaged=damaged):
+        for _, features in extract(encoder, self.shards, self.run, indices=self.indices, damaged=damaged):
             gathered = self.run.gather(features.contiguous())
             if self.run.is_main:
                 blocks.append(gathered.cpu().numpy())
-        self.encoder.train(was_training)
+        encoder.train(was_training)
         return np.concatenate(blocks) if blocks else np.zeros((0, 0), np.float32)
 
     def _write(self, nimg: int, features: np.ndarray) -> None:

@@ -154,6 +154,14 @@ def test_micro_batches_take_as_many_steps_of_every_optimizer(task, pictures, tmp
 
 
 @pytest.mark.slow
+def test_every_optimizer_has_the_learning_rate_and_the_betas_of_its_step(trained):
+    state = load_run(trained("adversarial"))[1]
+    groups = {name: state[f"optimizer_{name}"]["param_groups"][0] for name in ("discriminator", "painter")}
+    assert groups["discriminator"]["lr"] == 0.5 * groups["painter"]["lr"] == 0.5e-3
+    assert tuple(groups["discriminator"]["betas"]) == (0.5, 0.999) and tuple(groups["painter"]["betas"]) == (0.9, 0.999)
+
+
+@pytest.mark.slow
 def test_a_batch_that_is_not_finite_leaves_no_trace_in_the_queue(pictures, tmp_path):
     ended = fork(tmp_path / "log", COMMAND, *words(pictures, "queue_with_a_bad_batch", tmp_path / "run"))
     assert ended.code == 0, ended.output

@@ -147,10 +147,10 @@ class Queue(Toy):
         losses = F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64), reduction="none")
         return TaskLosses(losses, {"loss": losses.mean()}, (keys,))
 
-    def after_step(self, module: PretextModule, kept: Views, gather: Gather) -> None:
+    def after_step(self, module: PretextModule, kept: Views, gather: Gather, nimg: int) -> None:
         assert isinstance(module, QueueModule)
         module.enqueue(gather(kept[0]))
-        module.follow(0.9)
+        module.follow(1 - 1 / (2 + nimg / 32))
 
     def measures(self, module: PretextModule, views: Views) -> Sequence[Tensor]:
         queries, keys, _ = module(views[0])
@@ -221,7 +221,7 @@ class Adversarial(Toy):
             return TaskLosses(losses, {"error": errors.mean()})
 
         return [
-            OptimizerStep("discriminator", module.discriminator, discriminate),
+            OptimizerStep("discriminator", module.discriminator, discriminate, lr_factor=0.5, betas=(0.5, 0.999)),
             OptimizerStep("painter", painter, paint),
         ]
 
@@ -262,6 +262,11 @@ class Clusters(Toy):
 
     def measures(self, module: PretextModule, views: Views) -> Sequence[Tensor]:
         return [module(views[0]).softmax(1).amax(1)]
+
+    def relabelled(self, module: PretextModule, seed: int) -> None:
+        """New clusters have other numbers, so the head begins anew."""
+        assert isinstance(module, ClustersModule)
+        initialise(module.head, seed, "toy")
 
     def targets(self, features: np.ndarray, seed: int) -> np.ndarray:
         """Lloyd's algorithm from pictures that the seed chooses."""
