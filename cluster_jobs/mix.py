@@ -62,14 +62,16 @@ def main(config: MixConfig) -> None:
     shares = check(config)
     if config.validate:
         return
-    output, console = OutputDirectory(config.out), Console(highlight=False)
+    output = OutputDirectory(config.out, finished=Path(config.out, "index.json").is_file)
+    console = Console(highlight=False)
     classes, sources, left_out = match([open_source(config, name) for name in SOURCES if name in shares])
     described = describe(config, sources)
     with output.locked():
         output.check(POOL_FILE, described, free=FREE)
         output.remove_leftovers()
         if output.is_finished():
-            mixture.tidy(output.path)
+            if output.holds_lock:
+                mixture.tidy(output.path)
             console.print(f"{config.out} is finished: {config.count:,} images", soft_wrap=True, markup=False)
             print_table(console, read_json(output.path / POOL_FILE))
         else:

@@ -81,7 +81,7 @@ def make_test(config: TuringConfig) -> None:
         )
     test = draw(real, fake, config.count, config.examples, config.seed)
     key = key_of(test, real, fake, config.seed)
-    with OutputDirectory(out, last=PAGE).locked():
+    with OutputDirectory(out).locked():
         if (out / KEY).is_file() and read_json(out / KEY) != key:
             raise UserError(f"out={config.out}: holds another test, whose key would be lost; choose another directory")
         write_json(out / KEY, key)

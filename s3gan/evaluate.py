@@ -42,9 +42,14 @@ def main(config: EvaluateConfig) -> None:
     cache = Path(config.cache) if config.cache else out / "cache"
     evaluation = Evaluation(train, test, names, config.classifier, config.seed, cache, job)
     tasks = plan_tasks(config, evaluation, evaluated)
-    with OutputDirectory(out, last="scores.json").locked(job.on_main):
-        scores = ScoreFile(out / "scores.json", {name: task.inputs for name, task in tasks.items()})
-        written = (out / "report" / f"scores{config.suffix}.json").is_file()
+    wanted = {name: task.inputs for name, task in tasks.items()}
+    section = out / "report" / f"scores{config.suffix}.json"
+
+    def finished() -> bool:
+        return section.is_file() and not ScoreFile(out / "scores.json", wanted).any_due()
+
+    with OutputDirectory(out, finished).locked(job.on_main):
+        scores, written = ScoreFile(out / "scores.json", wanted), section.is_file()
         job.barrier()  # every rank has looked before one writes
         context = None
         if scores.any_due() or not written:

@@ -64,7 +64,7 @@ def main(config: ExportConfig) -> None:
     if config.validate:
         return
     exported = choose(Shards(config.pool), config.unlabelled)
-    output = OutputFile(out)
+    output = OutputFile(out, finished=lambda: out.is_file() or (out / image_folder.RECORD).is_file())
     with output.locked():
         written = WRITERS[config.format](output, exported)
     images, classes = len(exported.indices), len(set(exported.labels.tolist()))

@@ -85,7 +85,7 @@ def main(config: GenerateConfig) -> None:
     planned = describe(config, network, info, labels, filters)
     block = block_size(network["size"])
     maker = Maker(generator, filters.criteria, config.seed, config.truncation, block, job.device)
-    output = OutputDirectory(out)
+    output = OutputDirectory(out, finished=(out / "index.json").is_file)
     with output.locked(job.on_main, f"part-{config.part}-of-{config.parts}" if config.parts > 1 else ""):
         job.on_main(lambda: begin_directory(output, planned, shared=config.parts > 1))
         if not on_all(job, (out / POOL_FILE).is_file()):
@@ -101,7 +101,7 @@ def main(config: GenerateConfig) -> None:
             job.on_main(lambda: directory.finish(out, network))
         if not output.is_finished():
             job.say(f"part {config.part} of {config.parts} is done, the others are still at work")
-        elif job.is_main:
+        elif output.holds_lock:  # on the main rank
             write_report(out, read_json(out / POOL_FILE), sampler)
         job.barrier()
 

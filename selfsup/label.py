@@ -110,7 +110,8 @@ def main(config: LabelConfig) -> None:
     shards, out = Shards(config.data), Path(config.out)
     origin = {"method": config.method.name, "fingerprint": shards.fingerprint, **identity(config, labeller)}
     truth = read_truth(config.truth, shards) if config.truth else None
-    with OutputFile(out).locked(job.on_main):  # besides the table there are a classifier, scores and images
+    output = OutputFile(out, finished=out.is_file)  # besides the table there are a classifier, scores and images
+    with output.locked(job.on_main):
         table = existing_table(out, origin)
         job.barrier()  # every rank has looked before one writes
         if table is None:
@@ -119,9 +120,11 @@ def main(config: LabelConfig) -> None:
             if table is not None and job.is_main:
                 table.metadata |= origin | provenance
                 write_table(out, table)
-        if table is not None and job.is_main:
+        if table is not None and output.holds_lock:  # on the main rank
             for name, value in write_report(out, table, shards, truth).items():
                 job.say(f"{name}: {readable(value)}")
+        elif table is not None:
+            job.say(f"{out} is finished: {len(table):,} labels")
         job.barrier()
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from cluster_jobs.cli.config import MISSING, CommandKeys, command, option
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import write_json
+from cluster_jobs.core.output_directory import OutputDirectory
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.data.stores.base import child
 from cluster_jobs.distributed.job import Job
@@ -48,9 +49,19 @@ def main(config: ProbeConfig) -> None:
             raise UserError(f"{name}={getattr(config, name)}: expected a positive number")
     if config.validate:
         return
-    job = Job.open(config)
-    train, train_labels = labelled_features(config, "train", job)
-    test, test_labels = labelled_features(config, "test", job)
+    job, encoder = Job.open(config), Path(config.encoder)
+    splits = {split: Shards(child(config.data, split)) for split in ("train", "test")}
+    if not encoder.exists():  # its directory is not made for probe.json
+        raise UserError(f"encoder={config.encoder!r}: no such run directory or file")
+    out = Path(config.out or (encoder if encoder.is_dir() else encoder.parent))
+    with OutputDirectory(out).locked(job.on_main):
+        probe(config, splits, out, job)
+
+
+def probe(config: ProbeConfig, splits: dict[str, Shards], out: Path, job: Job) -> None:
+    """Scores the encoder; the main rank writes probe.json and the section of the report to ``out``, and prints them."""
+    train, train_labels = labelled_features(config.encoder, "train", splits["train"], job)
+    test, test_labels = labelled_features(config.encoder, "test", splits["test"], job)
     if not job.is_main:
         return
     linear_protocol = f"multinomial logistic regression, L2, C={config.regularisation:g}, standardised features"
@@ -63,8 +74,6 @@ def main(config: ProbeConfig) -> None:
         scores["knn"] = float((predicted == test_labels).mean())
     counts = {"train": len(train_labels), "test": len(test_labels)}
     protocols = {"linear": linear_protocol, "knn": knn_protocol}
-    out = Path(config.out) if config.out else Path(config.encoder)
-    out = out if config.out or out.is_dir() else out.parent
     write_json(out / "probe.json", {"scores": scores, "protocols": protocols, "samples": counts, "data": config.data})
     rows = [[name, protocols[name], *counts.values(), readable(score)] for name, score in scores.items()]
     columns = ["probe", "protocol", "train", "test", "top-1 accuracy"]
@@ -79,11 +88,10 @@ def readable(score: float | None) -> str:
     return "n/a" if score is None else f"{score:.4f}"
 
 
-def labelled_features(config: ProbeConfig, split: str, job: Job) -> tuple[np.ndarray, np.ndarray]:
+def labelled_features(encoder: str, split: str, shards: Shards, job: Job) -> tuple[np.ndarray, np.ndarray]:
     """Features (n, F) float32 and labels (n,) of the samples of a split that have a label."""
-    shards = Shards(child(config.data, split))
-    table = Path(config.encoder) / f"{split}{TABLE}"
-    features = features_of(str(table) if table.is_file() else config.encoder, shards, job)
+    table = Path(encoder) / f"{split}{TABLE}"
+    features = features_of(str(table) if table.is_file() else encoder, shards, job)
     labels = np.asarray(shards.hidden_labels())
     known = np.flatnonzero(labels >= 0)
     return features[known], labels[known]

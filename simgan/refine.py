@@ -50,7 +50,8 @@ def main(config: RefineConfig) -> None:
             f"synthetic={config.synthetic!r} holds the real images that {config.run} was trained with, whose labels "
             "may be hidden ones; expected simulated images"
         )
-    output, described = OutputDirectory(out), describe(config, synthetic, info)
+    output = OutputDirectory(out, finished=(out / "index.json").is_file)
+    described = describe(config, synthetic, info)
     with output.locked(job.on_main):
         job.on_main(lambda: begin(output, described))
         if output.is_finished():

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def write_parts(path: Path, parts: Iterable[bytes]) -> None:
     """Writes a file of many parts atomically, holding one at a time."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
         with open(temporary, "wb") as stream:
             stream.writelines(parts)
@@ -56,6 +57,11 @@ def write_parts(path: Path, parts: Iterable[bytes]) -> None:
     except OSError as error:
         remove(temporary)
         raise UserError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+
+
+def temporary_path(path: Path) -> Path:
+    """Where this process makes a file that is not whole yet; no other process does, on any machine."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
 
 
 def remove(path: Path) -> None:

@@ -23,6 +23,11 @@ SAME_MACHINE_SECONDS = 2.0  # a process that was just killed is gone by then
 OTHER_MACHINE_SECONDS = 120.0  # a file server frees the locks of a dead machine when its lease ends (NFSv4: 90 s)
 TAKEN = (errno.EACCES, errno.EAGAIN)
 
+
+class Refused(UserError):
+    """A lock that cannot be had: another process holds it, or its file is another user's."""
+
+
 _held: dict[Path, int] = {}  # descriptors: closing any other one of a lock file would free this process's lock
 _joined: dict[Path, str] = {}  # who held the lock when this process, another rank, joined its run
 
@@ -43,7 +48,7 @@ def take(directory: Path) -> None:
         raise UserError(f"{name}: cannot write in it ({error.strerror})") from error
 
 
-def acquire(path: Path, name: str, *, shared: bool = False) -> bool:
+def acquire(path: Path, name: str, *, shared: bool = False, wait: bool = True) -> bool:
     """Takes the lock that is the file ``path``, making the file; False where this process held it before.
 
     Waits, and reports a file system without locks, as :func:`take` does.
@@ -51,28 +56,30 @@ def acquire(path: Path, name: str, *, shared: bool = False) -> bool:
     Args:
         name: what is locked, for the message of a refusal: ``out='POOL'``.
         shared: other processes may take it too, as long as all of them share it.
+        wait: for a process that is about to end.
 
     Raises:
-        UserError: another process holds it.
-        OSError: the file cannot be opened for writing.
+        Refused: another process holds it, or the file is another user's, who alone may open it.
+        OSError: the file cannot be made or opened for another reason.
     """
     if path in _held:
         return False
     begin = time.monotonic()
     while True:
         # opened again at every attempt: whoever releases a lock may remove its file
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        if _locked(descriptor, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX) and _is_file(descriptor, path):
+        descriptor = _open(path, name)
+        if _locked(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, path) and _is_file(descriptor, path):
             break
         holder = _read(descriptor)
         os.close(descriptor)
-        same_machine = holder.startswith(f"{socket.gethostname()} ")
-        if time.monotonic() - begin > (SAME_MACHINE_SECONDS if same_machine else OTHER_MACHINE_SECONDS):
-            raise UserError(f"{name} is in use by {_in_words(holder)}")
+        same_machine = holder.split(" ")[0] == socket.gethostname()
+        if not wait or time.monotonic() - begin > (SAME_MACHINE_SECONDS if same_machine else OTHER_MACHINE_SECONDS):
+            raise Refused(f"{name} is in use by {_in_words(holder)}")
         time.sleep(POLL_SECONDS)
     _held[path] = descriptor
+    process = "" if shared else f" {os.getpid()}"  # one of those who share a lock may end before the others
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{socket.gethostname()} {os.getpid()}\n".encode(), 0)
+    os.pwrite(descriptor, f"{socket.gethostname()}{process}\n".encode(), 0)
     with contextlib.suppress(OSError):  # without the name the lock works as well
         os.fsync(descriptor)  # ranks on other nodes read it
     return True
@@ -81,9 +88,9 @@ def acquire(path: Path, name: str, *, shared: bool = False) -> bool:
 def release(path: Path) -> None:
     """Gives back a lock of :func:`acquire`. Its file goes too, unless others share the lock."""
     descriptor = _held.pop(path)
-    with contextlib.suppress(OSError):
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where another process shares it
-        path.unlink()
+    if _locked(descriptor, fcntl.LOCK_EX):  # not so where another process shares it
+        with contextlib.suppress(OSError):
+            path.unlink()
     os.close(descriptor)
 
 
@@ -118,13 +125,48 @@ def _path(directory: Path) -> Path:
     return directory.resolve() / LOCK_FILE
 
 
-def _locked(descriptor: int, path: Path, kind: int) -> bool:
+def _open(path: Path, name: str) -> int:
+    """The descriptor of a lock file, made where there is none; raises as :func:`acquire` does."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:
+        if not path.is_file() or not os.access(path.parent, os.W_OK):
+            raise
+    # its owner's umask keeps others from writing it, who may replace it, though, and perhaps read it
+    owner = f"{str(path)!r} belongs to user {_owner(path)}"
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        raise Refused(f"{name}: its lock file {owner}; remove it if no command of theirs is at work here") from None
+    try:
+        if not _locked(descriptor, fcntl.LOCK_SH):
+            raise Refused(f"{name} is in use by {_in_words(_read(descriptor))}")
+    finally:
+        os.close(descriptor)
+    raise Refused(f"{name}: its lock file {owner}, but no process holds the lock; remove the file")
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except (KeyError, OSError):  # unknown on this machine, or just removed
+        return "unknown"
+
+
+def _locked(descriptor: int, kind: int, warn_of: Path | None = None) -> bool:
+    """Whether no other process keeps this one from a lock, which it has from now on if there are locks here.
+
+    Args:
+        warn_of: the file to name in a warning that there are none.
+    """
     try:
         fcntl.lockf(descriptor, kind | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (*TAKEN, errno.ESTALE):  # ESTALE: the file was removed on another node
             return False
-        print(f"warning: {path}: no locks here ({error.strerror}); start no second run", file=sys.stderr, flush=True)
+        if warn_of:
+            text = f"{warn_of}: no locks here ({error.strerror}); start no second command that writes to the same place"
+            print(f"warning: {text}", file=sys.stderr, flush=True)
     return True
 
 

@@ -16,6 +16,8 @@ from cluster_jobs.core.files import read_json, remove
 
 NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
 LEFTOVER = re.compile(r"\..+\.\d+\.tmp")  # of `write_atomically`, where it was killed
+LOCK_FILE = ".writing.lock"  # not `.lock`: that is a pipeline's, in its root
+ATTEMPTS = 10
 LONGEST = 300  # characters of one difference in a message
 
 OnMain = Callable[[Callable[[], None]], None]
@@ -26,22 +28,37 @@ def run_here(work: Callable[[], None]) -> None:
     work()
 
 
-class Output(ABC):
-    """What a command writes, to be held while it does: ``with output.locked(): …``. Use one of the two kinds below."""
+def never() -> bool:
+    """For an output that every command writes again."""
+    return False
 
-    def __init__(self, path: Path | str, option: str = "out") -> None:
+
+class Output(ABC):
+    """What a command writes, to be held while it does: ``with output.locked(): …``. Use one of the two kinds below.
+
+    Attributes:
+        is_finished: whether an earlier command has finished this output, so that this one need not write.
+        holds_lock: whether this process may write: inside ``locked``, on the main rank, but not where it only looks at
+            an output that is finished.
+    """
+
+    def __init__(self, path: Path | str, finished: Callable[[], bool] = never) -> None:
         """
         Args:
-            path: as the user wrote it.
-            option: the configuration key whose value it is, for messages.
+            path: the value of ``out=``, as the user wrote it.
+            finished: becomes ``is_finished``. Where it says True, an equal command has nothing left to write.
         """
         self.path = Path(path)
-        self.name = f"{option}={str(path)!r}"
-        self.option = option
+        self.name = f"out={str(path)!r}"
+        self.is_finished = finished
+        self.holds_lock = False
 
     @contextlib.contextmanager
     def locked(self, on_main: OnMain = run_here, part: str = "") -> Iterator[None]:
         """Keeps other commands from writing here, until the block ends or the process does.
+
+        Where the output is finished, the block also runs without the lock, if another command holds that or this one
+        has no right to write: it must look at ``holds_lock`` before it writes or removes a file.
 
         Args:
             on_main: :meth:`Job.on_main` where several processes, ranks, write together: the main one holds the lock.
@@ -52,37 +69,49 @@ class Output(ABC):
             UserError: another command writes here, or this one cannot.
         """
         held: list[Path] = []
-        place = self.lock_place()
-        new = not place.is_dir()
+        directory = self.lock_directory()
+        new = not directory.is_dir()
 
         def take() -> None:
-            if place.exists() and not place.is_dir():
-                raise UserError(f"{self.name}: {str(place)!r} is a file, expected a directory")
+            if directory.exists() and not directory.is_dir():
+                raise UserError(f"{self.name}: {str(directory)!r} is a file, expected a directory")
             try:
-                place.mkdir(parents=True, exist_ok=True)
-                for file, shared in self._lock_files(part):
-                    if lock.acquire(file, self.name, shared=shared):
-                        held.append(file)
+                self._take(part, held)
+                self.holds_lock = True
+            except lock.Refused:
+                if not self.is_finished():
+                    raise
             except OSError as error:
-                if error.errno not in NO_RIGHT or not self.is_finished():  # what is finished is only looked at
+                if error.errno not in NO_RIGHT or not self.is_finished():
                     raise UserError(f"{self.name}: cannot write there ({error.strerror})") from error
 
         try:
             on_main(take)
             yield
         finally:
+            self.holds_lock = False
             for file in reversed(held):
                 lock.release(file)
             if held and new:
                 with contextlib.suppress(OSError):
-                    place.rmdir()  # where it is empty: a command that was refused leaves nothing behind
+                    directory.rmdir()  # where it is empty: a command that was refused leaves nothing behind
+
+    def _take(self, part: str, held: list[Path]) -> None:
+        """Takes the locks of a part and adds those to ``held`` that this process did not have."""
+        wait = not self.is_finished()
+        for attempts_left in reversed(range(ATTEMPTS)):
+            try:
+                self.lock_directory().mkdir(parents=True, exist_ok=True)
+                for file, shared in self._lock_files(part):
+                    if lock.acquire(file, self.name, shared=shared, wait=wait):
+                        held.append(file)
+                return
+            except (FileNotFoundError, FileExistsError):  # another command removed the directory, empty, at its end
+                if not attempts_left:
+                    raise
 
     @abstractmethod
-    def is_finished(self) -> bool:
-        """Whether an earlier command has finished this output."""
-
-    @abstractmethod
-    def lock_place(self) -> Path:
+    def lock_directory(self) -> Path:
         """The directory that holds the lock file."""
 
     @abstractmethod
@@ -91,22 +120,15 @@ class Output(ABC):
 
 
 class OutputDirectory(Output):
-    """A directory that fills up while a command works and holds the lock file. Its ``last`` file makes it finished."""
+    """A directory that fills up while a command works and holds the lock file."""
 
-    def __init__(self, path: Path | str, option: str = "out", last: str = "index.json") -> None:
-        super().__init__(path, option)
-        self.last = last
-
-    def is_finished(self) -> bool:
-        return (self.path / self.last).is_file()
-
-    def lock_place(self) -> Path:
+    def lock_directory(self) -> Path:
         return self.path
 
     def _lock_files(self, part: str) -> list[tuple[Path, bool]]:
         directory = self.path.resolve()
-        whole = (directory / ".lock", bool(part))
-        return [whole, (directory / f".{part}.lock", False)] if part else [whole]
+        whole = (directory / LOCK_FILE, bool(part))
+        return [whole, (directory / f".{part}{LOCK_FILE}", False)] if part else [whole]
 
     def check(self, description: str, now: dict[str, Any], free: Collection[str] = ()) -> bool:
         """Whether an equal command has begun this directory; False where it is new.
@@ -123,7 +145,7 @@ class OutputDirectory(Output):
         if not file.is_file():
             self.check_empty()
             return False
-        refuse_changes(self.name, self.option, read_json(file), now, free)
+        refuse_changes(self.name, read_json(file), now, free)
         return True
 
     def check_empty(self) -> None:
@@ -135,11 +157,10 @@ class OutputDirectory(Output):
             folders[:] = [name for name in folders if not name.startswith(".")]
 
     def remove_leftovers(self) -> None:
-        """Removes the temporary files of commands that were killed; to be called by one that holds all of it."""
-        for folder in (self.path, self.path / "report"):
-            for path in folder.iterdir() if folder.is_dir() else ():
-                if LEFTOVER.fullmatch(path.name):
-                    remove(path)
+        """Removes the temporary files of commands that were killed, where this one holds the lock; of no part alone."""
+        if self.holds_lock:
+            remove_leftovers(self.path)
+            remove_leftovers(self.path / "report")
 
 
 class OutputFile(Output):
@@ -148,10 +169,7 @@ class OutputFile(Output):
     The lock file is next to it.
     """
 
-    def is_finished(self) -> bool:
-        return self.path.exists()
-
-    def lock_place(self) -> Path:
+    def lock_directory(self) -> Path:
         return self.path.parent
 
     def _lock_files(self, part: str) -> list[tuple[Path, bool]]:
@@ -170,19 +188,23 @@ class OutputFile(Output):
         temporary.replace(self.path)
 
 
-def refuse_changes(
-    name: str, option: str, old: dict[str, Any], new: dict[str, Any], free: Collection[str] = ()
-) -> None:
+def remove_leftovers(directory: Path) -> None:
+    """Removes the temporary files in a directory that commands which were killed left there."""
+    for path in directory.iterdir() if directory.is_dir() else ():
+        if LEFTOVER.fullmatch(path.name):
+            remove(path)
+
+
+def refuse_changes(name: str, old: dict[str, Any], new: dict[str, Any], free: Collection[str] = ()) -> None:
     """Raises UserError where two descriptions of an output differ, and says in what.
 
     Args:
         name: the output and its key: ``out='POOL'``.
-        option: the key alone.
         free: names of fields that may differ, with dots into nested ones; ``*`` stands for any name.
     """
     changes = [f"{field}: {was!r} -> {now!r}"[:LONGEST] for field, was, now in _differences(old, new, free)]
     if changes:
-        raise UserError(f"{name} was made with another configuration ({'; '.join(changes)}); choose another {option}")
+        raise UserError(f"{name} was made with another configuration ({'; '.join(changes)}); choose another out")
 
 
 def _differences(

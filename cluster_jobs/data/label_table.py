@@ -142,7 +142,7 @@ def existing_table(path: Path, origin: dict[str, Any]) -> LabelTable | None:
     if not path.exists():
         return None
     table = read_table(path)
-    refuse_changes(f"out={str(path)!r}", "out", {name: table.metadata.get(name) for name in origin}, origin)
+    refuse_changes(f"out={str(path)!r}", {name: table.metadata.get(name) for name in origin}, origin)
     return table
 
 

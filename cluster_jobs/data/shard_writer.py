@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from cluster_jobs.core.errors import UserError
-from cluster_jobs.core.files import remove, write_atomically, write_json
+from cluster_jobs.core.files import remove, temporary_path, write_atomically, write_json
 from cluster_jobs.data.images import Size, height_and_width
 
 VERSION = 1
@@ -84,7 +84,7 @@ def write_shard(directory: Path, number: int, samples: Iterable[Sample]) -> None
     parts = directory / PARTS
     parts.mkdir(parents=True, exist_ok=True)
     path = directory / shard_name(number)
-    temporary = parts / f"{path.name}.{os.getpid()}.tmp"
+    temporary = temporary_path(parts / path.name)
     try:
         with open(temporary, "wb") as stream:
             with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json, write_json
-from cluster_jobs.core.output_directory import OutputDirectory, refuse_changes
+from cluster_jobs.core.output_directory import OutputDirectory, refuse_changes, remove_leftovers
 from cluster_jobs.core.workers import cores, run_tasks
 from cluster_jobs.data.shard_writer import PARTS, forget_shard
 from cluster_jobs.data.shards import Shards
@@ -46,30 +46,30 @@ def pack(
     Raises:
         UserError: ``out`` holds something else, or more than ``allow_bad`` files are no pictures.
     """
-    output = OutputDirectory(out)
+    output = OutputDirectory(out, finished=lambda: all(maker.finished() for maker in makers.values()))
+    # reading every source file takes minutes; commands that find the same directory finished do it side by side
+    early = read_state(makers, configuration) if output.is_finished() else None
     with output.locked():
-        _pack(makers, output, configuration, allow_bad, workers, console)
+        state = early or read_state(makers, configuration)
+        _check_state(state, makers, output, console)
+        if output.holds_lock:
+            _remove_leftovers(makers, output)
+        if output.is_finished():
+            console.print(Text(f"{str(out)!r} is already finished"), soft_wrap=True)
+        else:
+            _pack(makers, out, state, allow_bad, workers, console)
 
 
-def _pack(
-    makers: Makers,
-    output: OutputDirectory,
-    configuration: dict[str, Any],
-    allow_bad: int,
-    workers: int,
-    console: Console,
-) -> None:
-    out, complete = output.path, all(maker.finished() for maker in makers.values())
-    state = {
+def read_state(makers: Makers, configuration: dict[str, Any]) -> dict[str, Any]:
+    """What decides the bytes of the shards: the command's configuration, and digests of the source as it is now."""
+    return {
         "configuration": configuration,
         "digests": {split: maker.digest() for split, maker in makers.items()},
         "stamps": {split: [maker.stamp(number) for number in range(maker.shards())] for split, maker in makers.items()},
     }
-    _check_state(state, makers, output, console)
-    _remove_leftovers(makers, output)
-    if complete:
-        console.print(Text(f"{str(out)!r} is already finished"), soft_wrap=True)
-        return
+
+
+def _pack(makers: Makers, out: Path, state: dict[str, Any], allow_bad: int, workers: int, console: Console) -> None:
     for maker in makers.values():
         _make_directory(maker.directory)
     write_json(out / STATE, state)
@@ -111,7 +111,7 @@ def _check_state(state: dict[str, Any], makers: Makers, output: OutputDirectory,
         return
     old = read_json(out / STATE)
     before, now = old["configuration"], state["configuration"]
-    refuse_changes(output.name, output.option, {name: before.get(name) for name in now}, now)
+    refuse_changes(output.name, {name: before.get(name) for name in now}, now)
     finished = any(maker.finished() for maker in makers.values())
     if old["digests"] != state["digests"]:
         if finished:
@@ -148,7 +148,7 @@ def _remove_leftovers(makers: Makers, output: OutputDirectory) -> None:
     """Removes the temporary files of an earlier command that was killed."""
     output.remove_leftovers()
     for maker in makers.values():
-        OutputDirectory(maker.directory).remove_leftovers()
+        remove_leftovers(maker.directory)
         if maker.finished():
             shutil.rmtree(maker.directory / PARTS, ignore_errors=True)
 

@@ -114,6 +114,17 @@ def test_a_refined_pool_says_what_made_the_pool_that_was_refined(
     assert one["synthetic_pool"] is None and two["synthetic_pool"] == one
 
 
+def test_a_finished_pool_is_only_looked_at_while_another_process_holds_it(
+    tmp_path: Path, trained: Path, synthetic: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool = refine(tmp_path, trained, synthetic)
+    before = contents(pool)
+    with held(pool):
+        words = [f"run={trained}", f"synthetic={synthetic}", f"out={pool}"]
+        assert import_module("simgan.refine").main(words) == 0
+    assert f"{pool} is finished: 30 images" in capsys.readouterr().out and contents(pool) == before
+
+
 @pytest.mark.parametrize("command", ["refine", "evaluate"])
 def test_a_second_writer_is_refused(
     tmp_path: Path,
@@ -136,4 +147,4 @@ def test_a_second_writer_is_refused(
     with held(out) as process:
         assert import_module(f"simgan.{command}").main([*words, f"out={out}"]) == 2
         assert f"out={str(out)!r} is in use by process {process} on " in capsys.readouterr().err
-        assert [path.name for path in out.iterdir()] == [".lock"]
+        assert [path.name for path in out.iterdir()] == [".writing.lock"]
