@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from cluster_jobs.core.errors import UserError
-from cluster_jobs.core.files import read_json, remove, write_json
+from cluster_jobs.core.files import read_json, remove, temporary_path, write_json
 
 VERSION = 1
 State = dict[str, Any]
@@ -74,7 +74,7 @@ def save_state(path: Path, state: State, **facts: Any) -> None:
     """
     tensors: dict[str, torch.Tensor] = {}
     tree = _split(state, "", tensors)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary)
