@@ -32,6 +32,7 @@ SIDE_BY_SIDE = 2  # commands that run at the same time
 LAUNCH_TWO = "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no"
 LAUNCH_TWO += " --dynamo_backend no --main_process_port {port} -m"
 EXIT_DONE, EXIT_USER, EXIT_PREEMPTED = 0, 2, 75
+UNCOMPARED = ("speed/", "fd_random", "change/pixel_val")  # metrics
 
 TRAIN = "batch=16 total_nimg=96 log_nimg=32 checkpoint_nimg=32 sample_nimg=64 eval_nimg=48"
 TRAIN += " threads=1 workers=0 run.dir={here}"
@@ -164,10 +165,10 @@ def state(path: Path) -> bytes:
 
 
 def metrics(path: Path) -> bytes:
-    """All lines, without the speeds."""
+    """All lines, without the speeds, and without the scores of refiners that older versions do not make."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    kept = [{name: value for name, value in line.items() if not name.startswith("speed/")} for line in lines]
-    return json.dumps(kept, sort_keys=True).encode()
+    kept = [{name: value for name, value in line.items() if not name.startswith(UNCOMPARED)} for line in lines]
+    return json.dumps([line for line in kept if set(line) > {"nimg"}], sort_keys=True).encode()
 
 
 def table(path: Path) -> bytes:
