@@ -99,6 +99,7 @@ def main(config: GenerateConfig) -> None:
             directory.write_shards(out, sampler, names, config.part, config.parts, job)
             job.barrier()
             job.on_main(lambda: directory.finish(out, network))
+            job.on_main(output.remove_part_locks)
         if not output.is_finished():
             job.say(f"part {config.part} of {config.parts} is done, the others are still at work")
         elif output.holds_lock:  # on the main rank

@@ -161,6 +161,14 @@ class OutputDirectory(Output):
         if self.holds_lock:
             remove_leftovers(self.path)
             remove_leftovers(self.path / "report")
+            self.remove_part_locks()
+
+    def remove_part_locks(self) -> None:
+        """Removes the lock files of parts that no process holds: of commands that were killed."""
+        for file in self.path.resolve().glob(f".?*{LOCK_FILE}"):
+            with contextlib.suppress(lock.Refused, OSError):
+                if lock.acquire(file, self.name, wait=False):
+                    lock.release(file)
 
 
 class OutputFile(Output):
@@ -181,11 +189,20 @@ class OutputFile(Output):
         return self.path.with_name(f".{self.path.name}.{suffix}")
 
     def commit(self, temporary: Path) -> None:
-        """Renames the temporary file or directory to its own name; the content of a file is on the disk before."""
+        """Renames the temporary file or directory to its own name; the content of a file is on the disk before.
+
+        Raises:
+            UserError: a directory of that name has got content meanwhile.
+        """
         if temporary.is_file():
             with open(temporary, "rb+") as stream:
                 os.fsync(stream.fileno())
-        temporary.replace(self.path)
+        try:
+            temporary.replace(self.path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise UserError(f"{self.name} was filled with something else meanwhile; choose another out") from error
 
 
 def remove_leftovers(directory: Path) -> None:

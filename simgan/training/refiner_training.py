@@ -101,7 +101,7 @@ class RefinerTraining:
 
     def sample(self, path: Path) -> None:
         """Writes pairs of simulated and refined images next to real ones."""
-        save_sheet(path, self.ema.average, self.synthetic, self.real, self.run.device)
+        save_sheet(path, self.ema.average, self.synthetic, self.real, self.run.device, self.config.damaged.name)
 
     def score(self, nimg: int) -> CheckpointScore | None:
         """The distance of refined from real validation images. Every rank must call this."""

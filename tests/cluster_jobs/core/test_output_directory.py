@@ -12,7 +12,7 @@ import pytest
 from cluster_jobs.core import lock
 from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import write_json
-from cluster_jobs.core.output_directory import OutputDirectory, OutputFile, refuse_changes
+from cluster_jobs.core.output_directory import LOCK_FILE, OutputDirectory, OutputFile, refuse_changes
 from tests.held import held
 from tests.killed import kill_at
 
@@ -325,3 +325,25 @@ def test_a_file_that_was_not_committed_is_not_there(tmp_path: Path) -> None:
         output.temporary().write_bytes(b"rows")
         output.commit(output.temporary())
     assert names(tmp_path) == ["table.npy"] and output.path.read_bytes() == b"rows"
+
+
+def test_the_lock_file_of_a_killed_part_goes_and_that_of_a_live_one_stays(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / f".part-1-of-2{LOCK_FILE}").touch()  # of a command that was killed
+    with held(out, part="part-0-of-3"), OutputDirectory(out).locked(part="part-1-of-3"):
+        OutputDirectory(out).remove_part_locks()
+        assert {path.name for path in out.iterdir()} == {
+            LOCK_FILE,
+            f".part-0-of-3{LOCK_FILE}",
+            f".part-1-of-3{LOCK_FILE}",
+        }
+
+
+def test_a_directory_that_got_content_while_another_was_made_is_one_line(tmp_path: Path) -> None:
+    output = OutputFile(tmp_path / "out")
+    output.temporary().mkdir()
+    (tmp_path / "out").mkdir()
+    output.path.joinpath("other").touch()
+    with pytest.raises(UserError, match="out=.*was filled with something else meanwhile"):
+        output.commit(output.temporary())

@@ -1,6 +1,7 @@
 """Scores of a refiner in training: lower for images nearer to the real ones, none where R leaves its input behind."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,14 @@ import torch
 from torch import Tensor
 
 from cluster_jobs.cli.config import RunKeys
+from cluster_jobs.core.errors import DamagedSample
 from cluster_jobs.core.seeds import is_validation
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.training.checkpoint import CheckpointStore, load_state
 from cluster_jobs.training.run import Run
+from simgan.networks.refiner import Refiner
 from simgan.training.config import RefinerTrainConfig
+from simgan.training.sample_sheet import save_sheet
 from simgan.training.validation import RefinerValidation, open_validation
 from tests.processes import fork, fork_ranks
 from tests.simgan.domains import train_words, write_domain
@@ -124,3 +128,19 @@ def test_no_scores_are_made_where_none_are_wanted(
     config.check()
     assert open_validation(Run(config), Shards(domains[0]), Shards(domains[1]), None) is None
     assert "no scores during training: eval_count=0" in capsys.readouterr().out
+
+
+def test_a_damaged_image_of_the_sample_sheet_is_replaced_where_that_is_asked_for(
+    domains: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(domains[0], tmp_path / "damaged")
+    shards = Shards(tmp_path / "damaged")
+    offset, size = (int(shards._members[0][f"image_{name}"]) for name in ("offset", "size"))
+    with open(tmp_path / "damaged" / "000000.tar", "r+b") as tar:
+        tar.seek(offset)
+        tar.write(bytes(size))
+    device, real = torch.device("cpu"), Shards(domains[1])
+    with pytest.raises(DamagedSample):
+        save_sheet(tmp_path / "sheet.png", Refiner(1, width=2, blocks=1), shards, real, device, "fatal")
+    save_sheet(tmp_path / "sheet.png", Refiner(1, width=2, blocks=1), shards, real, device, "replace")
+    assert (tmp_path / "sheet.png").is_file() and "replaced" in "".join(capsys.readouterr())
