@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cluster_jobs.core import seeds
+from cluster_jobs.core.errors import UserError
 from cluster_jobs.data.shards import Shards
 from cluster_jobs.distributed.batch_split import strided
 from cluster_jobs.distributed.batchnorm import synchronise
@@ -133,7 +134,9 @@ def make_regularisers(config: TrainConfig, averages: ScoreAverages) -> tuple[Reg
 
 
 def make_heads(config: TrainConfig, method: Method, ranks: int) -> tuple[AuxiliaryHead, ...]:
-    """The auxiliary heads of a method, in the order of their table."""
+    """The auxiliary heads of a method, in the order of their table. Raises UserError for a head that is not in it."""
+    if unknown := set(method.heads) - set(AUXILIARY):
+        raise UserError(f"method={method.name}: heads {sorted(unknown)}, expected some of {', '.join(AUXILIARY)}")
     return tuple(make(config, ranks) for name, make in AUXILIARY.items() if name in method.heads)
 
 

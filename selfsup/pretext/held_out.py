@@ -51,7 +51,9 @@ class HeldOut:
         sums = torch.zeros(len(self.task.measured), device=self.run.device)
         for batch in self._batches():
             views = self._views(batch)
-            sums += torch.stack([values.sum() for values in self.task.measures(self.module, views)])
+            measures = self.task.measures(self.module, views)
+            assert len(measures) == len(sums), f"{len(measures)} measures, expected {', '.join(self.task.measured)}"
+            sums += torch.stack([values.sum() for values in measures])
         return dict(zip(self.task.measured, (self.run.reduce(sums) / len(self.indices)).tolist(), strict=True))
 
     def _batches(self) -> Iterator[Batch]:

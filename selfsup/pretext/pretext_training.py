@@ -114,11 +114,13 @@ class PretextTraining:
     def _update(self, step: OptimizerStep, views: Views, rate: float) -> tuple[Metrics, Views, Tensor]:
         """One optimizer step: its metrics, what its losses kept for `after_step`, and 1 where it was skipped."""
         optimizer, network, kept = self.optimizers[step.name], self.prepared[step.name], []
+        count = self.run.local_batch // self.config.accumulate
         self._let_learn(step.name)
         set_learning_rate(optimizer, rate * step.lr_factor)
 
         def loss(micro_batch: Views) -> tuple[Tensor, Metrics]:
             losses = step.losses(network, micro_batch, self._gather)
+            assert losses.per_picture.shape == (count,), f"losses {tuple(losses.per_picture.shape)} of {count} images"
             kept.append([tensor.detach() for tensor in losses.kept])
             return losses.per_picture.mean(), losses.metrics
 

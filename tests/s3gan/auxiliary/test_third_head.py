@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
+from cluster_jobs.core.errors import UserError
 from cluster_jobs.core.files import read_json
 from s3gan import train
 from s3gan.auxiliary import AUXILIARY
@@ -15,6 +16,8 @@ from s3gan.auxiliary.base import AuxiliaryHead, DiscriminatorPass, GeneratorPass
 from s3gan.inference.loading import load_discriminator
 from s3gan.methods import METHODS
 from s3gan.networks.layers import iterate_spectral_norm
+from s3gan.training.config import TrainConfig
+from s3gan.training.game import make_heads
 from s3gan.training.step import discriminator_step, generator_step
 from tests.s3gan.toy_data import TINY, make_data, make_table
 from tests.s3gan.training.test_step import BATCH, make_game, real_batch
@@ -90,3 +93,9 @@ def test_a_run_with_it_trains_resumes_and_is_opened_again(tmp_path: Path, monkey
     discriminator, _ = load_discriminator(tmp_path / "whole")
     said = discriminator(torch.zeros(2, 1, 32, 32), torch.tensor([0, -1])).auxiliary
     assert {name: tuple(outputs.shape) for name, outputs in said.items()} == {"rotation": (2, 4), "brightness": (2, 1)}
+
+
+def test_a_method_that_names_an_unknown_head_is_refused() -> None:
+    method = replace(METHODS["s3gan"], heads=("rotation", "brightnes"))
+    with pytest.raises(UserError, match=r"method=s3gan: heads \['brightnes'\], expected some of rotation, predictor"):
+        make_heads(TrainConfig(), method, ranks=1)
