@@ -31,7 +31,7 @@ class RotationKeys(Protocol):
 @dataclass(frozen=True)
 class Rotation(AuxiliaryHead):
     """The last images are also shown turned by 90, 180 and 270 degrees. D learns the turns of real images, and G is
-    rewarded for turns that D recognises (equations 5 and 6 of Chen et al. 2019)."""
+    rewarded for turns that D recognises (Lucic et al. 2019, section 3.3)."""
 
     images: int  # of a micro-batch, the last ones
     weight_d: float = 1.0

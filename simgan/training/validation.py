@@ -6,8 +6,8 @@ not show whether labels survive refining: a checkpoint whose R changes a pixel b
 no score and cannot be the best. Both validation parts are also trained on, because R does not memorise images.
 
 `fd_encoder2k_val` is a Frechet distance of 2,000 images per domain on the features of `eval_encoder`; without one,
-`fd_random2k_val` on those of a network with random weights, which are enough to compare checkpoints of one run (Naeem
-et al. 2020, section 4.3, on embeddings by random networks).
+`fd_random2k_val` on those of a network with random weights (embeddings by random networks: Naeem et al. 2020, arXiv
+2002.09797). These compare the checkpoints of one run, and no two runs with different encoders.
 """
 
 from collections.abc import Callable

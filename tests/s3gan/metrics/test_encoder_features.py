@@ -14,7 +14,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (7, 1, 4, 4)).astype(np.uint8
 
 
 class Means(nn.Module):
-    """The mean of an image, and its place in the batch, which must not matter."""
+    """The mean of every channel of an image."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3))
